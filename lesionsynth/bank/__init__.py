@@ -1,0 +1,1 @@
+"""The lesion bank: real lesions, harvested once, indexed, stored on disk."""

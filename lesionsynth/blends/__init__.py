@@ -1,0 +1,1 @@
+"""Blends: one file a kind."""

@@ -1,0 +1,31 @@
+"""The published blend of LesionMix: the outermost layer is mixed 2:1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from lesionsynth.kernels.components import NEIGHBOURS_6
+from lesionsynth.plugins.contracts import BlendSpec
+from lesionsynth.plugins.registry import register
+
+
+@register("blends")
+class Rim(BlendSpec):
+    """Mix the outermost voxel layer of the label 2:1 with the host, as LesionMix was published."""
+
+    kind: Literal["rim"] = "rim"
+    weight: float = Field(default=2 / 3, ge=0.5, le=1.0)
+    """Weight of the lesion in the layer; the host has the rest."""
+
+    def alpha(
+        self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """1 inside the label, `weight` in its outermost layer."""
+        inner = ndimage.binary_erosion(np.pad(label, 1), NEIGHBOURS_6)[1:-1, 1:-1, 1:-1]
+        return np.where(inner, 1.0, np.where(label, self.weight, 0.0)).astype(np.float32)

@@ -1,0 +1,64 @@
+"""The command `lesionsynth`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lesionsynth import __version__
+from lesionsynth.errors import ExitCode, LesionsynthError
+
+
+class Commands(TyperGroup):
+    """Turns expected errors into one message and the exit code of their class."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LesionsynthError as error:
+            print(f"lesionsynth: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("lesionsynth: stopped. The same command continues.", file=sys.stderr)
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(ExitCode.OK) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make larger, better lesion-segmentation data sets from NIfTI images, lesion masks and a recipe.",
+    epilog="Start with: lesionsynth init DATASET. Exit codes and all options: docs/cli.md.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"lesionsynth {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+# Each module adds its commands to `app`.
+from lesionsynth.cli import bank, dataset, make, tell  # noqa: E402, F401

@@ -1,0 +1,139 @@
+"""What commands share: options, progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+    from lesionsynth.recipe.model import Recipe
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or the name of a shipped one.")
+]
+InputFolder = Annotated[Path, typer.Option("--input", "-i", help="Folder of the data set.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a value of the recipe, such as steps.add.load=high."),
+]
+Workers = Annotated[int, typer.Option("--n-jobs", "-j", help="Worker processes; 0 takes every core there is.", min=0)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More detail.")]
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+class Terminal:
+    """Progress and notes on stderr: a bar in a terminal, lines elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+        self._stage, self._total, self._done = "", 0, 0
+        self._started = self._spoken = 0.0
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins."""
+        self._finish()
+        self._stage, self._total, self._done = stage, total, 0
+        self._started = self._spoken = time.monotonic()
+        if self.quiet or total == 0 or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(stage, total=total, rate="")
+
+    def advance(self, done: int = 1) -> None:
+        """Some items are done."""
+        self._done += done
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-6)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:.2f}/s")
+        elif not self.quiet and now - self._spoken >= _PLAIN_INTERVAL_S and self._done < self._total:
+            self._spoken = now
+            left = (self._total - self._done) / rate
+            print(f"{self._stage}: {self._done}/{self._total}, {rate:.2f}/s, {left:.0f} s left", file=sys.stderr)
+
+    def note(self, message: str) -> None:
+        """Something the user should know."""
+        if not self.quiet:
+            self._say(message)
+
+    def detail(self, message: str) -> None:
+        """Something for those who asked for more."""
+        if self.verbose:
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(message, file=sys.stderr)
+
+    def _finish(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elif not self.quiet and self._total:
+            seconds = time.monotonic() - self._started
+            print(f"{self._stage}: {self._done}/{self._total} in {seconds:.1f} s", file=sys.stderr)
+        self._total = 0
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title or None, box=None, title_justify="left", pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        shown.add_column(column, no_wrap=number == 0)
+    for row in rows:
+        shown.add_row(*row)
+    # A pipe gets long lines rather than lines broken at 80 columns.
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(shown)
+
+
+def n_workers(asked: int) -> int:
+    """Number of worker processes."""
+    from lesionsynth.run.pool import available_cores
+
+    return asked if asked > 0 else available_cores()
+
+
+def open_recipe(name: str, overrides: list[str] | None) -> Recipe:
+    """The recipe with its overrides."""
+    from lesionsynth.recipe.load import load_recipe
+
+    return load_recipe(name, overrides or ())

@@ -1,0 +1,1 @@
+"""What lesionsynth talks about: frozen dataclasses without any I/O."""

@@ -1,0 +1,111 @@
+"""Cases, subjects, labels, cohorts: the input as a layout has found it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Role = Literal["background", "lesion", "organ", "protected", "ignore"]
+ROLES: tuple[Role, ...] = ("background", "lesion", "organ", "protected", "ignore")
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Label values, their names and what they mean to lesionsynth.
+
+    Parameters
+    ----------
+    values : mapping of str to int
+        Name to value, background included.
+    roles : mapping of str to Role
+        Name to role.
+    """
+
+    values: Mapping[str, int]
+    roles: Mapping[str, Role]
+
+    def of_role(self, *roles: Role) -> tuple[int, ...]:
+        """Values that have one of `roles`, sorted."""
+        return tuple(sorted(v for name, v in self.values.items() if self.roles[name] in roles))
+
+    @property
+    def lesion(self) -> tuple[int, ...]:
+        """Values that are lesion."""
+        return self.of_role("lesion")
+
+    @property
+    def organ(self) -> tuple[int, ...]:
+        """Values of organs, which lie under lesions."""
+        return self.of_role("organ")
+
+    @property
+    def untouchable(self) -> tuple[int, ...]:
+        """Values that are never a donor and never overwritten."""
+        return self.of_role("protected", "ignore")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the channels and the label map of one case lie.
+
+    Parameters
+    ----------
+    case : str
+        Identifier, unique in the cohort.
+    subject : str
+        The person; leaks are judged by it.
+    images : tuple of Path
+        One file a channel, in the order of the cohort's channels.
+    label : Path
+        Label map.
+    fold : str or None
+        Fold named by the layout's table, where it has one.
+    """
+
+    case: str
+    subject: str
+    images: tuple[Path, ...]
+    label: Path
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A subject known by a lesion mask alone."""
+
+    subject: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Split:
+    """Cases of one fold of a cross-validation."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All cases of one input, sorted by id."""
+
+    root: Path
+    layout: str
+    channels: tuple[str, ...]
+    labels: LabelTable
+    cases: tuple[CaseFiles, ...]
+    masks: tuple[MaskFile, ...] = ()
+    splits: tuple[Split, ...] | None = None
+    file_ending: str = ".nii.gz"
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def case(self, name: str) -> CaseFiles:
+        """The case called `name`; KeyError where there is none."""
+        return {c.case: c for c in self.cases}[name]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Subjects with images, sorted."""
+        return tuple(sorted({c.subject for c in self.cases}))

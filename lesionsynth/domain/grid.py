@@ -1,0 +1,94 @@
+"""The voxel grid of a volume and boxes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Shape and world position of a volume.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (i, j, k), as NIfTI stores them.
+    affine : ndarray, (4, 4), float64
+        Voxel indices to world millimetres (RAS+).
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along each axis."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return (float(i), float(j), float(k))
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel (also where the axes are sheared)."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def corners_mm(self) -> NDArray[np.float64]:
+        """World positions of the eight corner voxels, (8, 3)."""
+        index = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
+        return np.asarray((self.affine[:3, :3] @ index + self.affine[:3, 3:]).T)
+
+    def same_as(self, other: Grid, tolerance: float = 0.05) -> bool:
+        """Whether no corner differs by more than `tolerance` voxels."""
+        if self.shape != other.shape:
+            return False
+        shift_mm = np.abs(self.corners_mm() - other.corners_mm()).max()
+        return bool(shift_mm <= tolerance * min(self.spacing_mm))
+
+    def describe(self) -> str:
+        """Shape and spacing for messages."""
+        return f"{'x'.join(map(str, self.shape))} at {'x'.join(f'{s:.3g}' for s in self.spacing_mm)} mm"
+
+    def axis_towards(self, direction: int) -> int:
+        """Voxel axis most parallel to a world axis (0: left-right, 1: back-front, 2: down-up)."""
+        return int(np.argmax(np.abs(self.affine[direction, :3]) / np.array(self.spacing_mm)))
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
+    """Smallest box around the true voxels, or None where there are none."""
+    spans = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if hit.size == 0:
+            return None
+        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return (spans[0], spans[1], spans[2])
+
+
+def grown(box: Box, margin_vox: Sequence[int], shape: Sequence[int]) -> Box:
+    """`box` with a margin, cut to the volume."""
+    i, j, k = (
+        slice(max(0, b.start - m), min(n, b.stop + m)) for b, m, n in zip(box, margin_vox, shape, strict=True)
+    )
+    return (i, j, k)
+
+
+def shifted(box: Box, origin: Sequence[int]) -> Box:
+    """`box`, given relative to `origin`, in the coordinates of the volume."""
+    i, j, k = (slice(b.start + o, b.stop + o) for b, o in zip(box, origin, strict=True))
+    return (i, j, k)
+
+
+def origin_of(box: Box) -> tuple[int, int, int]:
+    """First corner of `box`."""
+    return (box[0].start, box[1].start, box[2].start)
+
+
+def shape_of(box: Box) -> tuple[int, int, int]:
+    """Voxels of `box` along each axis."""
+    return (box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start)

@@ -1,0 +1,1 @@
+"""Edits of one host: the canvas, inserting a lesion, removing one. Operations are made of these."""

@@ -1,0 +1,164 @@
+"""Bring a donor's intensities to the host: per channel, ``host value = scale * donor value + offset``.
+
+A lesion is bright or dark against its own surroundings, so by default its difference from the tissue
+around it is carried over, and not its absolute intensity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lesionsynth.domain.lesion import ChannelStats, LesionInfo
+from lesionsynth.spec import Range, Spec
+
+_LEAST_CONTRAST = 0.5
+
+
+class ContrastSpec(Spec):
+    """How a donor's intensities are brought to the host."""
+
+    kind: Literal["shell", "ratio", "host_lesions", "zscore", "histogram", "absolute"] = "shell"
+    """shell: difference from the tissue around the lesion, scaled by the spread of that tissue; ratio: ratio
+    to it; host_lesions: as strong, in all channels together, as a lesion of like size of the host itself;
+    zscore, histogram: whole-image normalisation; absolute: unchanged."""
+    factor_limits: Range = (0.5, 1.8)
+    """Bounds of the scale factor for shell, ratio and host_lesions."""
+    min_host_lesions: int = Field(default=5, ge=1)
+    """host_lesions falls back to shell in hosts with fewer lesions."""
+    brightness: Range = (1.0, 1.0)
+    """Factor on the contrast, drawn for each lesion."""
+    noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of added Gaussian noise, in units of the host tissue's own spread."""
+
+
+def draw_contrast(
+    spec: ContrastSpec,
+    donor: LesionInfo,
+    host_lesions: Sequence[LesionInfo],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Draw what is random in the contrast: a lesion of the host to be like, brightness, noise seed."""
+    draw: dict[str, Any] = {"kind": spec.kind, "brightness": float(rng.uniform(*spec.brightness))}
+    if spec.kind == "host_lesions":
+        like = [h for h in host_lesions if abs(h.size_class - donor.size_class) <= 1]
+        if len(host_lesions) >= spec.min_host_lesions and like:
+            draw["like"] = [c.contrast for c in like[int(rng.integers(len(like)))].channels]
+        else:
+            draw["kind"] = "shell"
+    if spec.noise > 0:
+        draw["noise"] = spec.noise
+    return draw
+
+
+def intensity_map(
+    draw: dict[str, Any],
+    limits: tuple[float, float],
+    donor: Sequence[ChannelStats],
+    host_shell: Sequence[float],
+    host_spread: Sequence[float],
+    quantiles: Callable[[], tuple[list[list[float]], list[list[float]]]],
+) -> list[dict[str, list[float]]]:
+    """Maps from donor to host intensities, one a channel, as JSON.
+
+    Parameters
+    ----------
+    draw : dict
+        From :func:`draw_contrast`.
+    limits : tuple of float
+        Bounds of the scale factor.
+    donor : sequence of ChannelStats
+    host_shell, host_spread : sequence of float
+        Median of the tissue around the new place, and spread of that tissue in the host.
+    quantiles : callable
+        Gives the intensity quantiles of the donor's and the host's whole case, per channel; called for
+        zscore and histogram only.
+
+    Returns
+    -------
+    list of dict
+        ``{"scale": [a], "offset": [b]}``, or ``{"from": [...], "to": [...]}`` for piecewise linear ones.
+    """
+    kind = draw["kind"]
+    if kind == "histogram":
+        return [
+            {"from": own, "to": matched_quantiles(own, other)}
+            for own, other in zip(*quantiles(), strict=True)
+        ]
+    maps = []
+    for c, stats in enumerate(donor):
+        shell = host_shell[c]
+        by_spread = _ratio(host_spread[c], stats.tissue_mad, limits)
+        scale, offset = by_spread, shell - by_spread * stats.shell_median
+        if kind == "ratio" and stats.shell_median > 0 and shell > 0:
+            scale = _ratio(shell, stats.shell_median, limits)
+            offset = shell - scale * stats.shell_median
+        elif kind == "host_lesions":
+            wanted, own = draw["like"][c], stats.contrast
+            if wanted * own > 0 and abs(own) > _LEAST_CONTRAST * stats.tissue_mad:
+                scale = float(np.clip(wanted / own, by_spread * limits[0], by_spread * limits[1]))
+            offset = shell - scale * stats.shell_median
+        elif kind == "zscore":
+            (m0, s0), (m1, s1) = (_moments(q[c]) for q in quantiles())
+            scale = s1 / s0 if s0 > 0 else 1.0
+            offset = m1 - scale * m0
+        elif kind == "absolute":
+            scale, offset = 1.0, 0.0
+        factor = draw["brightness"]
+        maps.append({"scale": [scale * factor], "offset": [shell * (1 - factor) + factor * offset]})
+    return maps
+
+
+def apply_map(image: NDArray[np.float32], maps: Sequence[dict[str, list[float]]]) -> NDArray[np.float32]:
+    """Apply :func:`intensity_map` to channels (C, i, j, k)."""
+    mapped = []
+    for channel, how in zip(image, maps, strict=True):
+        if "from" in how:
+            value = np.interp(channel, how["from"], how["to"])
+        else:
+            value = channel.astype(np.float64) * how["scale"][0] + how["offset"][0]
+        mapped.append(value.astype(np.float32))
+    return np.stack(mapped)
+
+
+def slope_of(how: dict[str, list[float]], at: float) -> float:
+    """Local slope of a map at intensity `at`: what a contrast is multiplied by."""
+    if "scale" in how:
+        return how["scale"][0]
+    x, y = np.array(how["from"]), np.array(how["to"])
+    k = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))
+    return float((y[k] - y[k - 1]) / max(x[k] - x[k - 1], 1e-12))
+
+
+def matched_quantiles(source: list[float], reference: list[float]) -> list[float]:
+    """Quantiles of `source` after histogram matching to `reference` (SimpleITK's filter).
+
+    References
+    ----------
+    Nyul, Udupa, Zhang, IEEE TMI 2000, doi:10.1109/42.836373.
+    """
+    import SimpleITK as sitk
+
+    def line(values: list[float]) -> Any:
+        return sitk.GetImageFromArray(np.array(values, dtype=np.float64)[None, None])
+
+    matched = sitk.HistogramMatching(
+        line(source), line(reference), numberOfHistogramLevels=256, numberOfMatchPoints=15, thresholdAtMeanIntensity=False
+    )
+    flat = sitk.GetArrayFromImage(matched).ravel()
+    return [float(v) for v in np.maximum.accumulate(flat)]
+
+
+def _ratio(numerator: float, denominator: float, limits: tuple[float, float]) -> float:
+    return float(np.clip(numerator / denominator, *limits)) if denominator > 0 and numerator > 0 else 1.0
+
+
+def _moments(quantiles: list[float]) -> tuple[float, float]:
+    values = np.array(quantiles)
+    return float(values.mean()), float(values.std())
+
+

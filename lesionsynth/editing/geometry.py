@@ -1,0 +1,96 @@
+"""How a donor is turned, flipped, scaled and bent before it is placed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from lesionsynth.domain.grid import Grid
+from lesionsynth.domain.lesion import Lesion
+from lesionsynth.kernels.deform import Warp, draw_control_mm, warp_onto, world_matrix
+from lesionsynth.spec import Probability, Range, Spec
+
+
+class RotateSpec(Spec):
+    """Rotation about the world axes."""
+
+    p: Probability = 0.5
+    """Probability for each axis."""
+    degrees: Range = (0.0, 30.0)
+    """Angle, to either side."""
+
+
+class ScaleSpec(Spec):
+    """Change of size."""
+
+    p: Probability = 0.5
+    """Probability, for each axis where `per_axis`."""
+    factor: Range = (0.8, 1.25)
+    """Factor on the length. Beyond about 0.7 to 1.4 the texture gives a lesion away."""
+    per_axis: bool = True
+    """Draw a factor for each axis, or one for all."""
+    fit: Range = (0.8, 1.25)
+    """Bounds of the extra factor by which the last lesion is made to fit the target load."""
+
+
+class ElasticSpec(Spec):
+    """Smooth random bending."""
+
+    p: Probability = 0.0
+    """Probability."""
+    spacing_mm: float = Field(default=8.0, gt=0)
+    """Distance of the control points."""
+    magnitude_mm: Range = (0.5, 1.5)
+    """Standard deviation of the control points' displacement; halved where space would fold."""
+
+
+class GeometrySpec(Spec):
+    """How a donor is turned, flipped, scaled and bent: all in one interpolation, about its centre."""
+
+    flip: Probability = 0.5
+    """Probability of a flip along each world axis."""
+    rotate: RotateSpec = RotateSpec()
+    scale: ScaleSpec = ScaleSpec()
+    elastic: ElasticSpec = ElasticSpec()
+
+
+def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw a pose, as JSON."""
+    flips = [bool(v) for v in rng.random(3) < spec.flip]
+    turned = rng.random(3) < spec.rotate.p
+    angles = rng.uniform(*spec.rotate.degrees, size=3) * rng.choice((-1.0, 1.0), size=3)
+    scaled = rng.random(3) < spec.scale.p
+    factors = np.exp(rng.uniform(*np.log(spec.scale.factor), size=3))
+    if not spec.scale.per_axis:
+        scaled, factors = np.repeat(scaled[0], 3), np.repeat(factors[0], 3)
+    pose: dict[str, Any] = {
+        "flips": flips,
+        "rotation_deg": [float(a) if t else 0.0 for a, t in zip(angles, turned, strict=True)],
+        "scale": [float(f) if s else 1.0 for f, s in zip(factors, scaled, strict=True)],
+        "fit": 1.0,
+        "elastic": None,
+    }
+    if rng.random() < spec.elastic.p:
+        magnitude = float(rng.uniform(*spec.elastic.magnitude_mm))
+        extent = [n * s * 1.25 for n, s in zip(lesion.label.shape, lesion.info.spacing_mm, strict=True)]
+        control = draw_control_mm(rng, extent, spec.elastic.spacing_mm, magnitude)
+        pose["elastic"] = {"spacing_mm": spec.elastic.spacing_mm, "control_mm": control.tolist()}
+    return pose
+
+
+def warp_of(lesion: Lesion, pose: dict[str, Any], grid: Grid) -> Warp:
+    """The resampling that a pose stands for."""
+    world = world_matrix(pose["flips"], pose["rotation_deg"], [s * pose["fit"] for s in pose["scale"]])
+    centre = np.subtract(lesion.info.centre_vox, lesion.info.origin_vox)
+    elastic = pose["elastic"]
+    return warp_onto(
+        np.reshape(lesion.info.axes_mm, (3, 3)),
+        grid.affine[:3, :3],
+        world,
+        centre,
+        lesion.label.shape,
+        None if elastic is None else np.array(elastic["control_mm"]),
+        1.0 if elastic is None else elastic["spacing_mm"],
+    )

@@ -1,0 +1,189 @@
+"""Insert one lesion: warp, match contrast, blend, measure. Made from a Draw, without randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of
+from lesionsynth.domain.lesion import ChannelStats, Lesion
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.contrast import ContrastSpec, apply_map, intensity_map, slope_of
+from lesionsynth.editing.geometry import warp_of
+from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
+from lesionsynth.kernels.distance import voxel_scale
+from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
+from lesionsynth.kernels.tissue import GREY, WHITE
+from lesionsynth.plugins.contracts import BlendSpec
+from lesionsynth.spec import Range, Spec
+from lesionsynth.units import mm_to_vox
+
+
+class CheckSpec(Spec):
+    """Ratios of an inserted lesion to its donor; outside these ranges it is drawn again.
+
+    They are judged in the channel where the donor stands out most, and recorded for all channels.
+    """
+
+    contrast: Range = (0.7, 1.4)
+    """Contrast against the surroundings, after the intended scaling."""
+    edge: Range = (0.6, 1.6)
+    """Steepness of the border."""
+    detail: Range = (0.6, 1.6)
+    """High-frequency texture inside."""
+
+
+@dataclass(frozen=True, eq=False)
+class Insertion:
+    """A lesion ready to be committed to a canvas."""
+
+    box: Box
+    values: NDArray[np.float32]
+    changed: NDArray[np.bool_]
+    label: NDArray[np.uint16]
+    measures: dict[str, Any]
+
+
+def label_on_host(canvas: Canvas, label: NDArray[np.uint16], box: Box, overlap: str) -> NDArray[np.uint16]:
+    """The part of a warped label in `box` that may be written: on tissue, not on protected labels.
+
+    With overlap "merge", voxels that are lesion already stay what they are.
+    """
+    host = canvas.host
+    free = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
+    if overlap != "overwrite":
+        free &= canvas.instances[box] == 0
+    return np.where(free, label, 0).astype(np.uint16)
+
+
+def placed_box(warp: Warp, centre: Sequence[int], shape: Sequence[int]) -> tuple[Box, Box]:
+    """Where a warped crop lies on the host, cut to the volume: box of the host, box of the crop."""
+    on_host, in_crop = [], []
+    for low, size, c, n in zip(warp.lower, warp.shape, centre, shape, strict=True):
+        start, stop = max(0, c + low), min(n, c + low + size)
+        on_host.append(slice(start, max(start, stop)))
+        in_crop.append(slice(start - c - low, max(start, stop) - c - low))
+    return (on_host[0], on_host[1], on_host[2]), (in_crop[0], in_crop[1], in_crop[2])
+
+
+def make_insertion(
+    canvas: Canvas,
+    lesion: Lesion,
+    draw: dict[str, Any],
+    *,
+    blend: BlendSpec,
+    contrast: ContrastSpec,
+    overlap: str,
+    bank: LesionBank,
+) -> Insertion | None:
+    """Warp, match and blend a lesion as `draw` says.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        Is not changed.
+    lesion : Lesion
+    draw : dict
+        With "pose", "centre_vox", "contrast", "blend" and "seed".
+    blend, contrast, overlap
+        Of the step.
+    bank : LesionBank
+        Knows the whole-image statistics of donor and host.
+
+    Returns
+    -------
+    Insertion or None
+        None where nothing of the label is left on the host.
+    """
+    grid, host = canvas.grid, canvas.host
+    warp = warp_of(lesion, draw["pose"], grid)
+    box, crop = placed_box(warp, draw["centre_vox"], grid.shape)
+    label = label_on_host(canvas, warp_label(lesion.label, warp)[crop], box, overlap)
+    mask = label > 0
+    if not mask.any():
+        return None
+    before = canvas.values(box)
+    allowed = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
+    allowed &= warp_mask(lesion.rim, warp)[crop] & (canvas.instances[box] == 0)
+    allowed |= mask
+    shell_values, spread = _surroundings(canvas, box, mask)
+    maps = intensity_map(
+        draw["contrast"],
+        tuple(contrast.factor_limits),
+        lesion.info.channels,
+        shell_values,
+        spread,
+        lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
+    )
+    donor = apply_map(warp_image(lesion.image, warp)[(slice(None), *crop)], maps)
+    noise = draw["contrast"].get("noise", 0.0)
+    if noise:
+        rng = np.random.default_rng(draw["seed"])
+        donor += rng.standard_normal(donor.shape, dtype=np.float32) * np.float32(noise) * np.float32(spread)[:, None, None, None]  # fmt: skip
+    alpha = blend.alpha(mask, allowed, grid.spacing_mm)
+    if (alpha[mask] < 0.5).any():
+        raise ValueError(f"blend {blend.kind} gives a label voxel less than half of the lesion")
+    values = blend.compose(before, donor, alpha, draw["blend"])
+    changed = alpha > 0
+    measures = _measures(values, mask, allowed, grid.spacing_mm, lesion.info.channels, maps, shell_values)
+    return Insertion(box, values, changed, label, measures)
+
+
+def _surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
+    spacing = canvas.grid.spacing_mm
+    own = bounding_box(mask)
+    assert own is not None
+    reach = mm_to_vox(SHELL_MM[1] * voxel_scale(spacing), spacing)
+    offset = origin_of(box)
+    lesion_box = tuple(slice(s.start + o, s.stop + o) for s, o in zip(own, offset, strict=True))
+    wide = grown((lesion_box[0], lesion_box[1], lesion_box[2]), reach, canvas.grid.shape)
+    placed = np.zeros(shape_of(wide), dtype=bool)
+    placed[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(lesion_box, wide, strict=True))] = mask[own]
+    clean = canvas.host.clean_tissue[wide] & (canvas.instances[wide] == 0)
+    shell = shell_mask(placed, clean, spacing)
+    stats = canvas.host.tissue_stats
+    if np.count_nonzero(shell) < MIN_SHELL_VOXELS:
+        return [median for median, _ in stats], [spread for _, spread in stats]
+    return [float(np.median(channel[shell])) for channel in canvas.values(wide)], [spread for _, spread in stats]
+
+
+def _measures(
+    values: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    donor: Sequence[ChannelStats],
+    maps: Sequence[dict[str, list[float]]],
+    shell: Sequence[float],
+) -> dict[str, Any]:
+    """Contrast, edge and detail of the inserted lesion relative to what was intended, per channel."""
+    found = measure(values, mask, allowed, spacing_mm)
+    strength = [abs(s.contrast) / s.tissue_mad if s.tissue_mad > 0 else 0.0 for s in donor]
+    ratios: dict[str, Any] = {"lead_channel": int(np.argmax(strength)), "contrast": [], "edge": [], "detail": []}
+    for c, stats in enumerate(donor):
+        slope = slope_of(maps[c], stats.mean)
+        for name, value, intended in (
+            ("contrast", found.mean[c] - shell[c], slope * stats.contrast),
+            ("edge", found.edge[c], slope * stats.edge),
+            ("detail", found.detail[c], slope * stats.detail),
+        ):
+            ratios[name].append(round(float(value / intended), 4) if intended else None)
+    ratios["contrast_achieved"] = [round(float(m - s), 6) for m, s in zip(found.mean, shell, strict=True)]
+    return ratios
+
+
+def passes(measures: dict[str, Any], check: CheckSpec) -> str | None:
+    """Name of the measure that is out of its range, or None."""
+    lead = measures["lead_channel"]
+    for name in ("contrast", "edge", "detail"):
+        ratio = measures[name][lead]
+        low, high = getattr(check, name)
+        if ratio is not None and not low <= ratio <= high:
+            return name
+    return None

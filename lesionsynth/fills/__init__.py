@@ -1,0 +1,1 @@
+"""Fills for removed lesions: one file a kind."""

@@ -1,0 +1,306 @@
+"""A case in memory: its images as stored, its labels, its tissue, its lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from lesionsynth import nifti
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
+from lesionsynth.domain.grid import Box, Grid
+from lesionsynth.domain.load import LesionLoad
+from lesionsynth.errors import InputError
+from lesionsynth.kernels import tissue as tissue_kernel
+from lesionsynth.kernels.components import components
+from lesionsynth.kernels.intensity import robust_spread
+from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
+from lesionsynth.spec import Spec
+
+TissueKind = Literal["map", "mixture", "organ", "mask"]
+
+
+class TissueSpec(Spec):
+    """Where lesions can lie, and against which tissue their contrast is measured."""
+
+    kind: Literal["auto", "map", "mixture", "organ", "mask"] = "auto"
+    """auto: `map` if one is given, the organ label if there is one, a three-class mixture inside a brain
+    mask (given, or of a skull-stripped image), else everything that is not air."""
+    map: str | None = None
+    """Path of a tissue label image, with {case} and {subject}, relative to the input."""
+    fluid: tuple[int, ...] = (1,)
+    """Values of `map` that are cerebrospinal fluid outside the ventricles."""
+    grey: tuple[int, ...] = (2,)
+    """Values of `map` that are grey matter."""
+    white: tuple[int, ...] = (3,)
+    """Values of `map` that are the tissue which lesions lie in."""
+    ventricles: tuple[int, ...] = ()
+    """Values of `map` that are ventricles; found by their depth in the fluid where empty."""
+    brain_mask: str | None = None
+    """Path of a brain mask, with {case} and {subject}, relative to the input."""
+
+    @model_validator(mode="after")
+    def _map_is_given(self) -> TissueSpec:
+        if self.kind == "map" and self.map is None:
+            raise ValueError("kind map needs `map`, the path of the tissue label images")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """One case, read and checked.
+
+    Parameters
+    ----------
+    files : CaseFiles
+    labels : LabelTable
+    images : tuple of nifti.Image
+        One a channel, all on `grid`.
+    label_image : nifti.Image
+        Label map as stored.
+    label : ndarray, (i, j, k), uint16
+        Label values.
+    tissue : ndarray, (i, j, k), uint8
+        Codes of :mod:`lesionsynth.kernels.tissue`.
+    tissue_kind : str
+        How the tissue was found.
+    """
+
+    files: CaseFiles
+    labels: LabelTable
+    images: tuple[nifti.Image, ...]
+    label_image: nifti.Image
+    label: NDArray[np.uint16]
+    tissue: NDArray[np.uint8]
+    tissue_kind: TissueKind
+
+    @property
+    def grid(self) -> Grid:
+        """Grid that all files of the case share."""
+        return self.images[0].grid
+
+    def values(self, box: Box | None = None) -> NDArray[np.float32]:
+        """Scaled intensities of all channels, (C, i, j, k) float32."""
+        return np.stack([image.values(box) for image in self.images])
+
+    @cached_property
+    def lesion_mask(self) -> NDArray[np.bool_]:
+        """Voxels of any lesion class."""
+        return np.isin(self.label, self.labels.lesion)
+
+    @cached_property
+    def untouchable(self) -> NDArray[np.bool_]:
+        """Protected and ignored voxels."""
+        return np.isin(self.label, self.labels.untouchable)
+
+    @cached_property
+    def lesions(self) -> tuple[NDArray[np.int32], list[Box]]:
+        """Connected components of the lesions and their boxes."""
+        return components(self.lesion_mask)
+
+    @cached_property
+    def load(self) -> LesionLoad:
+        """Lesion load of the case, specks included."""
+        ml = self.grid.voxel_volume_mm3 / 1000.0
+        room = self.lesion_mask | (self.tissue == WHITE)
+        return LesionLoad(
+            ml=float(self.lesion_mask.sum()) * ml, count=len(self.lesions[1]), tissue_ml=float(room.sum()) * ml
+        )
+
+    @property
+    def has_tissue_classes(self) -> bool:
+        """Whether fluid and grey matter are told from the tissue of lesions."""
+        return self.tissue_kind in ("map", "mixture")
+
+    @cached_property
+    def site_distances_mm(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Distance from the tissue's edge, and from the ventricles where they are known."""
+        return tissue_kernel.site_distances_mm(self.tissue, self.grid.spacing_mm)
+
+    @cached_property
+    def clean_tissue(self) -> NDArray[np.bool_]:
+        """Lesion-free voxels of the tissue that lesions lie in."""
+        return (self.tissue == WHITE) & ~self.lesion_mask & ~self.untouchable
+
+    @cached_property
+    def tissue_stats(self) -> list[tuple[float, float]]:
+        """Median and robust spread of the clean tissue, per channel."""
+        where = self.clean_tissue if self.clean_tissue.any() else self.tissue != OUTSIDE
+        samples = [image.values()[where] for image in self.images]
+        return [(float(np.median(s)) if s.size else 0.0, robust_spread(s)) for s in samples]
+
+    @property
+    def source_hashes(self) -> dict[str, str]:
+        """Digest of each input file by name."""
+        return {i.path.name: i.source_hash for i in (*self.images, self.label_image) if i.path is not None}
+
+
+def load_case(
+    files: CaseFiles, cohort: Cohort, tissue: TissueSpec, known_tissue: tuple[NDArray[np.uint8], TissueKind] | None = None
+) -> LoadedCase:
+    """Read all files of a case and check that they belong together.
+
+    Parameters
+    ----------
+    files : CaseFiles
+    cohort : Cohort
+    tissue : TissueSpec
+    known_tissue : tuple, optional
+        Tissue of the case as found earlier, so that it need not be found again.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, grids differ, a voxel is not finite, or a label value is unknown.
+    """
+    images = tuple(nifti.read(path) for path in files.images)
+    for image, name in zip(images, cohort.channels, strict=True):
+        _same_grid(files, image, images[0].grid, f"channel {name}")
+        if image.raw.dtype.kind == "f" and not np.isfinite(image.raw).all():
+            count = int(image.raw.size - np.isfinite(image.raw).sum())
+            raise InputError(
+                f"channel {name} has {count} voxels that are NaN or infinite.",
+                case=files.case,
+                file=image.path,
+                remedy="Replace them, for example by 0 outside the body.",
+            )
+    label_image, label = read_label(files.case, files.label, cohort.labels)
+    _same_grid(files, label_image, images[0].grid, "the label map")
+    if known_tissue is None:
+        known_tissue = _find_tissue(files, cohort, tissue, images, label)
+    return LoadedCase(files, cohort.labels, images, label_image, label, *known_tissue)
+
+
+def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, NDArray[np.uint16]]:
+    """Read a label map and check that its values are whole numbers known to the label table."""
+    image = nifti.read(path)
+    if image.slope == 1.0 and image.inter == 0.0 and image.raw.dtype.kind in "ui":
+        stored = image.raw
+    else:
+        stored = image.values()
+        if not np.isfinite(stored).all():
+            raise InputError(
+                "the label map has voxels that are NaN or infinite.",
+                case=case,
+                file=path,
+                remedy="Write whole numbers.",
+            )
+        if not (stored == np.rint(stored)).all():
+            raise InputError(
+                "the label map has values that are not whole numbers.",
+                case=case,
+                file=path,
+                remedy="Resample labels with nearest-neighbour interpolation.",
+            )
+    found = np.unique(stored).astype(np.int64)
+    unknown = sorted(set(found.tolist()) - set(labels.values.values()))
+    if unknown:
+        known = ", ".join(f"{v} {n}" for n, v in sorted(labels.values.items(), key=lambda item: item[1]))
+        raise InputError(
+            f"the label map has the unknown value {unknown[0]}; known are {known}.",
+            case=case,
+            file=path,
+            remedy="Correct the file, or name the value in dataset.json or under `input.labels`.",
+        )
+    return image, stored.astype(np.uint16)
+
+
+def _same_grid(files: CaseFiles, image: nifti.Image, grid: Grid, what: str) -> None:
+    if image.grid.same_as(grid):
+        return
+    if image.grid.shape != grid.shape:
+        found = f"is {image.grid.describe()} but the first channel is {grid.describe()}."
+    else:
+        found = "has the first channel's shape but lies elsewhere in the world (its affine differs)."
+    raise InputError(
+        f"{what} {found} All files of a case must share one grid.",
+        case=files.case,
+        file=image.path,
+        remedy="Resample it to the first channel.",
+    )
+
+
+def side_file(pattern: str, files: CaseFiles, root: Path) -> Path:
+    """Path that `pattern` names for a case, relative to `root`; only {case} and {subject} are known."""
+    return root / pattern.replace("{case}", files.case).replace("{subject}", files.subject)
+
+
+def _find_tissue(
+    files: CaseFiles,
+    cohort: Cohort,
+    spec: TissueSpec,
+    images: tuple[nifti.Image, ...],
+    label: NDArray[np.uint16],
+) -> tuple[NDArray[np.uint8], TissueKind]:
+    grid = images[0].grid
+    lesions = np.isin(label, cohort.labels.lesion)
+
+    def beside(pattern: str, what: str) -> NDArray[np.float32]:
+        image = nifti.read(side_file(pattern, files, cohort.root))
+        _same_grid(files, image, grid, what)
+        return image.values()
+
+    if spec.kind == "map" or (spec.kind == "auto" and spec.map is not None):
+        return _from_map(beside(spec.map or "", "the tissue map"), spec, lesions, grid), "map"
+    organ = np.isin(label, cohort.labels.organ)
+    if spec.kind == "organ" or (spec.kind == "auto" and cohort.labels.organ):
+        return np.where(organ | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "organ"
+    if spec.kind in ("auto", "mixture"):
+        found = _from_mixture(cohort, spec, images, lesions, beside)
+        if found is not None:
+            return found, "mixture"
+        if spec.kind == "mixture":
+            raise InputError(
+                "no three tissue classes could be told apart: the image is not skull-stripped, no channel is "
+                "called T1, T2 or FLAIR, or its histogram has no three classes.",
+                case=files.case,
+                file=images[0].path,
+                remedy="Give `tissue.map` or `tissue.brain_mask`, or choose `tissue.kind: mask`.",
+            )
+    mask = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
+    if mask is None:
+        mask = tissue_kernel.stripped_brain(np.stack([i.values() for i in images]))
+    if mask is None:
+        mask = tissue_kernel.body(images[0].values()[None])
+    return np.where(mask | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "mask"
+
+
+def _from_map(
+    values: NDArray[np.float32], spec: TissueSpec, lesions: NDArray[np.bool_], grid: Grid
+) -> NDArray[np.uint8]:
+    tissue = np.zeros(values.shape, dtype=np.uint8)
+    for code, wanted in ((FLUID, spec.fluid), (GREY, spec.grey), (WHITE, spec.white), (VENTRICLE, spec.ventricles)):
+        tissue[np.isin(values, wanted)] = code
+    tissue[lesions] = WHITE
+    if not spec.ventricles:
+        tissue_kernel.mark_ventricles(tissue, grid.spacing_mm)
+    return tissue
+
+
+def _from_mixture(
+    cohort: Cohort,
+    spec: TissueSpec,
+    images: tuple[nifti.Image, ...],
+    lesions: NDArray[np.bool_],
+    beside: Callable[[str, str], NDArray[np.float32]],
+) -> NDArray[np.uint8] | None:
+    chosen = tissue_kernel.tissue_channels(cohort.channels)
+    if not chosen:
+        return None
+    values = np.stack([image.values() for image in images])
+    brain = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
+    if brain is None:
+        brain = tissue_kernel.stripped_brain(values)
+    contrast = tissue_kernel.contrast_of(cohort.channels[chosen[0]])
+    if brain is None or contrast is None:
+        return None
+    tissue = tissue_kernel.three_classes(values[chosen], brain, lesions, contrast)
+    if tissue is not None:
+        tissue_kernel.mark_ventricles(tissue, images[0].grid.spacing_mm)
+    return tissue

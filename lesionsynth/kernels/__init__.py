@@ -1,0 +1,1 @@
+"""Pure array kernels: arrays in, arrays out."""

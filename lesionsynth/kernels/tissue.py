@@ -1,0 +1,265 @@
+"""Tissue classes from intensities, for data that come without a tissue map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lesionsynth.domain.grid import bounding_box
+from lesionsynth.kernels.components import components, dilated, largest_component
+from lesionsynth.kernels.distance import distance_to_mm
+from lesionsynth.units import voxel_volume_mm3
+
+OUTSIDE, FLUID, GREY, WHITE, VENTRICLE = 0, 1, 2, 3, 4
+"""Codes of a tissue map. Where only one tissue is known, all of it is WHITE."""
+
+PLACES = ("periventricular", "juxtacortical", "deep", "edge", "inside")
+"""Classes of sites: the first three where fluid and grey matter are known, else the last two."""
+
+_MIN_BACKGROUND = 0.1
+_SPECK_MM3 = 100.0
+_MIN_CLASS_SHARE = 0.03
+_AIR_FRACTION = 0.1
+_SAMPLE = 30000
+_MIN_SAMPLE = 300
+_MAX_ITERATIONS = 60
+
+# Order of the classes from dark to bright, by the kind of channel.
+_CONTRASTS = {
+    "t1": (FLUID, GREY, WHITE),
+    "t1post": (FLUID, GREY, WHITE),
+    "t2": (WHITE, GREY, FLUID),
+    "flair": (FLUID, WHITE, GREY),
+}
+
+
+def contrast_of(channel_name: str) -> str | None:
+    """Kind of MR contrast that a channel's name tells, or None."""
+    name = channel_name.lower()
+    if "flair" in name:
+        return "flair"
+    if re.search(r"t1.*(post|gd|ce|\+c|_c\b)", name):
+        return "t1post"
+    if re.search(r"t1|mprage|spgr", name):
+        return "t1"
+    return "t2" if "t2" in name else None
+
+
+def tissue_channels(channel_names: Sequence[str]) -> list[int]:
+    """Indices of the channels that separate tissue best, at most two, the leading one first.
+
+    T1 with T2, or T1 with FLAIR where there is no T2; a single channel of a known kind otherwise.
+    """
+    kinds = [contrast_of(name) for name in channel_names]
+    ranked = [kinds.index(kind) for kind in ("t1", "t1post", "t2", "flair") if kind in kinds]
+    if len(ranked) > 2 and kinds[ranked[1]] == "t1post":
+        ranked.pop(1)
+    return ranked[:2]
+
+
+def stripped_brain(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Brain mask of a skull-stripped image, or None where it is not one.
+
+    Parameters
+    ----------
+    image : ndarray, (C, i, j, k), float32
+
+    Returns
+    -------
+    ndarray, (i, j, k), bool, or None
+        None unless an exactly constant background (at least a tenth of the volume) surrounds one
+        object that touches at most one face of the volume.
+    """
+    inside = np.zeros(image.shape[1:], dtype=bool)
+    for channel in image:
+        inside |= channel != channel[0, 0, 0]
+    if inside.mean() > 1 - _MIN_BACKGROUND or not inside.any():
+        return None
+    brain = largest_component(inside)
+    if brain.sum() < 0.95 * inside.sum():
+        return None
+    faces = [brain.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
+    if sum(bool(face.mean() > 0.01) for face in faces) > 1:
+        return None
+    return np.asarray(ndimage.binary_fill_holes(brain))
+
+
+def body(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Everything that is not air: above a tenth of the 98th percentile in the first channel.
+
+    Holes are filled and loose specks dropped. All true where the threshold separates nothing.
+    """
+    first = ndimage.gaussian_filter(image[0], 0.7)
+    low, high = np.percentile(first[::2, ::2, ::2], (1, 98))
+    mask = first > low + _AIR_FRACTION * (high - low)
+    if not mask.any():
+        return np.ones(mask.shape, dtype=bool)
+    labels, _ = components(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept = sizes >= 0.01 * sizes.max()
+    return np.asarray(ndimage.binary_fill_holes(kept[labels]))
+
+
+def three_classes(
+    image: NDArray[np.float32],
+    brain: NDArray[np.bool_],
+    lesions: NDArray[np.bool_],
+    contrast: str,
+) -> NDArray[np.uint8] | None:
+    """Fluid, grey and white matter by a mixture of three Gaussians.
+
+    Parameters
+    ----------
+    image : ndarray, (C, i, j, k), float32
+        The channels of :func:`tissue_channels`.
+    brain, lesions : ndarray, (i, j, k), bool
+        Lesions take no part in the fit and count as white matter afterwards, so that a site is judged
+        by what it was before.
+    contrast : str
+        Kind of the first channel, which gives the classes their order.
+
+    Returns
+    -------
+    ndarray, (i, j, k), uint8, or None
+        Tissue codes; None where the intensities have no three classes. A fallback for data without a
+        tissue map; a map from a segmentation tool is better.
+    """
+    box = bounding_box(brain)
+    if box is None:
+        return None
+    inside, around = brain[box], dilated(lesions[box], 1)
+    smooth = np.stack([ndimage.gaussian_filter(channel[box], 0.6)[inside] for channel in image])
+    fitted = smooth[:, ~around[inside]].astype(np.float64)
+    fitted = fitted[:, :: max(1, fitted.shape[1] // _SAMPLE)]
+    if fitted.shape[1] < _MIN_SAMPLE:
+        return None
+    low, high = np.percentile(fitted, (0.5, 99.5), axis=1)[:, :, None]
+    if not (high > low).all():
+        return None
+    scaled = np.clip((smooth - low) / (high - low), -0.2, 1.2)
+    mixture = _fit(np.clip((fitted - low) / (high - low), -0.2, 1.2))
+    if mixture is None:
+        return None
+    order = np.array(_CONTRASTS[contrast], dtype=np.uint8)
+    classes = np.zeros(inside.shape, dtype=np.uint8)
+    classes[inside] = order[_log_density(scaled, *mixture).argmax(axis=0)]
+    classes[around & inside & (classes != FLUID)] = WHITE
+    classes[lesions[box]] = WHITE
+    tissue = np.zeros(brain.shape, dtype=np.uint8)
+    tissue[box] = classes
+    return tissue
+
+
+def _log_density(
+    x: NDArray[np.float64], weight: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Log of weight times density of each class, (3, N), for x (channels, N)."""
+    rows = []
+    for w, m, c in zip(weight, mean, covariance, strict=True):
+        root = np.linalg.cholesky(c)
+        z = np.linalg.solve(root, x - m[:, None])
+        rows.append(np.log(w) - np.log(np.diag(root)).sum() - 0.5 * (z * z).sum(axis=0))
+    return np.stack(rows)
+
+
+def _fit(
+    x: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
+    """Expectation maximisation; weights (3,), means (3, C), covariances, dark to bright in channel 0."""
+    first = np.quantile(x[0], (0.15, 0.6))
+    share = np.eye(3)[np.searchsorted(first, x[0])].T * 0.9 + 0.1 / 3
+    share /= share.sum(axis=0)
+    weight = mean = covariance = np.zeros(0)
+    for _ in range(_MAX_ITERATIONS):
+        total = share.sum(axis=1)
+        weight = total / total.sum()
+        if weight.min() < _MIN_CLASS_SHARE:
+            return None
+        mean = (share @ x.T) / total[:, None]
+        covariance = np.stack(
+            [(s * (x - m[:, None])) @ (x - m[:, None]).T / t for s, m, t in zip(share, mean, total, strict=True)]
+        )
+        covariance += 1e-4 * np.eye(len(x))
+        log = _log_density(x, weight, mean, covariance)
+        updated = np.exp(log - log.max(axis=0))
+        updated /= updated.sum(axis=0)
+        change = np.abs(updated - share).max()
+        share = updated
+        if change < 1e-3:
+            break
+    order = np.argsort(mean[:, 0])
+    return weight[order], mean[order], covariance[order]
+
+
+def mark_ventricles(tissue: NDArray[np.uint8], spacing_mm: Sequence[float]) -> None:
+    """Turn FLUID deep inside the brain into VENTRICLE, in place.
+
+    Deep means beyond a third of the brain's greatest depth; components under 200 mm3, or under a tenth
+    of the largest, are left as sulci.
+    """
+    box = bounding_box(tissue != OUTSIDE)
+    if box is None:
+        return
+    inner = tissue[box]
+    depth = distance_to_mm(np.pad(inner, 1) == OUTSIDE, spacing_mm)[1:-1, 1:-1, 1:-1]
+    labels, _ = components((inner == FLUID) & (depth > depth.max() / 3))
+    sizes = np.bincount(labels.ravel()) * voxel_volume_mm3(spacing_mm)
+    sizes[0] = 0.0
+    inner[(sizes > max(200.0, 0.1 * sizes.max()))[labels]] = VENTRICLE
+
+
+def site_distances_mm(
+    tissue: NDArray[np.uint8], spacing_mm: Sequence[float]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Distances that tell what kind of place a voxel is.
+
+    Parameters
+    ----------
+    tissue : ndarray, (i, j, k), uint8
+    spacing_mm : sequence of float
+
+    Returns
+    -------
+    edge_mm : ndarray, (i, j, k), float32
+        From the cortex or the outside (specks of other tissue under 100 mm3 do not count, nor do the
+        ventricles); 0 there.
+    fluid_mm : ndarray, (i, j, k), float32, or None
+        From the ventricles; None where there are none.
+    """
+    voxel_mm3 = voxel_volume_mm3(spacing_mm)
+    box = bounding_box(tissue != OUTSIDE)
+    edge = np.zeros(tissue.shape, dtype=np.float32)
+    if box is None:
+        return edge, None
+    inner = np.pad(tissue[box], 1)
+    other = (inner == GREY) | (inner == FLUID)
+    labels, _ = components(other)
+    small = np.bincount(labels.ravel()) * voxel_mm3 < _SPECK_MM3
+    small[0] = False
+    outer = (other & ~small[labels]) | (inner == OUTSIDE)
+    edge[box] = distance_to_mm(outer, spacing_mm)[1:-1, 1:-1, 1:-1]
+    ventricle = inner == VENTRICLE
+    if not ventricle.any():
+        return edge, None
+    fluid = np.full(tissue.shape, np.inf, dtype=np.float32)
+    fluid[box] = distance_to_mm(ventricle, spacing_mm)[1:-1, 1:-1, 1:-1]
+    return edge, fluid
+
+
+def place_of(edge_mm: float, fluid_mm: float | None, has_classes: bool, scale: float) -> str:
+    """Class of a site from the distances of a lesion's nearest voxels.
+
+    Periventricular within 3 mm of the ventricles, juxtacortical within 2 mm of the cortex (both widened
+    by `scale` on coarse voxels), deep otherwise; "edge" within 3 mm of the outside and "inside" where
+    one tissue only is known.
+    """
+    if not has_classes:
+        return "edge" if edge_mm <= 3.0 * scale else "inside"
+    if fluid_mm is not None and fluid_mm <= 3.0 * scale:
+        return "periventricular"
+    return "juxtacortical" if edge_mm <= 2.0 * scale else "deep"

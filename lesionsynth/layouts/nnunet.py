@@ -1,0 +1,198 @@
+"""nnU-Net v2 raw data sets (and v1, to read)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, Split
+from lesionsynth.domain.finding import Finding
+from lesionsynth.domain.roles import guess_roles
+from lesionsynth.errors import InputError
+from lesionsynth.nifti import FILE_ENDINGS
+from lesionsynth.plugins.contracts import LayoutSpec, Scan
+from lesionsynth.plugins.registry import register
+
+_DESCRIPTION = "dataset.json"
+
+
+@register("layouts")
+class NnUNet(LayoutSpec):
+    """nnU-Net v2 raw: imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz, dataset.json."""
+
+    kind: Literal["nnunet"] = "nnunet"
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether there are a dataset.json and a folder labelsTr."""
+        return (root / _DESCRIPTION).is_file() and (root / "labelsTr").is_dir()
+
+    def scan(self, root: Path) -> Scan:
+        """Find the training cases. The subject of a case is the case, until a recipe says otherwise."""
+        description = _read_json(root / _DESCRIPTION)
+        channels, values = _channels(description, root), _labels(description, root)
+        ending = description.get("file_ending", ".nii.gz")
+        if ending not in FILE_ENDINGS:
+            raise InputError(
+                f"has file_ending {ending!r}; {' and '.join(FILE_ENDINGS)} are supported.",
+                file=root / _DESCRIPTION,
+                remedy="Convert the images to NIfTI.",
+            )
+        findings: list[Finding] = []
+        cases = []
+        for name, images, label in _case_paths(root, description, ending, len(channels)):
+            missing = [path for path in (*images, label) if not path.is_file()]
+            for path in missing:
+                what = "label map" if path == label else f"channel {channels[images.index(path)]}"
+                findings.append(
+                    Finding("error", f"the {what} is missing.", "Add the file or remove the case.", name, str(path))
+                )
+            if not missing:
+                cases.append(CaseFiles(name, name, tuple(images), label))
+        findings += _duplicates(root, ending)
+        cohort = Cohort(
+            root=root,
+            layout=self.kind,
+            channels=channels,
+            labels=LabelTable(values, guess_roles(values)),
+            cases=tuple(sorted(cases, key=lambda c: c.case)),
+            splits=_read_splits(root / "splits_final.json"),
+            file_ending=ending,
+            extra=description,
+        )
+        return Scan(cohort, tuple(findings))
+
+    def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
+        """imagesTr/<case>_<channel>."""
+        return Path("imagesTr") / f"{case}_{channel:04d}{cohort.file_ending}"
+
+    def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:
+        """labelsTr/<case>."""
+        return Path("labelsTr") / f"{case}{cohort.file_ending}"
+
+    def description(self, cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]]) -> dict[str, bytes]:
+        """dataset.json, with whatever else the input's said."""
+        own = dict(cohort.extra) if cohort.layout == self.kind else {}
+        for key in ("numTraining", "numTest", "training", "test", "dataset", "modality", "labels"):
+            own.pop(key, None)
+        labels: Any = dict(sorted(cohort.labels.values.items(), key=lambda item: item[1]))
+        if cohort.layout == self.kind and "channel_names" in cohort.extra:
+            labels = cohort.extra["labels"]  # as it was: regions are lists of values
+        described = {
+            **own,
+            "channel_names": {str(k): name for k, name in enumerate(cohort.channels)},
+            "labels": labels,
+            "numTraining": len(cases),
+            "file_ending": cohort.file_ending,
+        }
+        return {_DESCRIPTION: (json.dumps(described, indent=2) + "\n").encode()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be read as JSON ({error}).", file=path) from None
+    if not isinstance(value, dict):
+        raise InputError("should hold a JSON object.", file=path)
+    return value
+
+
+def _channels(description: dict[str, Any], root: Path) -> tuple[str, ...]:
+    named = description.get("channel_names", description.get("modality"))
+    if not isinstance(named, dict) or not named or not all(str(k).isdigit() for k in named):
+        raise InputError('has no "channel_names" such as {"0": "FLAIR"}.', file=root / _DESCRIPTION)
+    ordered = sorted((int(k), str(v)) for k, v in named.items())
+    if [k for k, _ in ordered] != list(range(len(ordered))):
+        raise InputError("should number its channels from 0 without gaps.", file=root / _DESCRIPTION)
+    return tuple(name for _, name in ordered)
+
+
+def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
+    """Name to value. A region (list of values) names those values that have no name of their own."""
+    labels = description.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        raise InputError('has no "labels" such as {"background": 0, "lesion": 1}.', file=root / _DESCRIPTION)
+    if all(str(key).isdigit() for key in labels):  # nnU-Net v1 has value to name
+        labels = {str(name): int(value) for value, name in labels.items()}
+    values: dict[str, int] = {}
+    regions: list[tuple[str, list[int]]] = []
+    for name, value in labels.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or not all(isinstance(v, int) and 0 <= v < 65536 for v in numbers):
+            raise InputError(
+                f'label "{name}" should be a whole number from 0 to 65535, or a list of them; got {value!r}.',
+                file=root / _DESCRIPTION,
+            )
+        if len(numbers) == 1:
+            values[str(name)] = numbers[0]
+        else:
+            regions.append((str(name), numbers))
+    if len(set(values.values())) != len(values):
+        raise InputError("two labels have the same value.", file=root / _DESCRIPTION)
+    for name, numbers in sorted(regions, key=lambda region: len(region[1])):
+        for number in numbers:
+            if number not in values.values():
+                values[f"{name}_{number}"] = number
+    return values
+
+
+def _case_paths(
+    root: Path, description: dict[str, Any], ending: str, n_channels: int
+) -> list[tuple[str, list[Path], Path]]:
+    listed = description.get("dataset")
+    if isinstance(listed, dict):
+        rows = []
+        for name, entry in sorted(listed.items()):
+            try:
+                images, label = [root / path for path in entry["images"]], root / entry["label"]
+            except (TypeError, KeyError):
+                raise InputError(
+                    f'"dataset" entry {name!r} should have "images" and "label".', file=root / _DESCRIPTION
+                ) from None
+            if len(images) != n_channels:
+                raise InputError(
+                    f'"dataset" entry {name!r} has {len(images)} images, {n_channels} were expected.',
+                    file=root / _DESCRIPTION,
+                )
+            rows.append((str(name), images, label))
+        return rows
+    labels = {p.name[: -len(ending)] for p in (root / "labelsTr").glob(f"*{ending}") if not p.name.startswith(".")}
+    images = {p.name[: -len(ending) - 5] for p in (root / "imagesTr").glob(f"*_????{ending}") if not p.name.startswith(".")}  # fmt: skip
+    return [
+        (
+            name,
+            [root / "imagesTr" / f"{name}_{k:04d}{ending}" for k in range(n_channels)],
+            root / "labelsTr" / f"{name}{ending}",
+        )
+        for name in sorted(labels | images)
+    ]
+
+
+def _duplicates(root: Path, ending: str) -> list[Finding]:
+    other = next(e for e in FILE_ENDINGS if e != ending)
+    return [
+        Finding(
+            "error",
+            f"the case is there as {ending} and as {other}.",
+            "Remove one of the two.",
+            path.name[: -len(other)],
+            str(path),
+        )
+        for path in sorted((root / "labelsTr").glob(f"*{other}"))
+        if (root / "labelsTr" / f"{path.name[: -len(other)]}{ending}").is_file()
+    ]
+
+
+def _read_splits(path: Path) -> tuple[Split, ...] | None:
+    if not path.is_file():
+        return None
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Split(tuple(map(str, f["train"])), tuple(map(str, f["val"]))) for f in folds)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(
+            'should be a list of {"train": [...], "val": [...]}.', file=path, remedy="Correct or remove it."
+        ) from None

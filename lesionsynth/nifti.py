@@ -1,0 +1,300 @@
+"""The only reader and writer of images.
+
+Voxels stay in their stored dtype and the header stays as the bytes it was: an output differs from
+its host in the edited voxels and nowhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from lesionsynth import gzip_io
+from lesionsynth.digest import digest_bytes
+from lesionsynth.domain.grid import Box, Grid
+from lesionsynth.errors import ImageError, OutputError
+
+FILE_ENDINGS = (".nii.gz", ".nii")
+_KINDS = "uif"
+_HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_PEEK_BYTES = 1 << 12
+_MM_CODES = (0, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A 3-D NIfTI image as stored.
+
+    Parameters
+    ----------
+    header_bytes : bytes
+        Everything before the voxels: header, extensions, padding.
+    raw : ndarray, (i, j, k)
+        Voxels in the stored dtype and byte order.
+    slope, inter : float
+        ``value = raw * slope + inter``.
+    grid : Grid
+        Shape and affine.
+    path : Path or None
+        Where it was read from.
+    source_hash : str
+        blake2b of the file's bytes.
+    """
+
+    header_bytes: bytes
+    raw: NDArray[np.generic]
+    slope: float
+    inter: float
+    grid: Grid
+    path: Path | None = None
+    source_hash: str = ""
+
+    def values(self, box: Box | None = None) -> NDArray[np.float32]:
+        """Scaled intensities of `box` (or all) as a new float32 array."""
+        raw = self.raw if box is None else self.raw[box]
+        if self.slope == 1.0 and self.inter == 0.0:
+            return raw.astype(np.float32)
+        return np.asarray(raw.astype(np.float64) * self.slope + self.inter, dtype=np.float32)
+
+    def encode(self, values: NDArray[np.float32]) -> tuple[NDArray[np.generic], int]:
+        """Stored form of scaled intensities, and how many had to be clipped to the dtype's range."""
+        scaled = (values.astype(np.float64) - self.inter) / self.slope
+        dtype = self.raw.dtype
+        if dtype.kind == "f":
+            return scaled.astype(dtype), 0
+        limits = np.iinfo(dtype)
+        rounded = np.rint(scaled)
+        clipped = np.clip(rounded, limits.min, limits.max)
+        return clipped.astype(dtype), int(np.count_nonzero(clipped != rounded))
+
+    def with_raw(self, raw: NDArray[np.generic]) -> Image:
+        """The same image with other voxels."""
+        return replace(self, raw=raw, path=None, source_hash="")
+
+
+def read(path: Path) -> Image:
+    """Read a 3-D NIfTI-1 or NIfTI-2 file completely.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, truncated, damaged, not a single-file NIfTI of real numbers, or not 3-D.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"cannot be read ({error.strerror or error}).", file=path, remedy="Check path and permissions."
+        ) from None
+    compressed = data[:2] == b"\x1f\x8b"
+    try:
+        head = gzip_io.peek(data, _PEEK_BYTES) if compressed else data[:_PEEK_BYTES]
+        header = _parse(head, path)
+        shape, dtype, offset = _layout(header, path)
+        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        content = gzip_io.decompress(data, end) if compressed else memoryview(data)
+    except gzip_io.GzipError as error:
+        raise ImageError(
+            f"the gzip stream is damaged or truncated: {error}.",
+            file=path,
+            remedy="Copy or download the file again.",
+        ) from None
+    if len(content) < end:
+        raise ImageError(
+            f"ends after {len(content)} bytes, {end} were expected.",
+            file=path,
+            remedy="Copy or download the file again.",
+        )
+    raw = np.frombuffer(content, dtype=dtype, count=int(np.prod(shape)), offset=offset)
+    slope, inter = _scaling(header, path)
+    return Image(
+        header_bytes=bytes(content[:offset]),
+        raw=raw.reshape(shape, order="F"),
+        slope=slope,
+        inter=inter,
+        grid=Grid(shape, _affine(header, path)),
+        path=path,
+        source_hash=digest_bytes(data),
+    )
+
+
+def _parse(head: bytes, path: Path) -> nib.Nifti1Header:
+    size = next((s for s in _HEADER_CLASSES for order in ("little", "big")
+                 if int.from_bytes(head[:4], order) == s), None)  # type: ignore[arg-type]  # fmt: skip
+    if size is None or len(head) < size:
+        raise ImageError(
+            "is not a NIfTI file.", file=path, remedy="Convert it to .nii.gz (for example with SimpleITK)."
+        )
+    try:
+        return _HEADER_CLASSES[size](binaryblock=head[:size], check=False)
+    except (HeaderDataError, ValueError) as error:
+        raise ImageError(f"has a damaged NIfTI header: {error}.", file=path) from None
+
+
+def _layout(header: nib.Nifti1Header, path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic], int]:
+    """Shape, dtype in the file's byte order, and offset of the voxels."""
+    if bytes(header["magic"])[:2] != b"n+":
+        raise ImageError(
+            "is not a single-file NIfTI (magic n+1 or n+2).", file=path, remedy="Convert it to .nii.gz."
+        )
+    n_dims, *dims = (int(d) for d in header["dim"])
+    if not 1 <= n_dims <= 7 or any(d < 1 for d in dims[:n_dims]) or any(d != 1 for d in dims[3:n_dims]):
+        raise ImageError(
+            f"has dimensions {dims[: max(0, min(n_dims, 7))]}, one 3-D volume was expected.",
+            file=path,
+            remedy="Split a 4-D file into one file a channel.",
+        )
+    shape = (*dims[:n_dims], 1, 1)[:3]
+    code = int(header["datatype"])
+    try:
+        dtype = nib.nifti1.data_type_codes.dtype[code].newbyteorder(header.endianness)
+    except KeyError:
+        dtype = None
+    if dtype is None or dtype.kind not in _KINDS or dtype.itemsize > 8:
+        label = nib.nifti1.data_type_codes.label[code] if dtype is not None else code
+        raise ImageError(
+            f"has voxels of type {label}; integers and real floats up to 64 bits are supported.",
+            file=path,
+            remedy="Convert it, for example to float32.",
+        )
+    offset = float(header["vox_offset"])
+    if not (offset >= header.sizeof_hdr and offset == int(offset) and offset < 1 << 31):
+        raise ImageError(f"has a damaged NIfTI header: vox_offset is {offset:g}.", file=path)
+    return (shape[0], shape[1], shape[2]), dtype, int(offset)
+
+
+def _scaling(header: nib.Nifti1Header, path: Path) -> tuple[float, float]:
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0.0 or np.isnan(slope):
+        return 1.0, 0.0
+    if not (np.isfinite(slope) and np.isfinite(inter)):
+        raise ImageError(f"has scl_slope {slope} and scl_inter {inter}.", file=path, remedy="Rewrite it.")
+    return slope, inter
+
+
+def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
+    unit = int(header["xyzt_units"]) % 8
+    if unit not in _MM_CODES:
+        raise ImageError(
+            f"gives lengths in {'metres' if unit == 1 else 'micrometres'}, millimetres were expected.",
+            file=path,
+            remedy="Rewrite it with xyzt_units mm.",
+        )
+    try:
+        with np.errstate(all="ignore"):
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise ImageError(f"has a damaged affine: {error}.", file=path) from None
+    volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
+    if not 1e-9 < volume < 1e9:
+        raise ImageError(
+            f"has an affine with a voxel volume of {volume:g} mm3.", file=path, remedy="Repair its header."
+        )
+    return affine
+
+
+def write(path: Path, image: Image, *, sync: bool = True) -> None:
+    """Write `image` so that `path` holds all of it or is not there at all."""
+    voxels = image.raw.tobytes(order="F")
+    data = image.header_bytes + voxels
+    write_bytes(path, gzip_io.compress(data) if path.name.endswith(".gz") else data, sync=sync)
+
+
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a file by way of a temporary one beside it and a rename."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                if sync:
+                    os.fsync(stream.fileno())
+            os.chmod(temporary, 0o666 & ~_UMASK)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written ({error.strerror or error}).",
+            file=path,
+            remedy="Check free space and permissions, then run the same command again.",
+        ) from None
+
+
+def _read_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()
+
+
+def as_label(image: Image, raw: NDArray[np.integer]) -> Image:
+    """Label map with the geometry of `image`.
+
+    An integer map without scaling keeps its dtype and every byte of its header; any other becomes the
+    smallest unsigned integer type with the scaling reset.
+    """
+    stored = image.raw.dtype
+    plain = stored.kind in "ui" and image.slope == 1.0 and image.inter == 0.0
+    if plain and int(raw.max(initial=0)) <= np.iinfo(stored).max:
+        return image.with_raw(raw.astype(image.raw.dtype))
+    return like(image, raw.astype(np.uint8 if int(raw.max(initial=0)) < 256 else np.uint16))
+
+
+def like(image: Image, raw: NDArray[np.generic]) -> Image:
+    """An image of another dtype with the geometry, extensions and description of `image`."""
+    header = _parse(image.header_bytes[:_PEEK_BYTES], image.path or Path("image")).copy()
+    header.set_data_dtype(raw.dtype)
+    for field, value in (("scl_slope", 1.0), ("scl_inter", 0.0), ("cal_min", 0.0), ("cal_max", 0.0)):
+        header[field] = value
+    rest = image.header_bytes[header.sizeof_hdr :]
+    stored = raw.astype(raw.dtype.newbyteorder(header.endianness))
+    return Image(header.binaryblock + rest, stored, 1.0, 0.0, image.grid)
+
+
+def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
+    """A NIfTI-1 image made from scratch."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(grid.shape)
+    header.set_data_dtype(raw.dtype)
+    header.set_sform(grid.affine, code=2)
+    header.set_qform(grid.affine, code=2, strip_shears=True)
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    buffer = io.BytesIO()
+    header.write_to(buffer)
+    return Image(buffer.getvalue().ljust(352, b"\0"), raw, 1.0, 0.0, grid)
+
+
+def voxel_hash(raw: NDArray[np.generic]) -> str:
+    """Digest of voxels, dtype and shape: what "equal output" is judged by."""
+    return digest_bytes(f"{raw.dtype.str}{raw.shape}".encode(), raw.tobytes(order="F"))
+
+
+def affine_conflict(image: Image) -> str | None:
+    """What is wrong where qform and sform are both set and disagree, or None."""
+    header = _parse(image.header_bytes[:_PEEK_BYTES], image.path or Path("image"))
+    if int(header["qform_code"]) <= 0 or int(header["sform_code"]) <= 0:
+        return None
+    try:
+        other = np.asarray(header.get_qform(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        return f"the qform is damaged ({error}); the sform is used."
+    shift_mm = np.abs(Grid(image.grid.shape, other).corners_mm() - image.grid.corners_mm()).max()
+    if shift_mm <= 0.1 * min(image.grid.spacing_mm):
+        return None
+    return f"qform and sform disagree by up to {shift_mm:.3g} mm; the sform is used."

@@ -1,0 +1,1 @@
+"""Operations, the kinds of steps: one file a kind."""

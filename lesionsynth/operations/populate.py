@@ -1,0 +1,227 @@
+"""Add lesions until a target load is met."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from lesionsynth.domain.lesion import Lesion
+from lesionsynth.domain.load import LoadTarget
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.contrast import ContrastSpec, draw_contrast
+from lesionsynth.editing.geometry import GeometrySpec, draw_geometry, warp_of
+from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
+from lesionsynth.editing.removal import lower_load, remove_lesion, removal_order
+from lesionsynth.editing.site import SiteFinder, SiteSpec
+from lesionsynth.kernels.deform import warp_label
+from lesionsynth.plugins import registry
+from lesionsynth.plugins.contracts import BlendSpec, Draw, FillSpec, OperationSpec, StepContext, StepReport, Wanted
+from lesionsynth.plugins.load import LoadSpec
+from lesionsynth.spec import Probability
+from lesionsynth.units import MM3_PER_ML
+
+if TYPE_CHECKING:
+    AnyBlend, AnyFill = BlendSpec, FillSpec
+else:
+    AnyBlend, AnyFill = registry.union("blends"), registry.union("fills")
+
+_FIT_ROUNDS = 3
+
+
+@registry.register("operations")
+class Populate(OperationSpec):
+    """Add lesions, and remove some where there are too many, until a target load is met."""
+
+    kind: Literal["populate"] = "populate"
+    source: str = "donors"
+    """Name of the source, declared under `sources`."""
+    load: LoadSpec = LoadSpec(kind="uniform")
+    """Target load."""
+    replace: Probability | Literal["auto"] = "auto"
+    """Share of the host's own lesions that is removed first; auto: all where the training cases hold a
+    single lesion each, so that it is moved, enlarged or shrunk, and none elsewhere."""
+    surplus: Literal["inpaint", "keep"] = "inpaint"
+    """What to do where the host has more than the target: remove lesions, or leave them."""
+    max_lesions: int | Literal["auto"] = "auto"
+    """Largest number of lesions; auto: the 95th percentile of the training cases."""
+    min_volume_mm3: float = Field(default=10.0, ge=0)
+    """A lesion that would come out smaller is a speck, and is drawn again."""
+    tries: int = Field(default=100, ge=1, le=100000)
+    """Draws in a row that may fail before the load is left as it is and reported as a shortfall."""
+    geometry: GeometrySpec = GeometrySpec()
+    contrast: ContrastSpec = ContrastSpec()
+    site: SiteSpec = SiteSpec()
+    blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
+    """How the lesion is joined to the host."""
+    inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "fast_marching"))
+    """How lesions are removed where there are too many."""
+    check: CheckSpec = CheckSpec()
+
+    @property
+    def target_load(self) -> LoadSpec | None:
+        """The recipe's load."""
+        return self.load
+
+    def source_names(self) -> tuple[str, ...]:
+        """The one source."""
+        return (self.source,)
+
+    def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
+        """Remove what is too much, then add what is missing."""
+        assert context.target is not None
+        rejected: Counter[str] = Counter()
+        draws = self._remove(canvas, context, context.target, rejected)
+        draws += self._add(canvas, context, context.target, rejected)
+        return StepReport(draws, dict(rejected))
+
+    def replay(self, canvas: Canvas, context: StepContext, draws: list[Draw]) -> None:
+        """Make the same edits again."""
+        number = 0
+        for draw in draws:
+            if draw["edit"] == "remove":
+                remove_lesion(canvas, draw["lesion"], self.inpaint, draw["seed"])
+                continue
+            lesion = context.sources[self.source].lesion(draw["donor"], context.donors)
+            insertion = self._make(canvas, context, lesion, draw)
+            assert insertion is not None
+            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label, number)
+            number += 1
+
+    def _remove(
+        self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
+    ) -> list[Draw]:
+        if self.surplus == "keep":
+            return []
+
+        def seed_of(instance: int) -> int:
+            return int(context.streams("texture", instance).integers(2**31))
+
+        order = removal_order(canvas, "random", context.streams("remove"))
+        share = float(context.lesion_count <= 1) if self.replace == "auto" else self.replace
+        first = round(share * len(order))
+        if first == 0 and order and target.met_by(canvas.load_ml):
+            first = 1  # an output equal to its host would be no new case: exchange one lesion
+        draws = []
+        for instance in order[:first]:
+            draw = remove_lesion(canvas, instance, self.inpaint, seed_of(instance))
+            if draw is None:
+                rejected["no clean tissue to fill from"] += 1
+            else:
+                draws.append(draw)
+        return draws + lower_load(
+            canvas, order[first:], target.low_ml, target.high_ml, self.inpaint, seed_of, rejected
+        )
+
+    def _add(
+        self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
+    ) -> list[Draw]:
+        limit = context.lesion_count if self.max_lesions == "auto" else self.max_lesions
+        limit = max(limit, 1)
+        finder = SiteFinder(canvas, self.site, context.site_voxels, context.site_cumulated)
+        own = [i for i in context.donors.bank.infos([canvas.host.files.subject]) if i.case == canvas.case and i.channels]
+        draws: list[Draw] = []
+        attempt = failures = 0
+        while canvas.load_ml < target.low_ml and len(canvas.boxes) < limit and failures < self.tries:
+            rng = context.streams("insert", attempt)
+            attempt += 1
+            result = self._attempt(canvas, context, target, finder, own, limit - len(canvas.boxes), rng)
+            if isinstance(result, str):
+                rejected[result] += 1
+                failures += 1
+                continue
+            draw, insertion = result
+            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label, len(draws))
+            draws.append(draw)
+            failures = 0
+        return draws
+
+    def _attempt(
+        self,
+        canvas: Canvas,
+        context: StepContext,
+        target: LoadTarget,
+        finder: SiteFinder,
+        own: list[Any],
+        slots: int,
+        rng: np.random.Generator,
+    ) -> tuple[Draw, Insertion] | str:
+        """Draw one lesion; what was drawn and made, or the reason why it was refused."""
+        least = (target.low_ml - canvas.load_ml) * MM3_PER_ML
+        most = (target.high_ml - canvas.load_ml) * MM3_PER_ML
+        scale = self.geometry.scale
+        smallest, largest = (f * g for f, g in zip(scale.fit, scale.factor, strict=True))
+        wanted = Wanted(
+            min_mm3=least / largest**3 if slots == 1 else 0.0,
+            max_mm3=most / smallest**3,
+            host_subject=canvas.host.files.subject,
+        )
+        source = context.sources[self.source]
+        donor = source.draw(rng, context.donors, wanted)
+        if donor is None:
+            return "no donor of a fitting size"
+        lesion = source.lesion(donor, context.donors)
+        pose = draw_geometry(self.geometry, lesion, rng)
+        bounds = (least if slots == 1 else self.min_volume_mm3, most)
+        label = self._fit(canvas, lesion, pose, bounds)
+        if label is None:
+            return "does not fit the load"
+        warp = warp_of(lesion, pose, canvas.grid)
+        centre = finder.find(label, warp.lower, lesion.info.site, rng)
+        if centre is None:
+            return "no fitting site"
+        draw: Draw = {
+            "edit": "insert",
+            "source": self.source,
+            "donor": donor,
+            "case": lesion.info.case,
+            "subject": lesion.info.subject,
+            "pose": pose,
+            "centre_vox": list(centre),
+            "contrast": draw_contrast(self.contrast, lesion.info, own, rng),
+            "blend": self.blend.draw(rng),
+            "seed": int(rng.integers(2**31)),
+        }
+        insertion = self._make(canvas, context, lesion, draw)
+        if insertion is None:
+            return "no fitting site"
+        volume = float(np.count_nonzero(insertion.label)) * canvas.grid.voxel_volume_mm3
+        if volume < min(self.min_volume_mm3, bounds[0]):
+            return "a speck is left"
+        if slots == 1 and volume < bounds[0]:
+            return "does not fit the load"
+        failed = passes(insertion.measures, self.check)
+        if failed is not None:
+            return f"{failed} out of range"
+        return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
+
+    def _fit(
+        self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]
+    ) -> Any:
+        """Warped label whose volume lies within `bounds` (mm3), its pose's "fit" set; None if there is none."""
+        low, high = self.geometry.scale.fit
+        middle = 0.5 * (bounds[0] + bounds[1]) if bounds[0] > self.min_volume_mm3 else bounds[1]
+        for _ in range(_FIT_ROUNDS):
+            label = warp_label(lesion.label, warp_of(lesion, pose, canvas.grid))
+            volume = float(np.count_nonzero(label)) * canvas.grid.voxel_volume_mm3
+            if volume == 0:
+                return None
+            if bounds[0] <= volume <= bounds[1]:
+                return label
+            pose["fit"] *= (middle / volume) ** (1 / 3)
+            if not low <= pose["fit"] <= high:
+                return None
+        return None
+
+    def _make(self, canvas: Canvas, context: StepContext, lesion: Lesion, draw: Draw) -> Insertion | None:
+        return make_insertion(
+            canvas,
+            lesion,
+            draw,
+            blend=self.blend,
+            contrast=self.contrast,
+            overlap=self.site.overlap,
+            bank=context.donors.bank,
+        )

@@ -1,0 +1,249 @@
+"""What an operation, a source, a blend, a fill and a layout have to do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.finding import Finding
+from lesionsynth.domain.lesion import Lesion
+from lesionsynth.domain.load import LoadTarget
+from lesionsynth.plugins.load import LoadSpec
+from lesionsynth.spec import Spec
+
+if TYPE_CHECKING:
+    from lesionsynth.editing.canvas import Canvas
+
+Draw = dict[str, Any]
+"""Everything random in one edit, as JSON."""
+
+
+class BlendSpec(Spec):
+    """Joins a lesion to its host."""
+
+    kind: str
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draw what is random in this blend; nothing by default."""
+        return {}
+
+    @abstractmethod
+    def alpha(
+        self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """Weight of the lesion image.
+
+        Parameters
+        ----------
+        label : ndarray, (i, j, k), bool
+            The lesion as its label will be written.
+        allowed : ndarray, (i, j, k), bool
+            Where anything may change; contains `label`.
+        spacing_mm : sequence of float
+
+        Returns
+        -------
+        ndarray, (i, j, k), float32
+            In [0, 1]; 0 outside `allowed`, at least one half on `label`.
+        """
+
+    def compose(
+        self,
+        host: NDArray[np.float32],
+        lesion: NDArray[np.float32],
+        alpha: NDArray[np.float32],
+        draw: Draw,
+    ) -> NDArray[np.float32]:
+        """Composite of host and lesion image, both (C, i, j, k); equal to the host where alpha is 0."""
+        return host + alpha * (lesion - host)
+
+
+class FillSpec(Spec):
+    """Fills the place of a removed lesion from what surrounds it."""
+
+    kind: str
+    grow_vox: int = Field(default=2, ge=0, le=6)
+    """Voxels by which the place is grown first: annotations leave out the partial-volume rim."""
+    texture: Literal["clone", "none"] = "clone"
+    """clone: give the fill the texture of a clean patch of the same image; none: leave it smooth."""
+
+    @abstractmethod
+    def fill(
+        self,
+        image: NDArray[np.float32],
+        region: NDArray[np.bool_],
+        source: NDArray[np.bool_],
+        spacing_mm: Sequence[float],
+    ) -> NDArray[np.float32]:
+        """Fill `region` of `image` (C, i, j, k) from the voxels of `source`; the rest is unchanged.
+
+        All of the region is within reach of a source (:func:`lesionsynth.kernels.inpaint.reachable`).
+        """
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a lesion has to be to fit.
+
+    Parameters
+    ----------
+    min_mm3, max_mm3 : float
+        Volume before any augmentation.
+    host_subject : str
+        The person it is meant for.
+    """
+
+    min_mm3: float
+    max_mm3: float
+    host_subject: str
+
+
+@dataclass(frozen=True, eq=False)
+class Donors:
+    """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves."""
+
+    bank: LesionBank
+    subjects: tuple[str, ...]
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+
+class SourceSpec(Spec):
+    """Yields lesions."""
+
+    kind: str
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
+        """Choose a lesion; None where there is none that fits."""
+
+    @abstractmethod
+    def lesion(self, draw: Draw, donors: Donors) -> Lesion:
+        """The lesion of a draw, without any randomness."""
+
+
+class Streams(Protocol):
+    """Random generators of one step, by name."""
+
+    def __call__(self, *name: str | int) -> np.random.Generator: ...
+
+
+@dataclass(frozen=True, eq=False)
+class StepContext:
+    """What a step is given besides the canvas.
+
+    Parameters
+    ----------
+    step : str
+        The step's id in the recipe.
+    target : LoadTarget or None
+        Load to reach, drawn in the plan.
+    streams : Streams
+        Generators addressed by name within this step, case and copy.
+    sources : mapping of str to SourceSpec
+        Sources of the recipe by name.
+    donors : Donors
+    site_voxels, site_cumulated : ndarray
+        The likelihood map over the host (see :func:`lesionsynth.likelihood.over_host.density_over`).
+    lesion_count : int
+        Number of lesions (95th percentile) in the training cases.
+    """
+
+    step: str
+    target: LoadTarget | None
+    streams: Streams
+    sources: dict[str, SourceSpec]
+    donors: Donors
+    site_voxels: NDArray[np.int64]
+    site_cumulated: NDArray[np.float64]
+    lesion_count: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step has done.
+
+    Parameters
+    ----------
+    draws : list of dict
+        Every edit in order, as JSON: enough to make it again.
+    rejected : dict of str to int
+        How often something drawn was refused, by reason.
+    """
+
+    draws: list[Draw]
+    rejected: dict[str, int]
+
+
+class OperationSpec(Spec):
+    """A step of a recipe: edits a canvas."""
+
+    kind: str
+
+    @property
+    def target_load(self) -> LoadSpec | None:
+        """Distribution that the plan draws this step's target from; None for a step without one."""
+        return None
+
+    def source_names(self) -> tuple[str, ...]:
+        """Names of the sources this step uses; the recipe must declare them."""
+        return ()
+
+    @abstractmethod
+    def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
+        """Draw and make the edits of this step."""
+
+    @abstractmethod
+    def replay(self, canvas: Canvas, context: StepContext, draws: list[Draw]) -> None:
+        """Make recorded edits again, without any random stream."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A cohort as a layout has found it, and what is wrong with it."""
+
+    cohort: Cohort
+    findings: tuple[Finding, ...] = ()
+
+
+class LayoutSpec(Spec):
+    """Knows where the files of a data set lie, to read and to write."""
+
+    kind: str
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, root: Path) -> bool:
+        """Whether `root` looks like this layout."""
+
+    @abstractmethod
+    def scan(self, root: Path) -> Scan:
+        """Find the cases under `root`. Roles of labels may still be unset."""
+
+    @abstractmethod
+    def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
+        """Where a channel of the output case `case`, made from `files`, goes; relative to the output."""
+
+    @abstractmethod
+    def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:
+        """Where the label map of an output case goes, relative to the output."""
+
+    @abstractmethod
+    def description(self, cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]]) -> dict[str, bytes]:
+        """Files that describe the whole output (such as dataset.json): relative path to content.
+
+        Parameters
+        ----------
+        cohort : Cohort
+            The input.
+        cases : sequence of (str, CaseFiles)
+            Every case of the output and the input case it comes from, sorted.
+        """

@@ -1,0 +1,65 @@
+"""Target loads as a recipe gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lesionsynth.domain.load import LOAD_KINDS, LesionLoad, LoadTarget, draw_load_ml
+from lesionsynth.spec import Range, Spec
+
+MAX_SHARE_QUANTILE = 0.95
+
+
+class LoadSpec(Spec):
+    """Target lesion load: a name (high), a number of mL (12.5), a range of mL ([5, 10]) or all fields."""
+
+    kind: Literal["low", "medium", "high", "uniform", "gaussian", "real", "fixed", "range"]
+    """Named ones are drawn from the training subjects' loads: low q5 to q33, medium q33 to q67, high q67
+    to q95, uniform q5 to q95, gaussian their mean and deviation, real one of them with 10 % jitter."""
+    ml: float | None = Field(default=None, ge=0)
+    """Load for kind fixed."""
+    range_ml: Range | None = None
+    """Bounds for kind range, drawn uniformly."""
+    tolerance: float = Field(default=0.05, gt=0, le=0.5)
+    """Relative error at which the target counts as met."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"kind": value}
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"kind": "fixed", "ml": value}
+        if isinstance(value, list | tuple):
+            return {"kind": "range", "range_ml": value}
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> LoadSpec:
+        if self.kind == "fixed" and self.ml is None:
+            raise ValueError("kind fixed needs `ml`")
+        if self.kind == "range" and (self.range_ml is None or self.range_ml[0] < 0):
+            raise ValueError("kind range needs `range_ml`, [low, high] in mL, not negative")
+        return self
+
+    def draw(self, loads: Sequence[LesionLoad], host: LesionLoad, rng: np.random.Generator) -> LoadTarget:
+        """Draw a target for a host.
+
+        A named target is kept within the share of the tissue (95th percentile) that lesions take in the
+        training cases: small fields of view cannot hold the loads of large ones.
+        """
+        if self.kind in LOAD_KINDS:
+            drawn = draw_load_ml(self.kind, [load.ml for load in loads], rng)
+            shares = [load.ml / load.tissue_ml for load in loads if load.tissue_ml > 0]
+            most = host.tissue_ml * float(np.quantile(shares, MAX_SHARE_QUANTILE)) if shares else drawn
+            return LoadTarget(min(drawn, most), drawn, self.tolerance)
+        if self.kind == "fixed":
+            exact = float(self.ml or 0.0)
+        else:
+            low, high = self.range_ml or (0.0, 0.0)
+            exact = float(rng.uniform(low, high))
+        return LoadTarget(exact, exact, self.tolerance)

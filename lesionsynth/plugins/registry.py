@@ -1,0 +1,61 @@
+"""One registry for operations, sources, blends, fills and layouts.
+
+A kind is a frozen model with a literal ``kind`` under :func:`register`. Built-in kinds are the modules
+of the packages named here; other packages add theirs through entry points of the group
+``lesionsynth.<group>``, such as ``lesionsynth.blends``. A recipe names kinds and never modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated, Any, TypeVar, Union, get_args
+
+from pydantic import Field
+
+from lesionsynth.spec import Spec
+
+GROUPS = ("operations", "sources", "blends", "fills", "layouts")
+
+_SpecType = TypeVar("_SpecType", bound=type[Spec])
+_kinds: dict[str, dict[str, type[Spec]]] = {group: {} for group in GROUPS}
+_loaded: set[str] = set()
+
+
+def register(group: str) -> Callable[[_SpecType], _SpecType]:
+    """Class decorator: make a kind known under the literal of its field ``kind``."""
+
+    def add(model: _SpecType) -> _SpecType:
+        (kind,) = get_args(model.model_fields["kind"].annotation)
+        known = _kinds[group].get(kind)
+        if known is not None and known.__qualname__ != model.__qualname__:
+            raise ValueError(f"{group}: the kind {kind!r} is registered twice, by {known} and {model}")
+        _kinds[group][kind] = model
+        return model
+
+    return add
+
+
+def kinds(group: str) -> dict[str, type[Spec]]:
+    """All kinds of a group by name, sorted; loads them on first use."""
+    if group not in _loaded:
+        _loaded.add(group)
+        package = importlib.import_module(f"lesionsynth.{group}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"lesionsynth.{group}.{module.name}")
+        for entry in entry_points(group=f"lesionsynth.{group}"):
+            entry.load()
+    return dict(sorted(_kinds[group].items()))
+
+
+def union(group: str) -> Any:
+    """Type of a recipe field that takes any kind of a group."""
+    models = tuple(kinds(group).values())
+    return Annotated[Union[models], Field(discriminator="kind")] if len(models) > 1 else models[0]
+
+
+def create(group: str, kind: str) -> Any:
+    """A kind with its defaults."""
+    return kinds(group)[kind]()

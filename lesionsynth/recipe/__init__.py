@@ -1,0 +1,1 @@
+"""Recipes: the YAML file, its schema, its lock."""

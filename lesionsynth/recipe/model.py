@@ -1,0 +1,135 @@
+"""A recipe: everything that decides what a run makes, besides the input."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from lesionsynth.bank.harvest import BankSpec
+from lesionsynth.domain.case import Role
+from lesionsynth.host import TissueSpec
+from lesionsynth.likelihood.spec import LikelihoodSpec
+from lesionsynth.plugins import registry
+from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
+from lesionsynth.spec import Spec
+
+if TYPE_CHECKING:
+    AnyLayout, AnySource, AnyOperation = LayoutSpec, SourceSpec, OperationSpec
+else:
+    AnyLayout, AnySource, AnyOperation = (registry.union(g) for g in ("layouts", "sources", "operations"))
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class MasksSpec(Spec):
+    """Lesion masks of subjects without images: for likelihood map and loads."""
+
+    path: str
+    """Pattern with {subject}, such as masks/{subject}.nii.gz, relative to the input."""
+
+    @field_validator("path")
+    @classmethod
+    def _has_subject(cls, value: str) -> str:
+        if "{subject}" not in value:
+            raise ValueError(f"should hold {{subject}}, got {value!r}")
+        return value
+
+
+class InputSpec(Spec):
+    """What the input is and what its labels mean."""
+
+    layout: AnyLayout | Literal["auto"] = "auto"
+    """How files are found; auto recognises nnU-Net raw data sets."""
+    subject: str | None = None
+    """Regular expression with one group that finds the subject in a case id, such as (sub\\d+)_ses.*; leaks
+    are judged by subject. Without it the layout's subject, less an ending like _ses-2, _tp1 or _visit3."""
+    roles: dict[str, Role] = Field(default_factory=dict)
+    """Label name to role: lesion, organ, protected, ignore, background. Guessed from the names otherwise."""
+    masks: MasksSpec | None = None
+    """Subjects known by lesion masks alone."""
+    on_bad_case: Literal["error", "drop"] = "error"
+    """Stop at a case that cannot be read, or go on without it."""
+
+    @field_validator("subject")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"is not a regular expression ({error})") from None
+            if groups != 1:
+                raise ValueError(f"should have exactly one group, got {groups}")
+        return value
+
+
+class OutputSpec(Spec):
+    """What is written."""
+
+    copies: int = Field(default=4, ge=1, le=9999)
+    """Synthetic cases per host (and per fold with folds.strategy per_fold)."""
+    originals: Literal["copy", "link", "omit"] = "copy"
+    """The input's own cases: copied, hard-linked where the disk allows it, or left out."""
+    layout: AnyLayout | Literal["same"] = "same"
+    """How the output is laid out."""
+    source_map: bool = False
+    """Write a volume that tells where each voxel comes from: 0 host, 1 inpainted, k + 1 the k-th donor."""
+    lesion_map: bool = False
+    """Write a volume that numbers the lesions."""
+
+
+class FoldSpec(Spec):
+    """Which subjects may meet in one synthetic case, so that no validation fold leaks into training."""
+
+    strategy: Literal["block", "per_fold", "none"] = "block"
+    """block: host, donors, loads and likelihood map come from one validation fold, so that a synthetic case
+    serves all other folds; per_fold: a set for each fold from all of its training subjects; none:
+    everything is training data and no cross-validation is planned."""
+    count: Annotated[int, Field(ge=2, le=100)] | Literal["auto"] = "auto"
+    """Number of folds where they are made here; auto: 5, or fewer where a block would hold one subject only."""
+    use: Literal["auto", "splits", "table", "make"] = "auto"
+    """splits: the input's splits_final.json; table: the column fold; make: by subject; auto: the first of
+    these that there is."""
+
+
+class Recipe(Spec):
+    """A lesionsynth recipe."""
+
+    version: Literal[1] = 1
+    """Version of the recipe format."""
+    description: str = ""
+    """What the recipe is for."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """All randomness follows from it, from the ids of the cases, and from the names of the steps."""
+    input: InputSpec = InputSpec()
+    output: OutputSpec = OutputSpec()
+    folds: FoldSpec = FoldSpec()
+    tissue: TissueSpec = TissueSpec()
+    bank: BankSpec = BankSpec()
+    likelihood: LikelihoodSpec = LikelihoodSpec()
+    sources: dict[Name, AnySource] = Field(default_factory=lambda: {"donors": registry.create("sources", "lesion_bank")})
+    """Sources of lesions by name."""
+    steps: dict[Name, AnyOperation]
+    """Steps by name, in order."""
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Recipe:
+        if not self.steps:
+            raise ValueError("steps: at least one step is needed")
+        for name, step in self.steps.items():
+            for source in step.source_names():
+                if source not in self.sources:
+                    raise ValueError(
+                        f"steps.{name}.source names {source!r}, which `sources` does not declare; "
+                        f"declared are {', '.join(sorted(self.sources)) or 'none'}"
+                    )
+        return self
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe with all defaults, as JSON."""
+    return recipe.model_dump(mode="json")
+
+

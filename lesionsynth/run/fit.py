@@ -1,0 +1,221 @@
+"""Build the bank, and fit on each block's subjects what its jobs draw from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionsynth import nifti
+from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
+from lesionsynth.bank.store import INDEX, Harvested, LesionBank, write_case, write_index
+from lesionsynth.digest import digest_json
+from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
+from lesionsynth.domain.grid import Grid
+from lesionsynth.domain.likelihood import LikelihoodMap
+from lesionsynth.domain.load import LesionLoad
+from lesionsynth.errors import LeakError, LesionsynthError
+from lesionsynth.host import TissueSpec, load_case
+from lesionsynth.likelihood.affine import register
+from lesionsynth.likelihood.fit import chosen_kind, fit_map
+from lesionsynth.likelihood.spec import LikelihoodSpec
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.folds import Block
+from lesionsynth.run.pool import Failure, Progress, run_all
+
+COUNT_QUANTILE = 0.95
+
+
+def build_bank(
+    cohort: Cohort, recipe: Recipe, folder: Path, n_jobs: int, progress: Progress
+) -> tuple[LesionBank, list[Failure]]:
+    """Harvest every case and mask of a cohort into `folder`; failures are returned, not raised.
+
+    A bank that is there already is used if it was made from the same files with the same settings.
+    """
+    about = {"key": bank_key(cohort, recipe)}
+    if (folder / INDEX).is_file():
+        bank = LesionBank(folder)
+        if bank.about.get("key") == about["key"]:
+            progress.note(f"lesion bank: {folder} is up to date.")
+            return bank, []
+        bank.close()
+    with_images = set(cohort.subjects)
+    items: list[tuple[str, tuple[Any, ...]]] = [
+        (case.case, (case, cohort, recipe.tissue, recipe.bank, folder)) for case in cohort.cases
+    ]
+    items += [
+        (mask.subject, (mask, cohort, recipe.tissue, recipe.bank, folder))
+        for mask in cohort.masks
+        if mask.subject not in with_images
+    ]
+    harvested: list[Harvested] = []
+    failures: list[Failure] = []
+    for result in run_all(_harvest, items, stage="harvest", n_jobs=n_jobs, progress=progress):
+        (failures if isinstance(result, Failure) else harvested).append(result)
+    if failures and (recipe.input.on_bad_case == "error" or not any(h.summary.has_images for h in harvested)):
+        raise min(failures, key=lambda f: f.name).error
+    write_index(folder, harvested, about)
+    return LesionBank(folder), failures
+
+
+def bank_key(cohort: Cohort, recipe: Recipe) -> str:
+    """What a bank depends on: files (by size and time), labels, tissue and crop settings."""
+    files = [path for case in cohort.cases for path in (*case.images, case.label)] + [m.path for m in cohort.masks]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return digest_json(
+        [
+            stats,
+            [(c.case, c.subject) for c in cohort.cases],
+            dict(cohort.labels.values),
+            dict(cohort.labels.roles),
+            recipe.tissue.model_dump(mode="json"),
+            recipe.bank.model_dump(mode="json"),
+        ]
+    )
+
+
+def _harvest(
+    item: CaseFiles | MaskFile, cohort: Cohort, tissue: TissueSpec, spec: BankSpec, folder: Path
+) -> Harvested:
+    if isinstance(item, MaskFile):
+        return write_case(folder, *harvest_mask(item, cohort.labels.lesion[0], spec))
+    case = load_case(item, cohort, tissue)
+    return write_case(folder, summarise(case), harvest(case, spec))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the jobs of one block draw from. JSON on disk, beside the block's likelihood map.
+
+    Parameters
+    ----------
+    block : str
+    subjects : tuple of str
+        Subjects that donors may come from.
+    fitted_on : tuple of str
+        Subjects that loads and likelihood map were fitted on.
+    loads : tuple of LesionLoad
+        Their loads.
+    lesion_count : int
+        95th percentile of their numbers of lesions.
+    map_file : str
+        The likelihood map, relative to the output.
+    map_kind : str
+    registrations : dict
+        Case to 4x4 matrix by rows, for maps of kind affine.
+    """
+
+    block: str
+    subjects: tuple[str, ...]
+    fitted_on: tuple[str, ...]
+    loads: tuple[LesionLoad, ...]
+    lesion_count: int
+    map_file: str
+    map_kind: str
+    registrations: dict[str, list[float]]
+
+    def write(self, folder: Path) -> None:
+        """Write likelihood/<block>.json under `folder`."""
+        text = json.dumps(asdict(self), indent=1)
+        nifti.write_bytes(folder / "likelihood" / f"{self.block}.json", text.encode())
+
+    @classmethod
+    def read(cls, folder: Path, block: str) -> Fit:
+        """Read what :meth:`write` has written."""
+        value = json.loads((folder / "likelihood" / f"{block}.json").read_text())
+        loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
+        lists = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
+        return cls(**value, **lists, loads=loads)
+
+    def map(self, folder: Path) -> LikelihoodMap:
+        """The likelihood map as it was written."""
+        image = nifti.read(folder / self.map_file)
+        return LikelihoodMap(image.values(), image.grid, self.map_kind, self.fitted_on)
+
+
+def fit_blocks(
+    blocks: Sequence[Block], bank: LesionBank, cohort: Cohort, recipe: Recipe, folder: Path, n_jobs: int, progress: Progress
+) -> dict[str, Fit]:
+    """Fit loads and likelihood map of every block and write them under `folder`/likelihood."""
+    cases = [case for case in bank.cases() if case.has_images]
+    kind, why = chosen_kind(recipe.likelihood, cases)
+    progress.note(why)
+    fits = {}
+    progress.start("likelihood", len(blocks))
+    for block in blocks:
+        fits[block.name] = _fit_block(block, bank, cohort, recipe.likelihood, kind, folder, n_jobs, progress)
+        progress.advance()
+    return fits
+
+
+def _fit_block(
+    block: Block,
+    bank: LesionBank,
+    cohort: Cohort,
+    spec: LikelihoodSpec,
+    kind: str,
+    folder: Path,
+    n_jobs: int,
+    progress: Progress,
+) -> Fit:
+    chosen = set(block.subjects) | set(block.mask_subjects)
+    cases = [case for case in bank.cases() if case.subject in chosen]
+    if not cases:
+        raise LeakError(
+            f"no subject is left in {block.name} after the leak rule.",
+            remedy="Use fewer folds, or folds.strategy per_fold or none.",
+        )
+    registrations: dict[str, Any] = {}
+    reference: Grid | None = None
+    if kind == "affine":
+        reference, registrations = _register(block, cases, cohort, spec, n_jobs, progress)
+    likelihood, notes = fit_map(
+        bank, chosen, kind, spec, root=cohort.root, reference=reference, registrations=registrations
+    )
+    for note in notes:
+        progress.note(f"{block.name}: {note}")
+    map_file = f"likelihood/{block.name}.nii.gz"
+    nifti.write(folder / map_file, nifti.new(likelihood.grid, likelihood.density))
+    fit = Fit(
+        block=block.name,
+        subjects=block.subjects,
+        fitted_on=tuple(sorted({case.subject for case in cases})),
+        loads=tuple(case.load for case in cases),
+        lesion_count=int(np.ceil(np.quantile([case.load.count for case in cases], COUNT_QUANTILE))),
+        map_file=map_file,
+        map_kind=likelihood.kind,
+        registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},
+    )
+    fit.write(folder)
+    return fit
+
+
+def _register(
+    block: Block, cases: Sequence[CaseSummary], cohort: Cohort, spec: LikelihoodSpec, n_jobs: int, progress: Progress
+) -> tuple[Grid, dict[str, Any]]:
+    """Register the block's cases onto the reference: the recipe's, or the block's first case."""
+    channel = 0
+    if spec.channel is not None:
+        if spec.channel not in cohort.channels:
+            raise LesionsynthError(
+                f"likelihood.channel is {spec.channel!r}; the channels are {', '.join(cohort.channels)}."
+            )
+        channel = cohort.channels.index(spec.channel)
+    names = sorted({case.case for case in cases if case.has_images} | set(block.hosts))
+    path = cohort.root / spec.reference if spec.reference else cohort.case(names[0]).images[channel]
+    items = [(name, (name, cohort.case(name).images[channel], path)) for name in names]
+    found: dict[str, Any] = {}
+    for result in run_all(_register_one, items, stage=f"register {block.name}", n_jobs=n_jobs, progress=progress):
+        if isinstance(result, Failure):
+            raise result.error
+        found[result[0]] = result[1]
+    return nifti.read(path).grid, found
+
+
+def _register_one(name: str, moving: Path, reference: Path) -> tuple[str, Any]:
+    return name, register(nifti.read(moving), nifti.read(reference))

@@ -1,0 +1,268 @@
+"""One host with all its copies: read once, edit, write whole, record."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lesionsynth
+from lesionsynth import nifti
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.errors import LesionsynthError, NoRoomError
+from lesionsynth.host import LoadedCase, load_case
+from lesionsynth.likelihood.over_host import density_over
+from lesionsynth.plugins.contracts import Donors, LayoutSpec, StepContext, StepReport
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.rng import stream
+from lesionsynth.run.fit import Fit
+from lesionsynth.run.plan import Job
+from lesionsynth.run.pool import Failure
+
+RECORDS = "records"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything a job needs to find its way: recipe, cohort, folders. Sent to the workers.
+
+    `key` is what the output depends on: an output folder is continued only by a run with the same key.
+    """
+
+    recipe: Recipe
+    cohort: Cohort
+    layout: LayoutSpec
+    bank: Path
+    fits: Path
+    output: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker reports of one host: records' essentials, times, memory."""
+
+    host: str
+    cases: tuple[dict[str, Any], ...]
+    failures: tuple[Failure, ...]
+    seconds: dict[str, float]
+    peak_mb: float
+
+
+class HostJobs:
+    """Makes copies of one host.
+
+    Parameters
+    ----------
+    space : Workspace
+    files : CaseFiles
+        The host.
+    """
+
+    def __init__(self, space: Workspace, files: CaseFiles) -> None:
+        self.space = space
+        self.bank = LesionBank(space.bank)
+        summary = self.bank.case(files.case)
+        kind: Any = summary.tissue_kind
+        tissue = (self.bank.tissue(files.case), kind)
+        self.host: LoadedCase = load_case(files, space.cohort, space.recipe.tissue, tissue)
+        if self.host.source_hashes != summary.source_hashes:
+            raise LesionsynthError(
+                "its files have changed since the lesion bank was built.",
+                case=files.case,
+                remedy="Run the command again, so that the bank is built anew.",
+            )
+        self._fits: dict[str, tuple[Fit, Donors, Any]] = {}
+
+    def _fitted(self, block: str) -> tuple[Fit, Donors, Any]:
+        if block not in self._fits:
+            fit = Fit.read(self.space.fits, block)
+            donors = Donors(self.bank, fit.subjects)
+            matrix = fit.registrations.get(self.host.files.case)
+            registration = None if matrix is None else np.reshape(matrix, (4, 4))
+            sites = density_over(self.host, fit.map(self.space.fits), self.space.recipe.likelihood.floor, registration)
+            self._fits[block] = (fit, donors, sites)
+        return self._fits[block]
+
+    def context(self, job: Job, step: str) -> StepContext:
+        """What a step of a job is given."""
+        fit, donors, (voxels, cumulated) = self._fitted(job.block)
+        recipe = self.space.recipe
+        return StepContext(
+            step=step,
+            target=job.targets.get(step),
+            streams=lambda *name: stream(recipe.seed, job.host, job.copy_index, step, *name),
+            sources=recipe.sources,
+            donors=donors,
+            site_voxels=voxels,
+            site_cumulated=cumulated,
+            lesion_count=fit.lesion_count,
+        )
+
+    def make(self, job: Job) -> tuple[Canvas, dict[str, Any]]:
+        """Make one copy in memory; the canvas and the record of it.
+
+        Raises
+        ------
+        NoRoomError
+            If nothing could be changed: a copy of the host is no new case.
+        """
+        canvas = Canvas(self.host)
+        reports = {
+            name: operation.apply(canvas, self.context(job, name))
+            for name, operation in self.space.recipe.steps.items()
+        }
+        if not canvas.changes():
+            raise NoRoomError(
+                f"no edit was possible, so there is no synthetic case to write ({_why(reports)}).",
+                case=job.case,
+                remedy="Look at load, site and donors in the recipe.",
+            )
+        return canvas, self._record(job, canvas, reports)
+
+    def remake(self, job: Job, record: dict[str, Any]) -> Canvas:
+        """Make a copy again from its record, without drawing anything."""
+        canvas = Canvas(self.host)
+        for done in record["steps"]:
+            operation = self.space.recipe.steps[done["step"]]
+            operation.replay(canvas, self.context(job, done["step"]), done["draws"])
+        return canvas
+
+    def outputs(self, case: str, canvas: Canvas) -> dict[Path, nifti.Image]:
+        """Files of an output case, relative to the output."""
+        space, files = self.space, self.host.files
+        images = {
+            space.layout.image_path(files, case, k, space.cohort): image for k, image in enumerate(canvas.images())
+        }
+        images[space.layout.label_path(files, case, space.cohort)] = canvas.label_image()
+        ending = space.cohort.file_ending
+        if space.recipe.output.source_map:
+            images[Path("source_maps") / f"{case}{ending}"] = nifti.like(self.host.label_image, canvas.source)
+        if space.recipe.output.lesion_map:
+            lesions = canvas.instances.astype(np.uint16 if canvas.instances.max() < 65536 else np.uint32)
+            images[Path("lesion_maps") / f"{case}{ending}"] = nifti.like(self.host.label_image, lesions)
+        return images
+
+    def _record(self, job: Job, canvas: Canvas, reports: dict[str, StepReport]) -> dict[str, Any]:
+        fit = self._fitted(job.block)[0]
+        draws = [draw for report in reports.values() for draw in report.draws]
+        inserted = [draw for draw in draws if draw["edit"] == "insert"]
+        target = next(iter(list(job.targets.values())[::-1]), None)
+        outputs = self.outputs(job.case, canvas)
+        return {
+            "case": job.case,
+            "host": {"case": job.host, "subject": job.subject},
+            "copy_index": job.copy_index,
+            "donors": [
+                {"case": d["case"], "subject": d["subject"], "lesion": d["donor"].get("lesion")} for d in inserted
+            ],
+            "own_subject_donors": sum(d["subject"] == job.subject for d in inserted),
+            "fitted_on": list(fit.fitted_on),
+            "block": job.block,
+            "load_ml": {
+                "before": round(self.host.load.ml, 6),
+                "target": None if target is None else round(target.ml, 6),
+                "after": round(canvas.load_ml, 6),
+            },
+            "shortfall": target is not None and not target.met_by(canvas.load_ml),
+            "lesions": {
+                "before": self.host.load.count,
+                "removed": len(draws) - len(inserted),
+                "inserted": len(inserted),
+                "after": len(canvas.boxes),
+            },
+            "clipped_voxels": canvas.clipped_vox,
+            "steps": [
+                {
+                    "step": name,
+                    "kind": self.space.recipe.steps[name].kind,
+                    "rejected": report.rejected,
+                    "draws": report.draws,
+                }
+                for name, report in reports.items()
+            ],
+            "inputs": self.host.source_hashes,
+            "hashes": {path.as_posix(): nifti.voxel_hash(image.raw) for path, image in outputs.items()},
+            "job": job.as_json(),
+            "lesionsynth": lesionsynth.__version__,
+        }
+
+
+def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
+    """Make and write all copies of one host. One copy that fails does not take the others with it."""
+    started = time.perf_counter()
+    maker = HostJobs(space, files)
+    seconds = {"read": time.perf_counter() - started, "compute": 0.0, "write": 0.0}
+    done, failures = [], []
+    for job in jobs:
+        try:
+            started = time.perf_counter()
+            canvas, record = maker.make(job)
+            seconds["compute"] += time.perf_counter() - started
+            started = time.perf_counter()
+            write_case(space.output, maker.outputs(job.case, canvas), record)
+            seconds["write"] += time.perf_counter() - started
+            done.append(summary_of(record))
+        except NoRoomError as error:
+            failures.append(Failure(job.case, "edit", error))
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
+
+
+def write_case(output: Path, images: dict[Path, nifti.Image], record: dict[str, Any]) -> None:
+    """Write the files of one case, the record last: a case without a record is not there."""
+    written = []
+    try:
+        for path, image in images.items():
+            target = inside(output, path)
+            nifti.write(target, image)
+            written.append(target)
+        text = json.dumps(record, indent=1) + "\n"
+        nifti.write_bytes(inside(output, Path(RECORDS) / f"{record['case']}.json"), text.encode())
+    except BaseException:
+        for target in written:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """`folder`/`path`, which must not lead out of the folder."""
+    target = folder / path
+    if path.is_absolute() or ".." in path.parts or not target.resolve().is_relative_to(folder.resolve()):
+        raise LesionsynthError(f"the path {path} would leave the output folder.", file=folder)
+    return target
+
+
+def summary_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest and the splits need of a record."""
+    subjects = {record["host"]["subject"], *record["fitted_on"], *(d["subject"] for d in record["donors"])}
+    return {
+        "case": record["case"],
+        "host": record["host"]["case"],
+        "subject": record["host"]["subject"],
+        "copy_index": record["copy_index"],
+        "block": record["block"],
+        "subjects": sorted(subjects),
+        "load_before_ml": record["load_ml"]["before"],
+        "load_target_ml": record["load_ml"]["target"],
+        "load_after_ml": record["load_ml"]["after"],
+        "shortfall": record["shortfall"],
+        "lesions_removed": record["lesions"]["removed"],
+        "lesions_inserted": record["lesions"]["inserted"],
+        "own_subject_donors": record["own_subject_donors"],
+        "clipped_voxels": record["clipped_voxels"],
+        "hashes": record["hashes"],
+    }
+
+
+def _why(reports: dict[str, StepReport]) -> str:
+    counts = [f"{count} x {reason}" for r in reports.values() for reason, count in sorted(r.rejected.items())]
+    return "; ".join(counts) or "no step had anything to do"

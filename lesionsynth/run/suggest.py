@@ -1,0 +1,146 @@
+"""A first recipe for a data set, with comments on what was seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lesionsynth.domain.case import Cohort
+from lesionsynth.errors import InputError
+from lesionsynth.host import TissueSpec, load_case
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.folds import find_splits
+from lesionsynth.recipe.model import FoldSpec
+
+_CASES_LOOKED_AT = 12
+
+_UNKNOWN = """\
+# lesionsynth did not recognise the layout of {root}.
+# Correct the paths below, then: lesionsynth check THIS_FILE --input {root}
+version: 1
+seed: 2026
+
+input:
+  layout:
+    kind: pattern
+    # {{subject}}, {{case}} and any other name in braces stand for one part of a path.
+    images:
+      FLAIR: "{{subject}}/{{case}}_FLAIR.nii.gz"
+      T1: "{{subject}}/{{case}}_T1.nii.gz"
+    label: "{{subject}}/{{case}}_mask.nii.gz"
+    labels: {{background: 0, lesion: 1}}
+{found}
+steps:
+  add:
+    kind: populate
+    load: uniform
+    contrast: {{kind: host_lesions}}
+"""
+
+_KNOWN = """\
+# Recipe for {root}
+# {summary}
+# {loads}
+# {tissue}
+#
+# Next:  lesionsynth check THIS_FILE --input {root}
+#        lesionsynth run THIS_FILE --input {root} --output OUTPUT -j 0
+version: 1
+seed: 2026
+
+input:
+  layout: {layout}
+{subject}  # What the labels mean: lesion, organ (comes back where a lesion is removed), protected (never touched).
+  roles: {roles}
+
+output:
+  copies: 4          # synthetic cases per host
+  originals: copy    # copy, link, omit
+
+folds:
+  # {folds}
+  strategy: {strategy}    # block, per_fold, none
+
+tissue:
+  kind: auto         # {tissue_hint}
+
+likelihood:
+  kind: auto         # {likelihood_hint}
+  weighting: lesions # lesions, voxels, distance
+  smoothing_mm: 5
+
+sources:
+  donors:
+    kind: lesion_bank
+    choice: stratified   # every size class equally likely; uniform: every lesion
+    own_subject: avoid   # avoid, forbid, allow
+
+steps:
+  add:
+    kind: populate
+    load: uniform        # low, medium, high, uniform, gaussian, real, a number of mL, a range [5, 10]
+    replace: auto        # share of the host's own lesions removed first; {replace_hint}
+    contrast:
+      kind: host_lesions # as strong as the host's own lesions where it has five or more, else as in the donor
+    blend:
+      kind: alpha        # alpha, rim, hard
+"""
+
+
+def suggest_recipe(root: Path) -> str:
+    """Text of a commented recipe for the data set at `root`."""
+    if not root.is_dir():
+        raise InputError("the folder does not exist.", file=root)
+    try:
+        _, cohort, _ = open_cohort(InputSpec(), root)
+    except InputError as error:
+        if "layout" not in error.message:
+            raise
+        files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.nii*"))[:5]
+        found = "".join(f"    # found: {name}\n" for name in files)
+        return _UNKNOWN.format(root=root, found=found)
+    step = max(1, len(cohort.cases) // _CASES_LOOKED_AT)
+    looked = [load_case(files, cohort, TissueSpec()) for files in cohort.cases[::step][:_CASES_LOOKED_AT]]
+    loads = [case.load for case in looked]
+    same = all(case.grid.same_as(looked[0].grid) for case in looked)
+    kind = looked[0].tissue_kind
+    single = float(np.quantile([load.count for load in loads], 0.95)) <= 1
+    alone = len(cohort.subjects) < 4
+    return _KNOWN.format(
+        root=root,
+        summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; channels "
+        f"{', '.join(cohort.channels)}; grids: {looked[0].grid.describe() if same else 'different ones'}",
+        loads=f"lesion load in {len(loads)} cases: {min(x.ml for x in loads):.2f} to {max(x.ml for x in loads):.2f} mL, "
+        f"{min(x.count for x in loads)} to {max(x.count for x in loads)} lesions",
+        tissue=f"tissue: {_TISSUE[kind]}",
+        layout=cohort.layout,
+        subject=_subject_lines(cohort),
+        roles="{" + ", ".join(f"{_quoted(n)}: {r}" for n, r in cohort.labels.roles.items()) + "}",
+        folds=find_splits(cohort, FoldSpec(), 2026)[1]
+        + (" Few subjects: with none everything is training data." if alone else ""),
+        strategy="none" if alone else "block",
+        tissue_hint=f"found here: {kind}; others: map, mixture, organ, mask",
+        likelihood_hint="found here: grid, since the grids are equal" if same else "found here: organ (box of the tissue); affine registers instead",
+        replace_hint="auto does so here, since cases hold one lesion" if single else "auto: none here",
+    )
+
+
+_TISSUE = {
+    "map": "from a map",
+    "mixture": "fluid, grey and white matter by a mixture of Gaussians in the skull-stripped brain (a fallback; "
+    "tissue.map with labels of FreeSurfer, SynthSeg or FAST is better)",
+    "organ": "the organ label",
+    "mask": "everything that is not air",
+}
+
+
+def _subject_lines(cohort: Cohort) -> str:
+    if len(cohort.subjects) < len(cohort.cases):
+        return f"  # {len(cohort.cases)} cases belong to {len(cohort.subjects)} subjects by their ids.\n"
+    return "  # Every case counts as a person of its own. If several are of one person, say how the id names it:\n  # subject: (sub\\d+)_.*\n"
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("_", "").isalnum() and not name[0].isdigit() else f'"{name}"'

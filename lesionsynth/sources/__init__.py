@@ -1,0 +1,1 @@
+"""Sources of lesions: one file a kind."""

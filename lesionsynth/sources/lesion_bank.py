@@ -1,0 +1,71 @@
+"""Real lesions of other subjects, from the bank."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lesionsynth.bank.store import Candidates
+from lesionsynth.domain.lesion import SIZE_EDGES_MM3, Lesion
+from lesionsynth.plugins.contracts import Donors, Draw, SourceSpec, Wanted
+from lesionsynth.plugins.registry import register
+
+
+@register("sources")
+class LesionBankSource(SourceSpec):
+    """Real lesions harvested from the cohort."""
+
+    kind: Literal["lesion_bank"] = "lesion_bank"
+    choice: Literal["stratified", "uniform"] = "stratified"
+    """stratified: every size class is equally likely, so that large lesions are seen too; uniform: every
+    lesion is."""
+    own_subject: Literal["avoid", "forbid", "allow"] = "avoid"
+    """Whether the host's own lesions may be donors; avoid: only where there are no others."""
+    min_volume_mm3: float = Field(default=0.0, ge=0)
+    """Smallest donor."""
+    max_volume_mm3: float = Field(default=1e9, gt=0)
+    """Largest donor."""
+    lesion_class: int | None = None
+    """Only lesions that have this label value."""
+
+    @model_validator(mode="after")
+    def _order(self) -> LesionBankSource:
+        if self.min_volume_mm3 > self.max_volume_mm3:
+            raise ValueError("min_volume_mm3 should not be above max_volume_mm3")
+        return self
+
+    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
+        """Choose by size class, or evenly, among the donors whose volume fits."""
+        pool = self._pool(donors)
+        own = pool.subject == wanted.host_subject
+        fits = (pool.volume_mm3 >= wanted.min_mm3) & (pool.volume_mm3 <= wanted.max_mm3)
+        if self.own_subject != "allow":
+            # Judged over the whole pool: a host is its own donor only where nobody else is left at all.
+            others_exist = bool((~own).any())
+            fits &= ~own if others_exist or self.own_subject == "forbid" else True
+        index = np.flatnonzero(fits)
+        if index.size == 0:
+            return None
+        if self.choice == "stratified":
+            classes = np.searchsorted(SIZE_EDGES_MM3, pool.volume_mm3[index], side="right")
+            index = index[classes == rng.choice(np.unique(classes))]
+        chosen = int(index[int(rng.integers(index.size))])
+        return {"lesion": donors.bank.info(int(pool.ids[chosen])).lesion}
+
+    def lesion(self, draw: Draw, donors: Donors) -> Lesion:
+        """Read the lesion from the bank."""
+        return donors.bank.read(draw["lesion"])
+
+    def _pool(self, donors: Donors) -> Candidates:
+        key = ("pool", self)
+        if key not in donors.cache:
+            donors.cache[key] = donors.bank.candidates(
+                donors.subjects,
+                lesion_class=self.lesion_class,
+                min_volume_mm3=self.min_volume_mm3,
+                max_volume_mm3=self.max_volume_mm3,
+            )
+        pool: Candidates = donors.cache[key]
+        return pool
