@@ -110,7 +110,9 @@ class LoadedCase:
         ml = self.grid.voxel_volume_mm3 / 1000.0
         room = self.lesion_mask | (self.tissue == WHITE)
         return LesionLoad(
-            ml=float(self.lesion_mask.sum()) * ml, count=len(self.lesions[1]), tissue_ml=float(room.sum()) * ml
+            ml=float(self.lesion_mask.sum()) * ml,
+            count=len(self.lesions[1]),
+            tissue_ml=float(room.sum()) * ml,
         )
 
     @property
@@ -142,7 +144,10 @@ class LoadedCase:
 
 
 def load_case(
-    files: CaseFiles, cohort: Cohort, tissue: TissueSpec, known_tissue: tuple[NDArray[np.uint8], TissueKind] | None = None
+    files: CaseFiles,
+    cohort: Cohort,
+    tissue: TissueSpec,
+    known_tissue: tuple[NDArray[np.uint8], TissueKind] | None = None,
 ) -> LoadedCase:
     """Read all files of a case and check that they belong together.
 
@@ -275,7 +280,12 @@ def _from_map(
     values: NDArray[np.float32], spec: TissueSpec, lesions: NDArray[np.bool_], grid: Grid
 ) -> NDArray[np.uint8]:
     tissue = np.zeros(values.shape, dtype=np.uint8)
-    for code, wanted in ((FLUID, spec.fluid), (GREY, spec.grey), (WHITE, spec.white), (VENTRICLE, spec.ventricles)):
+    for code, wanted in (
+        (FLUID, spec.fluid),
+        (GREY, spec.grey),
+        (WHITE, spec.white),
+        (VENTRICLE, spec.ventricles),
+    ):
         tissue[np.isin(values, wanted)] = code
     tissue[lesions] = WHITE
     if not spec.ventricles:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import MaskFile
-from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of
+from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.domain.lesion import ChannelStats, Lesion, LesionInfo, Site
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
@@ -33,7 +33,7 @@ class BankSpec(Spec):
     """Components below this are specks: no donors, though they count in the load."""
     min_voxels: int = Field(default=3, ge=1)
     """The same in voxels, for coarse grids."""
-    margin_mm: float = Field(default=6.0, ge=2.0)
+    margin_mm: float = Field(default=5.0, ge=2.0)
     """Tissue kept around a lesion (at least three voxels), so that nothing is clipped when it turns."""
 
 
@@ -57,7 +57,9 @@ class CaseSummary:
 def summarise(case: LoadedCase) -> CaseSummary:
     """Statistics of a case that its lesions and the fits need."""
     inside = case.tissue != OUTSIDE
-    quantiles = [np.quantile(i.values()[inside], QUANTILES) if inside.any() else QUANTILES * 0 for i in case.images]
+    quantiles = [
+        np.quantile(i.values()[inside], QUANTILES) if inside.any() else QUANTILES * 0 for i in case.images
+    ]
     return CaseSummary(
         case=case.files.case,
         subject=case.files.subject,
@@ -91,7 +93,9 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
         volume = float(own.sum()) * case.grid.voxel_volume_mm3
         if volume < spec.min_volume_mm3 or own.sum() < spec.min_voxels:
             continue
+        stored = grown(box, margin, case.grid.shape)
         crop = grown(box, [max(m, r) for m, r in zip(margin, reach, strict=True)], case.grid.shape)
+        kept = shifted(stored, [-c for c in origin_of(crop)])
         lesion = labels[crop] == number
         others = dilated(case.lesion_mask[crop] & ~lesion, 1)
         image = case.values(crop)
@@ -111,8 +115,8 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
             classes=tuple(int(v) for v in np.unique(case.label[crop][lesion])),
             volume_mm3=volume,
             centre_vox=_centre(lesion, crop),
-            origin_vox=origin_of(crop),
-            shape_vox=shape_of(crop),
+            origin_vox=origin_of(stored),
+            shape_vox=shape_of(stored),
             axes_mm=axes_of(case.grid),
             channels=tuple(
                 ChannelStats(median, spread, float(m), float(e), float(d))
@@ -121,11 +125,14 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
                 )
             ),
             site=Site(
-                place_of(nearest_edge, nearest_fluid, case.has_tissue_classes, scale), nearest_edge, nearest_fluid
+                place_of(nearest_edge, nearest_fluid, case.has_tissue_classes, scale),
+                nearest_edge,
+                nearest_fluid,
             ),
             source_hash=case.label_image.source_hash,
         )
-        donors.append(Lesion(info, image, np.where(lesion, case.label[crop], 0).astype(np.uint16), rim))
+        label = np.where(lesion, case.label[crop], 0).astype(np.uint16)
+        donors.append(Lesion(info, image[(slice(None), *kept)], label[kept], rim[kept]))
     return donors
 
 
@@ -185,7 +192,5 @@ def axes_of(grid: Grid) -> tuple[float, ...]:
 
 def _centre(mask: NDArray[np.bool_], box: Box) -> tuple[int, int, int]:
     """Voxel nearest the centre of mass, in the coordinates of the volume."""
-    i, j, k = (
-        int(np.rint(c.mean())) + o for c, o in zip(np.nonzero(mask), origin_of(box), strict=True)
-    )
+    i, j, k = (int(np.rint(c.mean())) + o for c, o in zip(np.nonzero(mask), origin_of(box), strict=True))
     return (i, j, k)

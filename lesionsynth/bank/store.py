@@ -183,9 +183,7 @@ class LesionBank:
         self.close()
 
     def _damaged(self, why: object) -> InputError:
-        return InputError(
-            f"the lesion bank is damaged ({why}).", file=self.folder, remedy="Build it again."
-        )
+        return InputError(f"the lesion bank is damaged ({why}).", file=self.folder, remedy="Build it again.")
 
     def cases(self) -> list[CaseSummary]:
         """All cases and mask-only subjects, sorted by name, without their tissue."""

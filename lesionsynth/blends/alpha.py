@@ -23,10 +23,14 @@ class Alpha(BlendSpec):
     """Width of the fading rim on voxels up to 1 mm; as much wider as the voxels are on coarser grids,
     since a partial-volume rim is a property of the voxel. Wider rims drag other tissue along."""
 
+    def reach_mm(self, spacing_mm: Sequence[float]) -> float:
+        """The width on these voxels."""
+        return self.width_mm * voxel_scale(spacing_mm)
+
     def alpha(
         self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]
     ) -> NDArray[np.float32]:
         """1 on the label, falling linearly to 0 at the width, 0 where nothing may change."""
-        width = self.width_mm * voxel_scale(spacing_mm)
+        width = self.reach_mm(spacing_mm)
         distance = nearby_distance_mm(label, spacing_mm, width)
         return np.where(allowed, np.clip(1.0 - distance / width, 0.0, 1.0), 0.0).astype(np.float32)

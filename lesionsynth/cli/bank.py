@@ -32,7 +32,9 @@ BankFolder = Annotated[Path, typer.Argument(metavar="BANK", help="Folder of the 
 def build(
     input_folder: InputFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bank.")],
-    recipe: Annotated[str, typer.Option("--recipe", help="Recipe whose input, tissue and bank sections count.")] = "lesionmix",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Recipe whose input, tissue and bank sections count.")
+    ] = "lesionmix",
     overrides: Overrides = None,
     n_jobs: Workers = 1,
     quiet: Quiet = False,
@@ -58,10 +60,18 @@ def build(
 @bank.command()
 def ls(
     folder: BankFolder,
-    subject: Annotated[list[str] | None, typer.Option("--subject", help="Only this subject; may be repeated.")] = None,
-    run_folder: Annotated[Path | None, typer.Option("--run", help="Output folder whose --block is meant.")] = None,
-    block: Annotated[str | None, typer.Option("--block", help="Only subjects of this block of a run, such as block0.")] = None,
-    lesion_class: Annotated[int | None, typer.Option("--class", help="Only lesions that have this label value.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", help="Only this subject; may be repeated.")
+    ] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Output folder whose --block is meant.")
+    ] = None,
+    block: Annotated[
+        str | None, typer.Option("--block", help="Only subjects of this block of a run, such as block0.")
+    ] = None,
+    lesion_class: Annotated[
+        int | None, typer.Option("--class", help="Only lesions that have this label value.")
+    ] = None,
     min_mm3: Annotated[float, typer.Option("--min-mm3", help="Smallest volume.")] = 0.0,
     max_mm3: Annotated[float, typer.Option("--max-mm3", help="Largest volume.")] = float("inf"),
     masks: Annotated[bool, typer.Option("--masks", help="Also lesions known by their mask alone.")] = False,
@@ -77,7 +87,11 @@ def ls(
         if block is not None:
             subjects &= set(Fit.read(run_folder or folder.parent, block).subjects)
         found = opened.candidates(
-            subjects, with_image=not masks, lesion_class=lesion_class, min_volume_mm3=min_mm3, max_volume_mm3=max_mm3
+            subjects,
+            with_image=not masks,
+            lesion_class=lesion_class,
+            min_volume_mm3=min_mm3,
+            max_volume_mm3=max_mm3,
         )
         numbers = found.ids if limit == 0 else found.ids[:limit]
         infos = [opened.info(int(number)) for number in numbers]

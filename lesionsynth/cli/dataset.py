@@ -26,7 +26,9 @@ from lesionsynth.errors import ExitCode, OutputError
 @app.command()
 def init(
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of a data set.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Recipe file to write.")] = Path("recipe.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Recipe file to write.")] = Path(
+        "recipe.yaml"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Look at a data set and write a commented recipe for it."""
@@ -44,7 +46,9 @@ def init(
 def check(
     recipe: RecipeName,
     input_folder: InputFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the output will go, for the disk.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the output will go, for the disk.")
+    ] = None,
     overrides: Overrides = None,
     n_jobs: Workers = 1,
     as_json: AsJson = False,

@@ -39,12 +39,18 @@ def run(
     recipe: RecipeName,
     input_folder: InputFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the expanded data set.")],
-    copies: Annotated[int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)] = None,
+    copies: Annotated[
+        int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
     overrides: Overrides = None,
     n_jobs: Workers = 1,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 7 where a load target was not met.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan as JSONL and write nothing.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 7 where a load target was not met.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan as JSONL and write nothing.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -95,7 +101,9 @@ def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
     added = sum(row["lesions_inserted"] for row in outcome.done)
     removed = sum(row["lesions_removed"] for row in outcome.done)
     own = sum(row["own_subject_donors"] for row in outcome.done)
-    print(f"{len(outcome.done)} synthetic cases in {outcome.output}: {added} lesions added, {removed} removed.")
+    print(
+        f"{len(outcome.done)} synthetic cases in {outcome.output}: {added} lesions added, {removed} removed."
+    )
     if own:
         print(f"{own} of the added lesions are of the host's own subject.")
     shown = outcome.done if verbose else outcome.shortfalls[:_SHOWN]
@@ -108,12 +116,18 @@ def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
         print(f"{len(outcome.shortfalls)} case(s) did not meet their load target; the records say why.")
     clipped = [row["case"] for row in outcome.done if row["clipped_voxels"]]
     if clipped:
-        print(f"{len(clipped)} case(s) had intensities clipped to the stored dtype's range, such as {clipped[0]}.")
-    print(f"voxels {outcome.voxels}; records/, {'manifest.csv'} and recipe.lock.yaml say how each case was made.")
+        print(
+            f"{len(clipped)} case(s) had intensities clipped to the stored dtype's range, such as {clipped[0]}."
+        )
+    print(
+        f"voxels {outcome.voxels}; records/, {'manifest.csv'} and recipe.lock.yaml say how each case was made."
+    )
     if recipe.folds.strategy == "none":
         print("No splits were written (folds.strategy none): with nnU-Net, train with fold `all`.")
     else:
-        print("splits_final.json holds the leak-safe folds: nnU-Net takes it over when it plans the data set.")
+        print(
+            "splits_final.json holds the leak-safe folds: nnU-Net takes it over when it plans the data set."
+        )
 
 
 def _print_plan(recipe: Recipe, folder: Path, output: Path | None, n_jobs: int, quiet: bool) -> None:
@@ -133,8 +147,12 @@ def _print_plan(recipe: Recipe, folder: Path, output: Path | None, n_jobs: int, 
 def plan(
     recipe: RecipeName,
     input_folder: InputFolder,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSONL file; stdout where not given.")] = None,
-    copies: Annotated[int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSONL file; stdout where not given.")
+    ] = None,
+    copies: Annotated[
+        int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
     overrides: Overrides = None,
     n_jobs: Workers = 1,
@@ -149,7 +167,9 @@ def replay(
     case: Annotated[str, typer.Argument(help="Synthetic case, such as sub01__syn003.")],
     run_folder: Annotated[Path, typer.Option("--run", "-r", help="Output folder of the run that made it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the remade files go to.")],
-    input_folder: Annotated[Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")] = None,
+    input_folder: Annotated[
+        Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")
+    ] = None,
 ) -> None:
     """Make one synthetic case again from its record, equal voxel for voxel, and check that it is."""
     from lesionsynth.run.session import replay as remake

@@ -33,7 +33,9 @@ def _first_comment(path: Path) -> str:
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; stdout where not given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File; stdout where not given.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema of recipes, for completion in editors."""
     import json
@@ -41,7 +43,9 @@ def schema(
     from lesionsynth import nifti
     from lesionsynth.recipe.model import Recipe
 
-    text = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}, indent=2)
+    text = json.dumps(
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}, indent=2
+    )
     if output is None:
         print(text)
     else:

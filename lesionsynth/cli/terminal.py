@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or the name of a shipped one.")
 ]
-InputFolder = Annotated[Path, typer.Option("--input", "-i", help="Folder of the data set.", show_default=False)]
+InputFolder = Annotated[
+    Path, typer.Option("--input", "-i", help="Folder of the data set.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a value of the recipe, such as steps.add.load=high."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Override a value of the recipe, such as steps.add.load=high.",
+    ),
 ]
-Workers = Annotated[int, typer.Option("--n-jobs", "-j", help="Worker processes; 0 takes every core there is.", min=0)]
+Workers = Annotated[
+    int, typer.Option("--n-jobs", "-j", help="Worker processes; 0 takes every core there is.", min=0)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More detail.")]
@@ -78,7 +87,9 @@ class Terminal:
         elif not self.quiet and now - self._spoken >= _PLAIN_INTERVAL_S and self._done < self._total:
             self._spoken = now
             left = (self._total - self._done) / rate
-            print(f"{self._stage}: {self._done}/{self._total}, {rate:.2f}/s, {left:.0f} s left", file=sys.stderr)
+            print(
+                f"{self._stage}: {self._done}/{self._total}, {rate:.2f}/s, {left:.0f} s left", file=sys.stderr
+            )
 
     def note(self, message: str) -> None:
         """Something the user should know."""

@@ -34,6 +34,7 @@ class Canvas:
         self.boxes: dict[int, Box] = dict(enumerate(boxes, start=1))
         self.clipped_vox = 0
         self._next_instance = len(boxes) + 1
+        self._lesion_vox = int(np.count_nonzero(labels))
 
     @property
     def case(self) -> str:
@@ -54,7 +55,7 @@ class Canvas:
     @property
     def load_ml(self) -> float:
         """Present lesion load."""
-        return float(np.count_nonzero(self.instances)) * self.grid.voxel_volume_mm3 / MM3_PER_ML
+        return float(self._lesion_vox) * self.grid.voxel_volume_mm3 / MM3_PER_ML
 
     def volume_mm3(self, instance: int) -> float:
         """Present volume of one lesion."""
@@ -81,7 +82,9 @@ class Canvas:
         mask = label > 0
         self.label[box][mask] = label[mask]
         self.source[box][changed] = FIRST_DONOR + number
-        touched = np.unique(self.instances[box][mask])
+        replaced = self.instances[box][mask]
+        touched = np.unique(replaced)
+        self._lesion_vox += int(np.count_nonzero(replaced == 0))
         instance = self._next_instance
         self._next_instance += 1
         self.instances[box][mask] = instance
@@ -92,7 +95,12 @@ class Canvas:
         return instance
 
     def remove(
-        self, box: Box, values: NDArray[np.float32], region: NDArray[np.bool_], instance: int, below: NDArray[np.uint16]
+        self,
+        box: Box,
+        values: NDArray[np.float32],
+        region: NDArray[np.bool_],
+        instance: int,
+        below: NDArray[np.uint16],
     ) -> None:
         """Commit a removal: intensities in `region`; the lesion's own voxels get the labels `below`."""
         self.write(box, values, region)
@@ -100,6 +108,7 @@ class Canvas:
         self.label[box][own] = below[own]
         self.source[box][region] = INPAINTED
         self.instances[box][own] = 0
+        self._lesion_vox -= int(np.count_nonzero(own))
         del self.boxes[instance]
 
     def changes(self) -> bool:
@@ -117,5 +126,3 @@ class Canvas:
     def label_image(self) -> nifti.Image:
         """The label map as it will be written."""
         return nifti.as_label(self.host.label_image, self.label)
-
-

@@ -147,7 +147,11 @@ def matched_quantiles(source: list[float], reference: list[float]) -> list[float
         return sitk.GetImageFromArray(np.array(values, dtype=np.float64)[None, None])
 
     matched = sitk.HistogramMatching(
-        line(source), line(reference), numberOfHistogramLevels=256, numberOfMatchPoints=15, thresholdAtMeanIntensity=False
+        line(source),
+        line(reference),
+        numberOfHistogramLevels=256,
+        numberOfMatchPoints=15,
+        thresholdAtMeanIntensity=False,
     )
     flat = sitk.GetArrayFromImage(matched).ravel()
     return [float(v) for v in np.maximum.accumulate(flat)]
@@ -160,5 +164,3 @@ def _ratio(numerator: float, denominator: float, limits: tuple[float, float]) ->
 def _moments(quantiles: list[float]) -> tuple[float, float]:
     values = np.array(quantiles)
     return float(values.mean()), float(values.std())
-
-

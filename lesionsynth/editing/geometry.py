@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from lesionsynth.domain.grid import Grid
+from lesionsynth.domain.grid import Grid, bounding_box
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.kernels.deform import Warp, draw_control_mm, warp_onto, world_matrix
 from lesionsynth.spec import Probability, Range, Spec
+from lesionsynth.units import mm_to_vox
 
 
 class RotateSpec(Spec):
@@ -80,17 +81,20 @@ def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) 
     return pose
 
 
-def warp_of(lesion: Lesion, pose: dict[str, Any], grid: Grid) -> Warp:
-    """The resampling that a pose stands for."""
+def warp_of(lesion: Lesion, pose: dict[str, Any], grid: Grid, margin_mm: float) -> Warp:
+    """The resampling that a pose stands for, of the lesion and `margin_mm` around it (a voxel at least)."""
     world = world_matrix(pose["flips"], pose["rotation_deg"], [s * pose["fit"] for s in pose["scale"]])
-    centre = np.subtract(lesion.info.centre_vox, lesion.info.origin_vox)
+    body = bounding_box(lesion.label > 0)
+    assert body is not None
     elastic = pose["elastic"]
+    bend_mm = 0.0 if elastic is None else float(np.abs(elastic["control_mm"]).max())
     return warp_onto(
         np.reshape(lesion.info.axes_mm, (3, 3)),
         grid.affine[:3, :3],
         world,
-        centre,
-        lesion.label.shape,
+        np.subtract(lesion.info.centre_vox, lesion.info.origin_vox),
+        body,
+        [max(1, m) for m in mm_to_vox(margin_mm + bend_mm, grid.spacing_mm)],
         None if elastic is None else np.array(elastic["control_mm"]),
         1.0 if elastic is None else elastic["spacing_mm"],
     )

@@ -101,7 +101,7 @@ def make_insertion(
         None where nothing of the label is left on the host.
     """
     grid, host = canvas.grid, canvas.host
-    warp = warp_of(lesion, draw["pose"], grid)
+    warp = warp_of(lesion, draw["pose"], grid, blend.reach_mm(grid.spacing_mm) + 2 * max(grid.spacing_mm))
     box, crop = placed_box(warp, draw["centre_vox"], grid.shape)
     label = label_on_host(canvas, warp_label(lesion.label, warp)[crop], box, overlap)
     mask = label > 0
@@ -144,13 +144,17 @@ def _surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[li
     lesion_box = tuple(slice(s.start + o, s.stop + o) for s, o in zip(own, offset, strict=True))
     wide = grown((lesion_box[0], lesion_box[1], lesion_box[2]), reach, canvas.grid.shape)
     placed = np.zeros(shape_of(wide), dtype=bool)
-    placed[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(lesion_box, wide, strict=True))] = mask[own]
+    placed[
+        tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(lesion_box, wide, strict=True))
+    ] = mask[own]
     clean = canvas.host.clean_tissue[wide] & (canvas.instances[wide] == 0)
     shell = shell_mask(placed, clean, spacing)
     stats = canvas.host.tissue_stats
     if np.count_nonzero(shell) < MIN_SHELL_VOXELS:
         return [median for median, _ in stats], [spread for _, spread in stats]
-    return [float(np.median(channel[shell])) for channel in canvas.values(wide)], [spread for _, spread in stats]
+    return [float(np.median(channel[shell])) for channel in canvas.values(wide)], [
+        spread for _, spread in stats
+    ]
 
 
 def _measures(
@@ -165,7 +169,12 @@ def _measures(
     """Contrast, edge and detail of the inserted lesion relative to what was intended, per channel."""
     found = measure(values, mask, allowed, spacing_mm)
     strength = [abs(s.contrast) / s.tissue_mad if s.tissue_mad > 0 else 0.0 for s in donor]
-    ratios: dict[str, Any] = {"lead_channel": int(np.argmax(strength)), "contrast": [], "edge": [], "detail": []}
+    ratios: dict[str, Any] = {
+        "lead_channel": int(np.argmax(strength)),
+        "contrast": [],
+        "edge": [],
+        "detail": [],
+    }
     for c, stats in enumerate(donor):
         slope = slope_of(maps[c], stats.mean)
         for name, value, intended in (

@@ -55,7 +55,11 @@ class SiteFinder:
         self.scale = voxel_scale(canvas.grid.spacing_mm)
 
     def find(
-        self, label: NDArray[np.uint16], lower: tuple[int, int, int], site: Site | None, rng: np.random.Generator
+        self,
+        label: NDArray[np.uint16],
+        lower: tuple[int, int, int],
+        site: Site | None,
+        rng: np.random.Generator,
     ) -> tuple[int, int, int] | None:
         """Centre for a lesion, or None where none of the candidates fits.
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from lesionsynth.domain.grid import Box
 
 _EXACT = 1e-4
 _MIN_JACOBIAN = 0.1
@@ -52,10 +55,13 @@ class Warp:
             and bool((np.abs(rounded).sum(axis=0) == 1).all() and (np.abs(rounded).sum(axis=1) == 1).all())
         )
 
+    @cached_property
     def coordinates(self) -> NDArray[np.float64]:
         """Donor voxel coordinates of every voxel of the host box, (3, i, j, k)."""
         u = np.stack(
-            np.meshgrid(*[np.arange(n) + o for n, o in zip(self.shape, self.lower, strict=True)], indexing="ij")
+            np.meshgrid(
+                *[np.arange(n) + o for n, o in zip(self.shape, self.lower, strict=True)], indexing="ij"
+            )
         ).astype(np.float64)
         if self.displacement_vox is not None:
             u += self.displacement_vox
@@ -83,7 +89,8 @@ def warp_onto(
     host_axes: NDArray[np.float64],
     world: NDArray[np.float64],
     centre_vox: Sequence[float],
-    crop_shape: Sequence[int],
+    body: Box,
+    margin_vox: Sequence[int],
     control_mm: NDArray[np.float64] | None = None,
     control_spacing_mm: float = 1.0,
 ) -> Warp:
@@ -97,7 +104,10 @@ def warp_onto(
         Deformation in world millimetres, donor to host (see :func:`world_matrix`).
     centre_vox : sequence of float
         Voxel of the crop that lands on the new centre.
-    crop_shape : sequence of int
+    body : Box
+        The part of the crop that has to be moved.
+    margin_vox : sequence of int
+        Host voxels around it that are moved along.
     control_mm : ndarray, (3, a, b, c), float64, optional
         Elastic displacement at control points, in world millimetres.
     control_spacing_mm : float
@@ -106,14 +116,15 @@ def warp_onto(
     Returns
     -------
     Warp
-        Its box holds the whole deformed crop.
+        Its box holds the whole deformed body and the margin.
     """
     forward = np.linalg.inv(host_axes) @ world @ donor_axes
     centre = np.asarray(centre_vox, dtype=np.float64)
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in crop_shape], indexing="ij")).reshape(3, -1)
+    corners = np.array(np.meshgrid(*[(b.start, b.stop - 1) for b in body], indexing="ij")).reshape(3, -1)
     reached = forward @ (corners - centre[:, None])
     reached = np.where(np.abs(reached - np.rint(reached)) < _EXACT, np.rint(reached), reached)
-    lower, upper = np.floor(reached.min(axis=1)).astype(int), np.ceil(reached.max(axis=1)).astype(int)
+    lower = np.floor(reached.min(axis=1)).astype(int) - margin_vox
+    upper = np.ceil(reached.max(axis=1)).astype(int) + margin_vox
     shape = (int(upper[0] - lower[0]) + 1, int(upper[1] - lower[1]) + 1, int(upper[2] - lower[2]) + 1)
     displacement = None
     if control_mm is not None:
@@ -130,7 +141,7 @@ def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArra
 
     Splines of `order` (3: cubic), or no interpolation at all where the warp is exact.
     """
-    where = warp.coordinates()
+    where = warp.coordinates
     if warp.is_exact:
         return np.stack([ndimage.map_coordinates(c, where, order=0, mode="nearest") for c in image])
     return np.stack([ndimage.map_coordinates(c, where, order=order, mode="nearest") for c in image])
@@ -138,14 +149,16 @@ def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArra
 
 def warp_label(label: NDArray[np.uint16], warp: Warp) -> NDArray[np.uint16]:
     """Resample a label crop: each class by linear interpolation, then the strongest, background included."""
-    where = warp.coordinates()
+    where = warp.coordinates
     classes = np.unique(label[label > 0])
     order = 0 if warp.is_exact else 1
     best = np.zeros(warp.shape, dtype=np.float32)
     total = np.zeros(warp.shape, dtype=np.float32)
     winner = np.zeros(warp.shape, dtype=np.uint16)
     for value in classes:
-        weight = ndimage.map_coordinates((label == value).astype(np.float32), where, order=order, mode="constant")
+        weight = ndimage.map_coordinates(
+            (label == value).astype(np.float32), where, order=order, mode="constant"
+        )
         winner[weight > best] = value
         np.maximum(best, weight, out=best)
         total += weight
@@ -156,7 +169,7 @@ def warp_label(label: NDArray[np.uint16], warp: Warp) -> NDArray[np.uint16]:
 def warp_mask(mask: NDArray[np.bool_], warp: Warp) -> NDArray[np.bool_]:
     """Resample a mask linearly; false beyond the crop."""
     order = 0 if warp.is_exact else 1
-    weight = ndimage.map_coordinates(mask.astype(np.float32), warp.coordinates(), order=order, mode="constant")
+    weight = ndimage.map_coordinates(mask.astype(np.float32), warp.coordinates, order=order, mode="constant")
     return np.asarray(weight > 0.5)
 
 

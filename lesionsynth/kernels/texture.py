@@ -68,7 +68,9 @@ def clone_texture(
         part = shifted(inner, origin_of(tight))
         component = labels[inner] == label
         part_global = shifted(part, origin_of(place))
-        residual = _residual(image, filled[(slice(None), *part)], component, part_global, clean, fill, search, ways)
+        residual = _residual(
+            image, filled[(slice(None), *part)], component, part_global, clean, fill, search, ways
+        )
         target = result[(slice(None), *part)]
         target[:, component] += residual[:, component]
     return result, ways
@@ -140,7 +142,10 @@ def _residual(image, filled, region, place, clean, fill, search, ways):
                 continue
             ways["noise"] += 1
             ext = w > 0
-            res = search.rng.normal(size=(n_channels, *ext.shape)) * (natural / _MEAN_DIFFERENCE)[:, None, None, None]
+            res = (
+                search.rng.normal(size=(n_channels, *ext.shape))
+                * (natural / _MEAN_DIFFERENCE)[:, None, None, None]
+            )
         else:
             way, patch = found
             ways[way] += 1

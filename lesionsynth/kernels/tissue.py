@@ -156,7 +156,10 @@ def three_classes(
 
 
 def _log_density(
-    x: NDArray[np.float64], weight: NDArray[np.float64], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+    x: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    covariance: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Log of weight times density of each class, (3, N), for x (channels, N)."""
     rows = []
@@ -182,7 +185,10 @@ def _fit(
             return None
         mean = (share @ x.T) / total[:, None]
         covariance = np.stack(
-            [(s * (x - m[:, None])) @ (x - m[:, None]).T / t for s, m, t in zip(share, mean, total, strict=True)]
+            [
+                (s * (x - m[:, None])) @ (x - m[:, None]).T / t
+                for s, m, t in zip(share, mean, total, strict=True)
+            ]
         )
         covariance += 1e-4 * np.eye(len(x))
         log = _log_density(x, weight, mean, covariance)

@@ -47,7 +47,13 @@ class NnUNet(LayoutSpec):
             for path in missing:
                 what = "label map" if path == label else f"channel {channels[images.index(path)]}"
                 findings.append(
-                    Finding("error", f"the {what} is missing.", "Add the file or remove the case.", name, str(path))
+                    Finding(
+                        "error",
+                        f"the {what} is missing.",
+                        "Add the file or remove the case.",
+                        name,
+                        str(path),
+                    )
                 )
             if not missing:
                 cases.append(CaseFiles(name, name, tuple(images), label))
@@ -159,7 +165,9 @@ def _case_paths(
                 )
             rows.append((str(name), images, label))
         return rows
-    labels = {p.name[: -len(ending)] for p in (root / "labelsTr").glob(f"*{ending}") if not p.name.startswith(".")}
+    labels = {
+        p.name[: -len(ending)] for p in (root / "labelsTr").glob(f"*{ending}") if not p.name.startswith(".")
+    }
     images = {p.name[: -len(ending) - 5] for p in (root / "imagesTr").glob(f"*_????{ending}") if not p.name.startswith(".")}  # fmt: skip
     return [
         (

@@ -68,7 +68,9 @@ class Pattern(LayoutSpec):
         kept = []
         for case in sorted(cases, key=lambda c: (c.case, str(c.label))):
             if case.case in seen:
-                findings.append(Finding("error", "the id occurs twice.", "Make ids unique.", case.case, str(case.label)))
+                findings.append(
+                    Finding("error", "the id occurs twice.", "Make ids unique.", case.case, str(case.label))
+                )
             else:
                 kept.append(case)
             seen.add(case.case)
@@ -111,13 +113,19 @@ class Pattern(LayoutSpec):
         channels = tuple(c for c in columns if c not in _FIXED_COLUMNS)
         if not {"case", "label"} <= set(columns) or not channels:
             raise InputError(
-                f"has the columns {', '.join(columns)}; case, label and at least one channel are needed.", file=path
+                f"has the columns {', '.join(columns)}; case, label and at least one channel are needed.",
+                file=path,
             )
         cases, findings = [], []
         for number, row in enumerate(rows, start=2):
             if not row["case"] or any(not row[c] for c in (*channels, "label")):
                 findings.append(
-                    Finding("error", f"line {number} has empty cells.", "Fill them or remove the line.", file=str(path))
+                    Finding(
+                        "error",
+                        f"line {number} has empty cells.",
+                        "Fill them or remove the line.",
+                        file=str(path),
+                    )
                 )
                 continue
             images = tuple(root / row[c] for c in channels)
@@ -125,7 +133,13 @@ class Pattern(LayoutSpec):
             findings += found
             if not found:
                 cases.append(
-                    CaseFiles(row["case"], row.get("subject") or row["case"], images, root / row["label"], row.get("fold") or None)  # fmt: skip
+                    CaseFiles(
+                        row["case"],
+                        row.get("subject") or row["case"],
+                        images,
+                        root / row["label"],
+                        row.get("fold") or None,
+                    )  # fmt: skip
                 )
         return channels, cases, findings
 
@@ -187,7 +201,9 @@ def _fill(pattern: str, fields: dict[str, str]) -> str:
 
 def _missing(case: str, names: Sequence[str], paths: Sequence[Path]) -> list[Finding]:
     return [
-        Finding("error", f"the file of {name} is missing.", "Add the file or remove the case.", case, str(path))
+        Finding(
+            "error", f"the file of {name} is missing.", "Add the file or remove the case.", case, str(path)
+        )
         for name, path in zip(names, paths, strict=True)
         if not path.is_file()
     ]

@@ -111,7 +111,9 @@ def fit_map(
     return LikelihoodMap(density, target, kind, tuple(sorted(used))), notes
 
 
-def lesion_weights(mask: NDArray[np.bool_], spacing_mm: Sequence[float], weighting: Weighting) -> NDArray[np.float64]:
+def lesion_weights(
+    mask: NDArray[np.bool_], spacing_mm: Sequence[float], weighting: Weighting
+) -> NDArray[np.float64]:
     """Weight of each voxel of a lesion, in the order of ``np.argwhere(mask)``."""
     count = int(mask.sum())
     if weighting == "voxels":
@@ -139,7 +141,9 @@ def _registered(reference: Grid, registrations: Registrations) -> Position:
     def position(info: LesionInfo, local: NDArray[Any], case: CaseSummary) -> NDArray[np.float64] | None:
         if info.case not in registrations:
             return None
-        to_reference = np.linalg.inv(reference.affine) @ np.linalg.inv(registrations[info.case]) @ case.grid.affine
+        to_reference = (
+            np.linalg.inv(reference.affine) @ np.linalg.inv(registrations[info.case]) @ case.grid.affine
+        )
         voxels = local + np.array(info.origin_vox)
         return np.asarray(voxels @ to_reference[:3, :3].T + to_reference[:3, 3])
 
@@ -181,7 +185,9 @@ def _organ_grid(cases: Iterable[CaseSummary]) -> Grid:
     sizes = []
     for case in cases:
         if case.tissue_box is not None:
-            extent = [(s.stop - s.start) * mm for s, mm in zip(case.tissue_box, case.grid.spacing_mm, strict=True)]
+            extent = [
+                (s.stop - s.start) * mm for s, mm in zip(case.tissue_box, case.grid.spacing_mm, strict=True)
+            ]
             ordered = [0.0, 0.0, 0.0]
             for axis, (world, _) in enumerate(world_axes(case.grid)):
                 ordered[world] = extent[axis]
@@ -204,7 +210,5 @@ def _given(spec: LikelihoodSpec, root: Path) -> LikelihoodMap:
     image = nifti.read(path)
     values = image.values().astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or not values.any():
-        raise InputError(
-            "a likelihood map must be finite, not negative, and positive somewhere.", file=path
-        )
+        raise InputError("a likelihood map must be finite, not negative, and positive somewhere.", file=path)
     return LikelihoodMap((values / values.sum()).astype(np.float32), image.grid, "map", ())

@@ -77,7 +77,9 @@ def _sampled(
     return np.asarray(ndimage.map_coordinates(likelihood.density, where.T, order=1, mode="constant"))
 
 
-def _to_map(grid: Grid, likelihood: LikelihoodMap, registration: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _to_map(
+    grid: Grid, likelihood: LikelihoodMap, registration: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     """Matrix from the host's voxels to the map's voxels."""
     world = grid.affine if registration is None else np.linalg.inv(registration) @ grid.affine
     return np.asarray(np.linalg.inv(likelihood.grid.affine) @ world)

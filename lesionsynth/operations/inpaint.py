@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.removal import lower_load, remove_lesion, removal_order
+from lesionsynth.editing.removal import lower_load, removal_order, remove_lesion
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import FillSpec, OperationSpec, StepContext, StepReport
 from lesionsynth.plugins.load import LoadSpec

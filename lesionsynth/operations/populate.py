@@ -14,19 +14,29 @@ from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.contrast import ContrastSpec, draw_contrast
 from lesionsynth.editing.geometry import GeometrySpec, draw_geometry, warp_of
 from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
-from lesionsynth.editing.removal import lower_load, remove_lesion, removal_order
+from lesionsynth.editing.removal import lower_load, removal_order, remove_lesion
 from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.plugins import registry
-from lesionsynth.plugins.contracts import BlendSpec, Draw, FillSpec, OperationSpec, StepContext, StepReport, Wanted
+from lesionsynth.plugins.contracts import (
+    BlendSpec,
+    Draw,
+    FillSpec,
+    OperationSpec,
+    StepContext,
+    StepReport,
+    Wanted,
+)
 from lesionsynth.plugins.load import LoadSpec
 from lesionsynth.spec import Probability
 from lesionsynth.units import MM3_PER_ML
 
 if TYPE_CHECKING:
-    AnyBlend, AnyFill = BlendSpec, FillSpec
+    AnyBlend = BlendSpec
+    AnyFill = FillSpec
 else:
-    AnyBlend, AnyFill = registry.union("blends"), registry.union("fills")
+    AnyBlend = registry.union("blends")
+    AnyFill = registry.union("fills")
 
 _FIT_ROUNDS = 3
 
@@ -121,7 +131,11 @@ class Populate(OperationSpec):
         limit = context.lesion_count if self.max_lesions == "auto" else self.max_lesions
         limit = max(limit, 1)
         finder = SiteFinder(canvas, self.site, context.site_voxels, context.site_cumulated)
-        own = [i for i in context.donors.bank.infos([canvas.host.files.subject]) if i.case == canvas.case and i.channels]
+        own = [
+            i
+            for i in context.donors.bank.infos([canvas.host.files.subject])
+            if i.case == canvas.case and i.channels
+        ]
         draws: list[Draw] = []
         attempt = failures = 0
         while canvas.load_ml < target.low_ml and len(canvas.boxes) < limit and failures < self.tries:
@@ -151,8 +165,7 @@ class Populate(OperationSpec):
         """Draw one lesion; what was drawn and made, or the reason why it was refused."""
         least = (target.low_ml - canvas.load_ml) * MM3_PER_ML
         most = (target.high_ml - canvas.load_ml) * MM3_PER_ML
-        scale = self.geometry.scale
-        smallest, largest = (f * g for f, g in zip(scale.fit, scale.factor, strict=True))
+        smallest, largest = self.geometry.scale.fit
         wanted = Wanted(
             min_mm3=least / largest**3 if slots == 1 else 0.0,
             max_mm3=most / smallest**3,
@@ -168,7 +181,7 @@ class Populate(OperationSpec):
         label = self._fit(canvas, lesion, pose, bounds)
         if label is None:
             return "does not fit the load"
-        warp = warp_of(lesion, pose, canvas.grid)
+        warp = warp_of(lesion, pose, canvas.grid, 0.0)
         centre = finder.find(label, warp.lower, lesion.info.site, rng)
         if centre is None:
             return "no fitting site"
@@ -197,22 +210,21 @@ class Populate(OperationSpec):
             return f"{failed} out of range"
         return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
 
-    def _fit(
-        self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]
-    ) -> Any:
+    def _fit(self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]) -> Any:
         """Warped label whose volume lies within `bounds` (mm3), its pose's "fit" set; None if there is none."""
         low, high = self.geometry.scale.fit
         middle = 0.5 * (bounds[0] + bounds[1]) if bounds[0] > self.min_volume_mm3 else bounds[1]
+        volume = lesion.info.volume_mm3 * float(np.prod(pose["scale"]))
+        if volume > bounds[1]:  # known before anything is resampled
+            pose["fit"] = (middle / volume) ** (1 / 3)
         for _ in range(_FIT_ROUNDS):
-            label = warp_label(lesion.label, warp_of(lesion, pose, canvas.grid))
-            volume = float(np.count_nonzero(label)) * canvas.grid.voxel_volume_mm3
-            if volume == 0:
-                return None
-            if bounds[0] <= volume <= bounds[1]:
-                return label
-            pose["fit"] *= (middle / volume) ** (1 / 3)
             if not low <= pose["fit"] <= high:
                 return None
+            label = warp_label(lesion.label, warp_of(lesion, pose, canvas.grid, 0.0))
+            volume = float(np.count_nonzero(label)) * canvas.grid.voxel_volume_mm3
+            if volume == 0 or bounds[0] <= volume <= bounds[1]:
+                return label if volume else None
+            pose["fit"] *= (middle / volume) ** (1 / 3)
         return None
 
     def _make(self, canvas: Canvas, context: StepContext, lesion: Lesion, draw: Draw) -> Insertion | None:

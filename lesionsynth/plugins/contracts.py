@@ -36,6 +36,10 @@ class BlendSpec(Spec):
         """Draw what is random in this blend; nothing by default."""
         return {}
 
+    def reach_mm(self, spacing_mm: Sequence[float]) -> float:
+        """How far outside the label the blend changes anything; nothing by default."""
+        return 0.0
+
     @abstractmethod
     def alpha(
         self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Annotated, Any, TypeVar, Union, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import Field
 
@@ -53,7 +53,7 @@ def kinds(group: str) -> dict[str, type[Spec]]:
 def union(group: str) -> Any:
     """Type of a recipe field that takes any kind of a group."""
     models = tuple(kinds(group).values())
-    return Annotated[Union[models], Field(discriminator="kind")] if len(models) > 1 else models[0]
+    return Annotated[models, Field(discriminator="kind")] if len(models) > 1 else models[0]
 
 
 def create(group: str, kind: str) -> Any:

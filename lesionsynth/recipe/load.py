@@ -186,10 +186,12 @@ def _visible(location: tuple[str | int, ...], content: Any) -> tuple[str | int, 
     node = content
     for position, part in enumerate(location):
         last = position == len(location) - 1
-        if isinstance(node, Mapping) and part in node:
-            result.append(part)
-            node = node[part]
-        elif isinstance(node, Sequence) and not isinstance(node, str) and isinstance(part, int) and part < len(node):
+        if (isinstance(node, Mapping) and part in node) or (
+            isinstance(node, Sequence)
+            and not isinstance(node, str)
+            and isinstance(part, int)
+            and part < len(node)
+        ):
             result.append(part)
             node = node[part]
         elif last and isinstance(node, Mapping) and part != node.get("kind"):

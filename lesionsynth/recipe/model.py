@@ -16,9 +16,13 @@ from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
 from lesionsynth.spec import Spec
 
 if TYPE_CHECKING:
-    AnyLayout, AnySource, AnyOperation = LayoutSpec, SourceSpec, OperationSpec
+    AnyLayout = LayoutSpec
+    AnySource = SourceSpec
+    AnyOperation = OperationSpec
 else:
-    AnyLayout, AnySource, AnyOperation = (registry.union(g) for g in ("layouts", "sources", "operations"))
+    AnyLayout = registry.union("layouts")
+    AnySource = registry.union("sources")
+    AnyOperation = registry.union("operations")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 
@@ -109,7 +113,9 @@ class Recipe(Spec):
     tissue: TissueSpec = TissueSpec()
     bank: BankSpec = BankSpec()
     likelihood: LikelihoodSpec = LikelihoodSpec()
-    sources: dict[Name, AnySource] = Field(default_factory=lambda: {"donors": registry.create("sources", "lesion_bank")})
+    sources: dict[Name, AnySource] = Field(
+        default_factory=lambda: {"donors": registry.create("sources", "lesion_bank")}
+    )
     """Sources of lesions by name."""
     steps: dict[Name, AnyOperation]
     """Steps by name, in order."""
@@ -131,5 +137,3 @@ class Recipe(Spec):
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with all defaults, as JSON."""
     return recipe.model_dump(mode="json")
-
-

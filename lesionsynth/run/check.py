@@ -68,14 +68,22 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
         findings += item.findings
     findings += _same_content(checks)
     if not cohort.cases:
-        findings.append(Finding("error", f"no case was found (layout {cohort.layout}).", "Check the path.", file=str(root)))
+        findings.append(
+            Finding(
+                "error", f"no case was found (layout {cohort.layout}).", "Check the path.", file=str(root)
+            )
+        )
     splits_fact = ""
     try:
         splits_fact = find_splits(cohort, recipe.folds, recipe.seed)[1] if cohort.cases else ""
     except LesionsynthError as error:
         findings.append(_finding(error, "Correct the splits."))
     needed = disk_needed_bytes(cohort, recipe)
-    where = next(p for p in [(output or Path.cwd()).absolute(), *(output or Path.cwd()).absolute().parents] if p.exists())
+    where = next(
+        p
+        for p in [(output or Path.cwd()).absolute(), *(output or Path.cwd()).absolute().parents]
+        if p.exists()
+    )
     free = shutil.disk_usage(where).free
     if needed > free:
         findings.append(
@@ -87,9 +95,14 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
     facts = [
         f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.masks)} masks without images",
         f"channels: {', '.join(cohort.channels)}",
-        "labels: " + ", ".join(f"{v} {n} ({cohort.labels.roles[n]})" for n, v in cohort.labels.values.items()),
-        f"grids: {grids[0] if len(grids) == 1 else f'{len(grids)} different ones'}" if grids else "grids: none",
-        f"lesion load: {loads[0]:.2f} to {loads[-1]:.2f} mL, median {np.median(loads):.2f} mL" if loads else "",
+        "labels: "
+        + ", ".join(f"{v} {n} ({cohort.labels.roles[n]})" for n, v in cohort.labels.values.items()),
+        f"grids: {grids[0] if len(grids) == 1 else f'{len(grids)} different ones'}"
+        if grids
+        else "grids: none",
+        f"lesion load: {loads[0]:.2f} to {loads[-1]:.2f} mL, median {np.median(loads):.2f} mL"
+        if loads
+        else "",
         splits_fact,
         f"disk: a run needs about {_gb(needed)}, {_gb(free)} are free",
     ]
@@ -132,12 +145,18 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         hashes["label"] = label_image.source_hash
     except LesionsynthError as error:
         findings.append(_finding(error, "Replace the file.", item.case))
-    grids = [(cohort.channels[k], i.grid, i.path) for k, i in enumerate(images)] if len(images) == len(cohort.channels) else []
+    grids = (
+        [(cohort.channels[k], i.grid, i.path) for k, i in enumerate(images)]
+        if len(images) == len(cohort.channels)
+        else []
+    )
     if label_grid is not None and grids:
         grids.append(("label map", label_grid, item.label))
     for name, grid, path in grids[1:]:
         if not grid.same_as(grids[0][1]):
-            same = "shape, but lies elsewhere" if grid.shape == grids[0][1].shape else f"grid {grid.describe()}"
+            same = (
+                "shape, but lies elsewhere" if grid.shape == grids[0][1].shape else f"grid {grid.describe()}"
+            )
             findings.append(
                 Finding("error", f"{name} has {'the same ' if 'elsewhere' in same else 'the '}{same}; {grids[0][0]} is "
                         f"{grids[0][1].describe()}.", "Resample it to the first channel.", item.case, str(path))
@@ -181,9 +200,15 @@ def _check_mask(item: MaskFile) -> CaseCheck:
     values = image.values()
     findings = []
     if not np.isfinite(values).all():
-        findings.append(Finding("error", "the mask has voxels that are NaN or infinite.", "Correct it.", name, str(item.path)))
+        findings.append(
+            Finding(
+                "error", "the mask has voxels that are NaN or infinite.", "Correct it.", name, str(item.path)
+            )
+        )
     elif not (values > 0).any():
-        findings.append(Finding("warning", "the mask is empty.", "Check that this is meant.", name, str(item.path)))
+        findings.append(
+            Finding("warning", "the mask is empty.", "Check that this is meant.", name, str(item.path))
+        )
     return CaseCheck(name, tuple(findings), {}, "", 0.0)
 
 

@@ -100,7 +100,8 @@ def _with_roles(cohort: Cohort, given: dict[str, Role]) -> LabelTable:
     unknown = sorted(set(given) - set(values))
     if unknown:
         raise InputError(
-            f"input.roles names the label {unknown[0]!r}; the data set has {', '.join(values)}.", file=cohort.root
+            f"input.roles names the label {unknown[0]!r}; the data set has {', '.join(values)}.",
+            file=cohort.root,
         )
     roles = {**cohort.labels.roles, **given}
     unclear = [name for name in values if name not in roles]
@@ -125,7 +126,9 @@ def _with_subject(case: CaseFiles, spec: InputSpec) -> CaseFiles:
         match = re.fullmatch(spec.subject, case.case) or re.match(spec.subject, case.case)
         if match is None or not match.group(1):
             raise InputError(
-                f"input.subject ({spec.subject}) finds no subject in the case id.", case=case.case, file=case.label
+                f"input.subject ({spec.subject}) finds no subject in the case id.",
+                case=case.case,
+                file=case.label,
             )
         return replace(case, subject=match.group(1))
     session = _SESSION.fullmatch(case.subject)
@@ -136,7 +139,9 @@ def _masks(spec: InputSpec, root: Path) -> tuple[MaskFile, ...]:
     if spec.masks is None:
         return ()
     before, after = spec.masks.path.split("{subject}", 1)
-    expression = re.compile(f"{re.escape(before)}(?P<s>[^/]+){re.escape(after).replace(re.escape('{subject}'), '(?P=s)')}")
+    expression = re.compile(
+        f"{re.escape(before)}(?P<s>[^/]+){re.escape(after).replace(re.escape('{subject}'), '(?P=s)')}"
+    )
     base = Path(spec.masks.path.split("{", 1)[0]).parent
     folder = base if base.is_absolute() else root / base
     found = {}

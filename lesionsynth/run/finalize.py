@@ -38,7 +38,8 @@ _COLUMNS = (
 def place_original(space: Workspace, files: CaseFiles) -> str:
     """Copy or hard-link one case of the input into the output, byte for byte."""
     pairs = [
-        (path, space.layout.image_path(files, files.case, k, space.cohort)) for k, path in enumerate(files.images)
+        (path, space.layout.image_path(files, files.case, k, space.cohort))
+        for k, path in enumerate(files.images)
     ]
     pairs.append((files.label, space.layout.label_path(files, files.case, space.cohort)))
     for source, path in pairs:

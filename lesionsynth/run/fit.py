@@ -65,7 +65,9 @@ def build_bank(
 
 def bank_key(cohort: Cohort, recipe: Recipe) -> str:
     """What a bank depends on: files (by size and time), labels, tissue and crop settings."""
-    files = [path for case in cohort.cases for path in (*case.images, case.label)] + [m.path for m in cohort.masks]
+    files = [path for case in cohort.cases for path in (*case.images, case.label)] + [
+        m.path for m in cohort.masks
+    ]
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return digest_json(
         [
@@ -139,7 +141,13 @@ class Fit:
 
 
 def fit_blocks(
-    blocks: Sequence[Block], bank: LesionBank, cohort: Cohort, recipe: Recipe, folder: Path, n_jobs: int, progress: Progress
+    blocks: Sequence[Block],
+    bank: LesionBank,
+    cohort: Cohort,
+    recipe: Recipe,
+    folder: Path,
+    n_jobs: int,
+    progress: Progress,
 ) -> dict[str, Fit]:
     """Fit loads and likelihood map of every block and write them under `folder`/likelihood."""
     cases = [case for case in bank.cases() if case.has_images]
@@ -196,7 +204,12 @@ def _fit_block(
 
 
 def _register(
-    block: Block, cases: Sequence[CaseSummary], cohort: Cohort, spec: LikelihoodSpec, n_jobs: int, progress: Progress
+    block: Block,
+    cases: Sequence[CaseSummary],
+    cohort: Cohort,
+    spec: LikelihoodSpec,
+    n_jobs: int,
+    progress: Progress,
 ) -> tuple[Grid, dict[str, Any]]:
     """Register the block's cases onto the reference: the recipe's, or the block's first case."""
     channel = 0
@@ -210,7 +223,9 @@ def _register(
     path = cohort.root / spec.reference if spec.reference else cohort.case(names[0]).images[channel]
     items = [(name, (name, cohort.case(name).images[channel], path)) for name in names]
     found: dict[str, Any] = {}
-    for result in run_all(_register_one, items, stage=f"register {block.name}", n_jobs=n_jobs, progress=progress):
+    for result in run_all(
+        _register_one, items, stage=f"register {block.name}", n_jobs=n_jobs, progress=progress
+    ):
         if isinstance(result, Failure):
             raise result.error
         found[result[0]] = result[1]

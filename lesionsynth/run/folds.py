@@ -97,7 +97,10 @@ def make_blocks(cohort: Cohort, spec: FoldSpec, splits: Sequence[Split], copies:
 
 
 def extended_splits(
-    cohort: Cohort, splits: Sequence[Split], synthetic: Iterable[tuple[str, Iterable[str]]], keep_originals: bool
+    cohort: Cohort,
+    splits: Sequence[Split],
+    synthetic: Iterable[tuple[str, Iterable[str]]],
+    keep_originals: bool,
 ) -> list[dict[str, list[str]]]:
     """Splits with every synthetic case in the training part of exactly the folds that it may serve.
 
@@ -123,11 +126,11 @@ def extended_splits(
     for split in splits:
         validated = {by_case[c] for c in split.val if c in by_case}
         trained = {by_case[c] for c in split.train if c in by_case}
-        added = [
-            case for case, subjects in parts if not subjects & validated and subjects & known <= trained
-        ]
+        added = [case for case, subjects in parts if not subjects & validated and subjects & known <= trained]
         originals = sorted(c for c in split.train if c in by_case) if keep_originals else []
-        folds.append({"train": originals + sorted(added), "val": sorted(c for c in split.val if c in by_case)})
+        folds.append(
+            {"train": originals + sorted(added), "val": sorted(c for c in split.val if c in by_case)}
+        )
     return folds
 
 

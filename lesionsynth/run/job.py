@@ -88,7 +88,9 @@ class HostJobs:
             donors = Donors(self.bank, fit.subjects)
             matrix = fit.registrations.get(self.host.files.case)
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
-            sites = density_over(self.host, fit.map(self.space.fits), self.space.recipe.likelihood.floor, registration)
+            sites = density_over(
+                self.host, fit.map(self.space.fits), self.space.recipe.likelihood.floor, registration
+            )
             self._fits[block] = (fit, donors, sites)
         return self._fits[block]
 
@@ -140,7 +142,8 @@ class HostJobs:
         """Files of an output case, relative to the output."""
         space, files = self.space, self.host.files
         images = {
-            space.layout.image_path(files, case, k, space.cohort): image for k, image in enumerate(canvas.images())
+            space.layout.image_path(files, case, k, space.cohort): image
+            for k, image in enumerate(canvas.images())
         }
         images[space.layout.label_path(files, case, space.cohort)] = canvas.label_image()
         ending = space.cohort.file_ending
@@ -162,7 +165,8 @@ class HostJobs:
             "host": {"case": job.host, "subject": job.subject},
             "copy_index": job.copy_index,
             "donors": [
-                {"case": d["case"], "subject": d["subject"], "lesion": d["donor"].get("lesion")} for d in inserted
+                {"case": d["case"], "subject": d["subject"], "lesion": d["donor"].get("lesion")}
+                for d in inserted
             ],
             "own_subject_donors": sum(d["subject"] == job.subject for d in inserted),
             "fitted_on": list(fit.fitted_on),

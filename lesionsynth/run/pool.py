@@ -91,7 +91,9 @@ def _parallel(
 
     # One thread inside each worker: several BLAS threads in each make the whole slower than serial.
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        pool = joblib.Parallel(n_jobs=min(n_jobs, len(items)), return_as="generator_unordered", pre_dispatch="2*n_jobs")
+        pool = joblib.Parallel(
+            n_jobs=min(n_jobs, len(items)), return_as="generator_unordered", pre_dispatch="2*n_jobs"
+        )
         results = pool(joblib.delayed(_guarded)(work, name, stage, arguments) for name, arguments in items)
         try:
             yield from results
@@ -106,7 +108,9 @@ def _guarded(work: Callable[..., Any], name: str, stage: str, arguments: tuple[A
     except LesionsynthError as error:
         return Failure(name, stage, error)
     except MemoryError:
-        return Failure(name, stage, StageError("ran out of memory.", case=name, remedy="Use fewer workers (-j)."))
+        return Failure(
+            name, stage, StageError("ran out of memory.", case=name, remedy="Use fewer workers (-j).")
+        )
     except Exception as error:  # a bug in one case must not end the batch, and must name the case
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:

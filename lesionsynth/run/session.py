@@ -62,9 +62,7 @@ class Outcome:
         return [row for row in self.done if row["shortfall"]]
 
 
-def prepare(
-    recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Progress
-) -> Prepared:
+def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Progress) -> Prepared:
     """Read the cohort, build the bank, fit the blocks and make the plan, all under `output`.
 
     Raises
@@ -88,7 +86,9 @@ def prepare(
     splits, why = find_splits(cohort, recipe.folds, recipe.seed)
     if recipe.folds.strategy == "none":
         why = "folds: none; everything is training data."
-    progress.note(f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.channels)} channels; {why}")
+    progress.note(
+        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.channels)} channels; {why}"
+    )
     bank, failures = build_bank(cohort, recipe, output / BANK, n_jobs, progress)
     with bank:
         bad = {failure.name for failure in failures}
@@ -315,7 +315,10 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     record = _read_record(replace(space, output=output), case)
     if record is None:
         raise InputError(
-            "there is no record of this case.", case=case, file=output / RECORDS, remedy="See manifest.csv for the cases."
+            "there is no record of this case.",
+            case=case,
+            file=output / RECORDS,
+            remedy="See manifest.csv for the cases.",
         )
     job = Job.from_json(record["job"])
     maker = HostJobs(space, cohort.case(job.host))

@@ -9,10 +9,9 @@ import numpy as np
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError
 from lesionsynth.host import TissueSpec, load_case
-from lesionsynth.recipe.model import InputSpec
+from lesionsynth.recipe.model import FoldSpec, InputSpec
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.folds import find_splits
-from lesionsynth.recipe.model import FoldSpec
 
 _CASES_LOOKED_AT = 12
 
@@ -122,7 +121,9 @@ def suggest_recipe(root: Path) -> str:
         + (" Few subjects: with none everything is training data." if alone else ""),
         strategy="none" if alone else "block",
         tissue_hint=f"found here: {kind}; others: map, mixture, organ, mask",
-        likelihood_hint="found here: grid, since the grids are equal" if same else "found here: organ (box of the tissue); affine registers instead",
+        likelihood_hint="found here: grid, since the grids are equal"
+        if same
+        else "found here: organ (box of the tissue); affine registers instead",
         replace_hint="auto does so here, since cases hold one lesion" if single else "auto: none here",
     )
 

@@ -1,0 +1,49 @@
+# Everything a developer or a newcomer types. `make demo` and `make test` work on a clean machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := demo_output
+
+.PHONY: demo test lint format bench docs clean
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+# The main job on the sample cohort.
+demo: $(VENV)/.base
+	rm -rf $(DEMO)
+	$(BIN)/lesionsynth run recipes/lesionmix.yaml --input sample_data --output $(DEMO) -j 0
+	@echo "The expanded data set is in $(DEMO)/."
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Seconds and memory per case, by stage; BENCH_INPUT is a data set, the sample cohort by default.
+BENCH_INPUT ?= sample_data
+BENCH_RECIPE ?= lesionmix
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/per_case.py --input $(BENCH_INPUT) --recipe $(BENCH_RECIPE)
+
+# Regenerate the reference pages that a test compares with the code.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info
