@@ -98,7 +98,7 @@ def ls(
     if as_json:
         print_json([asdict(info) for info in infos])
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             info.lesion,
             info.subject,

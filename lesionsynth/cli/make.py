@@ -116,12 +116,9 @@ def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
         print(f"{len(outcome.shortfalls)} case(s) did not meet their load target; the records say why.")
     clipped = [row["case"] for row in outcome.done if row["clipped_voxels"]]
     if clipped:
-        print(
-            f"{len(clipped)} case(s) had intensities clipped to the stored dtype's range, such as {clipped[0]}."
-        )
-    print(
-        f"voxels {outcome.voxels}; records/, {'manifest.csv'} and recipe.lock.yaml say how each case was made."
-    )
+        print(f"{len(clipped)} case(s) were clipped to the range of their dtype, such as {clipped[0]}.")
+    print(f"voxels {outcome.voxels}")
+    print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
     if recipe.folds.strategy == "none":
         print("No splits were written (folds.strategy none): with nnU-Net, train with fold `all`.")
     else:

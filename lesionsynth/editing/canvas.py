@@ -34,6 +34,7 @@ class Canvas:
         self.boxes: dict[int, Box] = dict(enumerate(boxes, start=1))
         self.clipped_vox = 0
         self._next_instance = len(boxes) + 1
+        self._inserted = 0
         self._lesion_vox = int(np.count_nonzero(labels))
 
     @property
@@ -75,13 +76,13 @@ class Canvas:
         values: NDArray[np.float32],
         changed: NDArray[np.bool_],
         label: NDArray[np.uint16],
-        number: int,
     ) -> int:
         """Commit a lesion: intensities where `changed`, labels where `label` is set; return its instance."""
         self.write(box, values, changed)
         mask = label > 0
         self.label[box][mask] = label[mask]
-        self.source[box][changed] = FIRST_DONOR + number
+        self.source[box][changed] = FIRST_DONOR + self._inserted
+        self._inserted += 1
         replaced = self.instances[box][mask]
         touched = np.unique(replaced)
         self._lesion_vox += int(np.count_nonzero(replaced == 0))

@@ -63,7 +63,7 @@ def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) 
     turned = rng.random(3) < spec.rotate.p
     angles = rng.uniform(*spec.rotate.degrees, size=3) * rng.choice((-1.0, 1.0), size=3)
     scaled = rng.random(3) < spec.scale.p
-    factors = np.exp(rng.uniform(*np.log(spec.scale.factor), size=3))
+    factors = np.exp(rng.uniform(np.log(spec.scale.factor[0]), np.log(spec.scale.factor[1]), size=3))
     if not spec.scale.per_axis:
         scaled, factors = np.repeat(scaled[0], 3), np.repeat(factors[0], 3)
     pose: dict[str, Any] = {
@@ -92,7 +92,7 @@ def warp_of(lesion: Lesion, pose: dict[str, Any], grid: Grid, margin_mm: float) 
         np.reshape(lesion.info.axes_mm, (3, 3)),
         grid.affine[:3, :3],
         world,
-        np.subtract(lesion.info.centre_vox, lesion.info.origin_vox),
+        [c - o for c, o in zip(lesion.info.centre_vox, lesion.info.origin_vox, strict=True)],
         body,
         [max(1, m) for m in mm_to_vox(margin_mm + bend_mm, grid.spacing_mm)],
         None if elastic is None else np.array(elastic["control_mm"]),

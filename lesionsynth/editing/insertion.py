@@ -114,17 +114,17 @@ def make_insertion(
     shell_values, spread = _surroundings(canvas, box, mask)
     maps = intensity_map(
         draw["contrast"],
-        tuple(contrast.factor_limits),
+        contrast.factor_limits,
         lesion.info.channels,
         shell_values,
         spread,
         lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
     )
     donor = apply_map(warp_image(lesion.image, warp)[(slice(None), *crop)], maps)
-    noise = draw["contrast"].get("noise", 0.0)
-    if noise:
+    noise = draw["contrast"].get("noise", 0.0) * np.array(spread, dtype=np.float32)
+    if noise.any():
         rng = np.random.default_rng(draw["seed"])
-        donor += rng.standard_normal(donor.shape, dtype=np.float32) * np.float32(noise) * np.float32(spread)[:, None, None, None]  # fmt: skip
+        donor += rng.standard_normal(donor.shape, dtype=np.float32) * noise[:, None, None, None]
     alpha = blend.alpha(mask, allowed, grid.spacing_mm)
     if (alpha[mask] < 0.5).any():
         raise ValueError(f"blend {blend.kind} gives a label voxel less than half of the lesion")

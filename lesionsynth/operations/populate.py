@@ -39,6 +39,8 @@ else:
     AnyFill = registry.union("fills")
 
 _FIT_ROUNDS = 3
+_SLACK = 1.5
+_TRIES_PER_SLACK = 10
 
 
 @registry.register("operations")
@@ -51,12 +53,13 @@ class Populate(OperationSpec):
     load: LoadSpec = LoadSpec(kind="uniform")
     """Target load."""
     replace: Probability | Literal["auto"] = "auto"
-    """Share of the host's own lesions that is removed first; auto: all where the training cases hold a
-    single lesion each, so that it is moved, enlarged or shrunk, and none elsewhere."""
+    """Share of the host's own lesions that is removed first; auto: all where the training cases typically
+    hold one lesion, so that it is replaced, moved, enlarged or shrunk, and none elsewhere."""
     surplus: Literal["inpaint", "keep"] = "inpaint"
     """What to do where the host has more than the target: remove lesions, or leave them."""
     max_lesions: int | Literal["auto"] = "auto"
-    """Largest number of lesions; auto: the 95th percentile of the training cases."""
+    """Largest number of lesions; auto: one where the training cases typically hold one, else their 95th
+    percentile."""
     min_volume_mm3: float = Field(default=10.0, ge=0)
     """A lesion that would come out smaller is a speck, and is drawn again."""
     tries: int = Field(default=100, ge=1, le=100000)
@@ -89,7 +92,6 @@ class Populate(OperationSpec):
 
     def replay(self, canvas: Canvas, context: StepContext, draws: list[Draw]) -> None:
         """Make the same edits again."""
-        number = 0
         for draw in draws:
             if draw["edit"] == "remove":
                 remove_lesion(canvas, draw["lesion"], self.inpaint, draw["seed"])
@@ -97,8 +99,7 @@ class Populate(OperationSpec):
             lesion = context.sources[self.source].lesion(draw["donor"], context.donors)
             insertion = self._make(canvas, context, lesion, draw)
             assert insertion is not None
-            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label, number)
-            number += 1
+            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
 
     def _remove(
         self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
@@ -110,7 +111,7 @@ class Populate(OperationSpec):
             return int(context.streams("texture", instance).integers(2**31))
 
         order = removal_order(canvas, "random", context.streams("remove"))
-        share = float(context.lesion_count <= 1) if self.replace == "auto" else self.replace
+        share = float(context.lesion_counts[0] <= 1) if self.replace == "auto" else self.replace
         first = round(share * len(order))
         if first == 0 and order and target.met_by(canvas.load_ml):
             first = 1  # an output equal to its host would be no new case: exchange one lesion
@@ -128,8 +129,8 @@ class Populate(OperationSpec):
     def _add(
         self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
     ) -> list[Draw]:
-        limit = context.lesion_count if self.max_lesions == "auto" else self.max_lesions
-        limit = max(limit, 1)
+        typical, most = context.lesion_counts
+        limit = max(1, self.max_lesions if self.max_lesions != "auto" else typical if typical <= 1 else most)
         finder = SiteFinder(canvas, self.site, context.site_voxels, context.site_cumulated)
         own = [
             i
@@ -141,13 +142,16 @@ class Populate(OperationSpec):
         while canvas.load_ml < target.low_ml and len(canvas.boxes) < limit and failures < self.tries:
             rng = context.streams("insert", attempt)
             attempt += 1
-            result = self._attempt(canvas, context, target, finder, own, limit - len(canvas.boxes), rng)
+            single = limit - len(canvas.boxes) == 1
+            # The only lesion has to make up the whole load. Where no donor can, the next best is taken.
+            slack = _SLACK ** (failures // _TRIES_PER_SLACK) if single else 1.0
+            result = self._attempt(canvas, context, target, finder, own, single, slack, rng)
             if isinstance(result, str):
                 rejected[result] += 1
                 failures += 1
                 continue
             draw, insertion = result
-            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label, len(draws))
+            canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
             draws.append(draw)
             failures = 0
         return draws
@@ -159,15 +163,20 @@ class Populate(OperationSpec):
         target: LoadTarget,
         finder: SiteFinder,
         own: list[Any],
-        slots: int,
+        single: bool,
+        slack: float,
         rng: np.random.Generator,
     ) -> tuple[Draw, Insertion] | str:
-        """Draw one lesion; what was drawn and made, or the reason why it was refused."""
-        least = (target.low_ml - canvas.load_ml) * MM3_PER_ML
-        most = (target.high_ml - canvas.load_ml) * MM3_PER_ML
+        """Draw one lesion; what was drawn and made, or the reason why it was refused.
+
+        `single`: no further lesion may follow, so that this one has to reach the target; `slack` widens
+        what counts as reached.
+        """
+        least = (target.low_ml - canvas.load_ml) * MM3_PER_ML / slack
+        most = (target.high_ml - canvas.load_ml) * MM3_PER_ML * slack
         smallest, largest = self.geometry.scale.fit
         wanted = Wanted(
-            min_mm3=least / largest**3 if slots == 1 else 0.0,
+            min_mm3=least / largest**3 if single else 0.0,
             max_mm3=most / smallest**3,
             host_subject=canvas.host.files.subject,
         )
@@ -177,7 +186,7 @@ class Populate(OperationSpec):
             return "no donor of a fitting size"
         lesion = source.lesion(donor, context.donors)
         pose = draw_geometry(self.geometry, lesion, rng)
-        bounds = (least if slots == 1 else self.min_volume_mm3, most)
+        bounds = (least if single else self.min_volume_mm3, most)
         label = self._fit(canvas, lesion, pose, bounds)
         if label is None:
             return "does not fit the load"
@@ -203,7 +212,7 @@ class Populate(OperationSpec):
         volume = float(np.count_nonzero(insertion.label)) * canvas.grid.voxel_volume_mm3
         if volume < min(self.min_volume_mm3, bounds[0]):
             return "a speck is left"
-        if slots == 1 and volume < bounds[0]:
+        if single and volume < bounds[0]:
             return "does not fit the load"
         failed = passes(insertion.measures, self.check)
         if failed is not None:
@@ -211,7 +220,7 @@ class Populate(OperationSpec):
         return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
 
     def _fit(self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]) -> Any:
-        """Warped label whose volume lies within `bounds` (mm3), its pose's "fit" set; None if there is none."""
+        """Warped label whose volume lies within `bounds` (mm3), with "fit" set in its pose; None if none does."""
         low, high = self.geometry.scale.fit
         middle = 0.5 * (bounds[0] + bounds[1]) if bounds[0] > self.min_volume_mm3 else bounds[1]
         volume = lesion.info.volume_mm3 * float(np.prod(pose["scale"]))

@@ -157,8 +157,8 @@ class StepContext:
     donors : Donors
     site_voxels, site_cumulated : ndarray
         The likelihood map over the host (see :func:`lesionsynth.likelihood.over_host.density_over`).
-    lesion_count : int
-        Number of lesions (95th percentile) in the training cases.
+    lesion_counts : tuple of int
+        Median and 95th percentile of the number of lesions in the training cases.
     """
 
     step: str
@@ -168,7 +168,7 @@ class StepContext:
     donors: Donors
     site_voxels: NDArray[np.int64]
     site_cumulated: NDArray[np.float64]
-    lesion_count: int
+    lesion_counts: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from functools import reduce
 from importlib.metadata import entry_points
+from operator import or_
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import Field
@@ -53,7 +55,7 @@ def kinds(group: str) -> dict[str, type[Spec]]:
 def union(group: str) -> Any:
     """Type of a recipe field that takes any kind of a group."""
     models = tuple(kinds(group).values())
-    return Annotated[models, Field(discriminator="kind")] if len(models) > 1 else models[0]
+    return Annotated[reduce(or_, models), Field(discriminator="kind")] if len(models) > 1 else models[0]
 
 
 def create(group: str, kind: str) -> Any:

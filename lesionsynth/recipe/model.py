@@ -92,7 +92,7 @@ class FoldSpec(Spec):
     serves all other folds; per_fold: a set for each fold from all of its training subjects; none:
     everything is training data and no cross-validation is planned."""
     count: Annotated[int, Field(ge=2, le=100)] | Literal["auto"] = "auto"
-    """Number of folds where they are made here; auto: 5, or fewer where a block would hold one subject only."""
+    """Number of folds where they are made here; auto: 5, or fewer where a block would hold one subject."""
     use: Literal["auto", "splits", "table", "make"] = "auto"
     """splits: the input's splits_final.json; table: the column fold; make: by subject; auto: the first of
     these that there is."""

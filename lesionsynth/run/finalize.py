@@ -30,9 +30,10 @@ MANIFEST = "manifest.csv"
 SPLITS = "splits_final.json"
 _PACKAGES = ("numpy", "scipy", "nibabel", "SimpleITK", "numba", "pydantic", "isal", "deflate")
 _COLUMNS = (
-    "case", "kind", "subject", "host", "copy_index", "block", "load_before_ml", "load_target_ml", "load_after_ml",
-    "shortfall", "lesions_removed", "lesions_inserted", "own_subject_donors", "clipped_voxels", "voxel_hash",
-)  # fmt: skip
+    *("case", "kind", "subject", "host", "copy_index", "block"),
+    *("load_before_ml", "load_target_ml", "load_after_ml", "shortfall"),
+    *("lesions_removed", "lesions_inserted", "own_subject_donors", "clipped_voxels", "voxel_hash"),
+)
 
 
 def place_original(space: Workspace, files: CaseFiles) -> str:

@@ -37,7 +37,7 @@ def build_bank(
 
     A bank that is there already is used if it was made from the same files with the same settings.
     """
-    about = {"key": bank_key(cohort, recipe)}
+    about: dict[str, object] = {"key": bank_key(cohort, recipe)}
     if (folder / INDEX).is_file():
         bank = LesionBank(folder)
         if bank.about.get("key") == about["key"]:
@@ -103,8 +103,8 @@ class Fit:
         Subjects that loads and likelihood map were fitted on.
     loads : tuple of LesionLoad
         Their loads.
-    lesion_count : int
-        95th percentile of their numbers of lesions.
+    lesion_counts : tuple of int
+        Median and 95th percentile of their numbers of lesions.
     map_file : str
         The likelihood map, relative to the output.
     map_kind : str
@@ -116,7 +116,7 @@ class Fit:
     subjects: tuple[str, ...]
     fitted_on: tuple[str, ...]
     loads: tuple[LesionLoad, ...]
-    lesion_count: int
+    lesion_counts: tuple[int, int]
     map_file: str
     map_kind: str
     registrations: dict[str, list[float]]
@@ -131,7 +131,7 @@ class Fit:
         """Read what :meth:`write` has written."""
         value = json.loads((folder / "likelihood" / f"{block}.json").read_text())
         loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
-        lists = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
+        lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on", "lesion_counts")}
         return cls(**value, **lists, loads=loads)
 
     def map(self, folder: Path) -> LikelihoodMap:
@@ -189,12 +189,13 @@ def _fit_block(
         progress.note(f"{block.name}: {note}")
     map_file = f"likelihood/{block.name}.nii.gz"
     nifti.write(folder / map_file, nifti.new(likelihood.grid, likelihood.density))
+    counts = [case.load.count for case in cases]
     fit = Fit(
         block=block.name,
         subjects=block.subjects,
         fitted_on=tuple(sorted({case.subject for case in cases})),
         loads=tuple(case.load for case in cases),
-        lesion_count=int(np.ceil(np.quantile([case.load.count for case in cases], COUNT_QUANTILE))),
+        lesion_counts=(int(np.median(counts)), int(np.ceil(np.quantile(counts, COUNT_QUANTILE)))),
         map_file=map_file,
         map_kind=likelihood.kind,
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},

@@ -86,9 +86,7 @@ def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Pro
     splits, why = find_splits(cohort, recipe.folds, recipe.seed)
     if recipe.folds.strategy == "none":
         why = "folds: none; everything is training data."
-    progress.note(
-        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.channels)} channels; {why}"
-    )
+    progress.note(f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; {why}")
     bank, failures = build_bank(cohort, recipe, output / BANK, n_jobs, progress)
     with bank:
         bad = {failure.name for failure in failures}
@@ -116,8 +114,7 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
     for block in blocks:
         if block.hosts and bank.candidates(block.subjects).ids.size == 0:
             raise LeakError(
-                f"{block.name} ({', '.join(block.subjects[:3])}{', ...' if len(block.subjects) > 3 else ''}) holds "
-                "no lesion that could be a donor.",
+                f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no donor.",
                 file=space.cohort.root,
                 remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
             )
@@ -127,12 +124,12 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
         policies = [getattr(space.recipe.sources[name], "own_subject", "allow") for name in used]
         if "forbid" in policies:
             raise LeakError(
-                f"the fold of {alone[0]} holds no other subject, and own_subject is forbid: no donors are left.",
+                f"{alone[0]} is alone in its block, and own_subject is forbid: no donors are left.",
                 remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
             )
         progress.note(
-            f"{len(alone)} block(s) hold one subject only (such as {alone[0]}): its own lesions are its donors. "
-            "Fewer folds, or folds.strategy per_fold or none, give other donors."
+            f"{len(alone)} block(s) hold one subject only, such as {alone[0]}: its own lesions are its "
+            "donors. Fewer folds, or folds.strategy per_fold or none, give others."
         )
 
 
