@@ -9,18 +9,17 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 try:
     import deflate
-except ImportError:  # pragma: no cover - exercised by tests that hide the package
+except ImportError:
     deflate = None
-
-_igzip: ModuleType | None
 try:
-    from isal import igzip as _igzip
-except ImportError:  # pragma: no cover
-    _igzip = None
+    from isal import igzip, igzip_lib
+except ImportError:
+    igzip = igzip_lib = None  # type: ignore[assignment]
 
 MAX_DEFLATE_RATIO = 1032
 """No deflate stream can expand by more than this (RFC 1951)."""
@@ -35,17 +34,27 @@ class GzipError(ValueError):
 def engines() -> dict[str, str]:
     """Names of the libraries used to read and to write."""
     return {
-        "read": "libdeflate" if deflate else "igzip" if _igzip else "zlib",
-        "write": "igzip" if _igzip else "zlib",
+        "read": "libdeflate" if deflate else "igzip" if igzip else "zlib",
+        "write": "igzip" if igzip else "zlib",
     }
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[gzip.GzipFile]:
+    """Stream of the decompressed bytes of all members; whatever is wrong with them is a GzipError."""
+    opener = gzip.GzipFile if igzip is None else igzip.IGzipFile
+    damage = (EOFError, OSError, zlib.error, *(() if igzip is None else (igzip_lib.IsalError,)))
+    try:
+        with opener(fileobj=io.BytesIO(data)) as stream:
+            yield stream
+    except damage as error:
+        raise GzipError(str(error)) from None
 
 
 def peek(data: bytes, size: int) -> bytes:
     """Return up to `size` decompressed bytes from the start of `data`."""
-    try:
-        return zlib.decompressobj(31).decompress(data[: 64 * 1024], size)
-    except zlib.error as error:
-        raise GzipError(str(error)) from None
+    with _opened(data) as stream:
+        return stream.read(size)
 
 
 def decompress(data: bytes, at_least: int) -> bytes | memoryview:
@@ -62,21 +71,18 @@ def decompress(data: bytes, at_least: int) -> bytes | memoryview:
         raise GzipError(f"{len(data)} bytes cannot hold the {at_least} that the header announces")
     announced = int.from_bytes(data[-4:], "little")
     if deflate is not None and announced == at_least:
-        try:
-            return memoryview(deflate.gzip_decompress(data))
-        except deflate.DeflateError:
-            pass  # several members, padding, or damage: the streaming reader tells which
-    opener = _igzip.IGzipFile if _igzip is not None else gzip.GzipFile
-    try:
-        with opener(fileobj=io.BytesIO(data)) as stream:
-            head: bytes = stream.read(at_least)
-            trailing = 0
-            while chunk := stream.read(1 << 20):
-                trailing += len(chunk)
-                if trailing > _TRAILING_LIMIT:
-                    raise GzipError(f"{trailing} bytes follow the image")
-    except (EOFError, OSError, zlib.error, getattr(_igzip, "IsalError", OSError)) as error:
-        raise GzipError(str(error)) from None
+        # Several members, padding, or damage: the streaming reader below tells which.
+        with suppress(deflate.DeflateError, ValueError):
+            whole = deflate.gzip_decompress(data)
+            if len(whole) == at_least:
+                return memoryview(whole).toreadonly()
+    with _opened(data) as stream:
+        head = stream.read(at_least)
+        trailing = 0
+        while chunk := stream.read(1 << 20):
+            trailing += len(chunk)
+            if trailing > _TRAILING_LIMIT:
+                raise GzipError(f"{trailing} bytes follow the image")
     if len(head) < at_least:
         raise GzipError(f"it ends after {len(head)} of {at_least} bytes")
     return head
@@ -84,7 +90,7 @@ def decompress(data: bytes, at_least: int) -> bytes | memoryview:
 
 def compress(data: bytes | memoryview) -> bytes:
     """Compress at level 1 without a time stamp, so that equal input gives equal output."""
-    if _igzip is not None:
-        compressed: bytes = _igzip.compress(data, compresslevel=1, mtime=0)
+    if igzip is not None:
+        compressed: bytes = igzip.compress(data, compresslevel=1, mtime=0)
         return compressed
     return gzip.compress(data, compresslevel=1, mtime=0)

@@ -22,8 +22,11 @@ from lesionsynth.kernels.components import components
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
 from lesionsynth.spec import Spec
+from lesionsynth.units import MM3_PER_ML
 
 TissueKind = Literal["map", "mixture", "organ", "mask"]
+
+_MOST = np.iinfo(np.uint16).max
 
 
 class TissueSpec(Spec):
@@ -107,7 +110,7 @@ class LoadedCase:
     @cached_property
     def load(self) -> LesionLoad:
         """Lesion load of the case, specks included."""
-        ml = self.grid.voxel_volume_mm3 / 1000.0
+        ml = self.grid.voxel_volume_mm3 / MM3_PER_ML
         room = self.lesion_mask | (self.tissue == WHITE)
         return LesionLoad(
             ml=float(self.lesion_mask.sum()) * ml,
@@ -204,7 +207,7 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
                 remedy="Resample labels with nearest-neighbour interpolation.",
             )
     found = np.unique(stored).astype(np.int64)
-    unknown = sorted(set(found.tolist()) - set(labels.values.values()))
+    unknown = sorted(set(found.tolist()) - {v for v in labels.values.values() if v <= _MOST})
     if unknown:
         known = ", ".join(f"{v} {n}" for n, v in sorted(labels.values.items(), key=lambda item: item[1]))
         raise InputError(
@@ -253,8 +256,14 @@ def _find_tissue(
 
     if spec.kind == "map" or (spec.kind == "auto" and spec.map is not None):
         return _from_map(beside(spec.map or "", "the tissue map"), spec, lesions, grid), "map"
-    organ = np.isin(label, cohort.labels.organ)
+    if spec.kind == "organ" and not cohort.labels.organ:
+        raise InputError(
+            "tissue.kind is organ, but no label has the role organ.",
+            case=files.case,
+            remedy="Give a label that role under `input.roles`, or choose another `tissue.kind`.",
+        )
     if spec.kind == "organ" or (spec.kind == "auto" and cohort.labels.organ):
+        organ = np.isin(label, cohort.labels.organ)
         return np.where(organ | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "organ"
     if spec.kind in ("auto", "mixture"):
         found = _from_mixture(cohort, spec, images, lesions, beside)

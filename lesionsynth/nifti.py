@@ -7,10 +7,12 @@ its host in the edited voxels and nowhere else.
 from __future__ import annotations
 
 import io
+import math
 import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -70,9 +72,11 @@ class Image:
         dtype = self.raw.dtype
         if dtype.kind == "f":
             return scaled.astype(dtype), 0
-        limits = np.iinfo(dtype)
+        low, high = _limits(dtype)
         rounded = np.rint(scaled)
-        clipped = np.clip(rounded, limits.min, limits.max)
+        # The largest 64-bit integers have no float64: the next lower one is the limit.
+        top = float(high) if int(float(high)) == high else float(np.nextafter(float(high), 0.0))
+        clipped = np.clip(rounded, low, top)
         return clipped.astype(dtype), int(np.count_nonzero(clipped != rounded))
 
     def with_raw(self, raw: NDArray[np.generic]) -> Image:
@@ -99,7 +103,8 @@ def read(path: Path) -> Image:
         head = gzip_io.peek(data, _PEEK_BYTES) if compressed else data[:_PEEK_BYTES]
         header = _parse(head, path)
         shape, dtype, offset = _layout(header, path)
-        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        count = math.prod(shape)
+        end = offset + count * dtype.itemsize
         content = gzip_io.decompress(data, end) if compressed else memoryview(data)
     except gzip_io.GzipError as error:
         raise ImageError(
@@ -113,7 +118,7 @@ def read(path: Path) -> Image:
             file=path,
             remedy="Copy or download the file again.",
         )
-    raw = np.frombuffer(content, dtype=dtype, count=int(np.prod(shape)), offset=offset)
+    raw = np.frombuffer(content, dtype=dtype, count=count, offset=offset)
     slope, inter = _scaling(header, path)
     return Image(
         header_bytes=bytes(content[:offset]),
@@ -126,9 +131,15 @@ def read(path: Path) -> Image:
     )
 
 
+def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Least and greatest value of an integer dtype."""
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
 def _parse(head: bytes, path: Path) -> nib.Nifti1Header:
-    size = next((s for s in _HEADER_CLASSES for order in ("little", "big")
-                 if int.from_bytes(head[:4], order) == s), None)  # type: ignore[arg-type]  # fmt: skip
+    sizes = (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))
+    size = next((size for size in _HEADER_CLASSES if size in sizes), None)
     if size is None or len(head) < size:
         raise ImageError(
             "is not a NIfTI file.", file=path, remedy="Convert it to .nii.gz (for example with SimpleITK)."
@@ -249,7 +260,7 @@ def as_label(image: Image, raw: NDArray[np.integer]) -> Image:
     """
     stored = image.raw.dtype
     plain = stored.kind in "ui" and image.slope == 1.0 and image.inter == 0.0
-    if plain and int(raw.max(initial=0)) <= np.iinfo(stored).max:
+    if plain and int(raw.max(initial=0)) <= _limits(stored)[1]:
         return image.with_raw(raw.astype(image.raw.dtype))
     return like(image, raw.astype(np.uint8 if int(raw.max(initial=0)) < 256 else np.uint16))
 

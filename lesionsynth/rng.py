@@ -15,7 +15,7 @@ def stream(seed: int, *name: str | int) -> np.random.Generator:
     """Return the random generator called `name`.
 
     Each part is digested to fixed-width words, so that ``("a", "bc")`` and ``("ab", "c")``, or the
-    integer 1 and the text "1", are different streams.
+    integer 1 and the text "1", are different streams. A NumPy integer counts as an integer.
 
     Parameters
     ----------
@@ -26,6 +26,7 @@ def stream(seed: int, *name: str | int) -> np.random.Generator:
     """
     words: list[int] = []
     for part in name:
-        digest = hashlib.blake2b(f"{type(part).__name__}:{part}".encode(), digest_size=16).digest()
+        kind = "str" if isinstance(part, str) else "int"
+        digest = hashlib.blake2b(f"{kind}:{part}".encode(), digest_size=16).digest()
         words.extend(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(words)))

@@ -14,11 +14,6 @@ def voxel_volume_mm3(spacing_mm: Sequence[float]) -> float:
     return float(np.prod(np.asarray(spacing_mm, dtype=np.float64)))
 
 
-def to_ml(n_vox: float, spacing_mm: Sequence[float]) -> float:
-    """Volume in mL of `n_vox` voxels."""
-    return float(n_vox) * voxel_volume_mm3(spacing_mm) / MM3_PER_ML
-
-
 def mm_to_vox(distance_mm: float, spacing_mm: Sequence[float]) -> tuple[int, ...]:
     """Whole voxels per axis that cover `distance_mm` (rounded up)."""
     return tuple(int(np.ceil(distance_mm / s - 1e-9)) for s in spacing_mm)

@@ -32,6 +32,24 @@ def phantoms() -> list[tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.fl
     return [make_subject(index, shape=SHAPE, spacing_mm=SPACING) for index in LESION_RICH]
 
 
+def write_phantoms(
+    root: Path, phantoms: list[tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float64]]]
+) -> Path:
+    """Write an nnU-Net raw data set of cases case1, case2, ...; returns its folder."""
+    for number, (images, label, affine) in enumerate(phantoms, start=1):
+        for channel, image in enumerate(images):
+            write_nifti(root / "imagesTr" / f"case{number}_{channel:04d}.nii.gz", image, affine)
+        write_nifti(root / "labelsTr" / f"case{number}.nii.gz", label, affine)
+    description = {
+        "channel_names": {"0": "FLAIR", "1": "T1"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": len(phantoms),
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    return root
+
+
 @pytest.fixture
 def make_nnunet(
     tmp_path: Path, phantoms: list[tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.float64]]]
@@ -39,18 +57,7 @@ def make_nnunet(
     """Write an nnU-Net raw data set of phantoms; returns its folder."""
 
     def make(n: int = 4, name: str = "data", splits: object = None) -> Path:
-        root = tmp_path / name
-        for number, (images, label, affine) in enumerate(phantoms[:n], start=1):
-            for channel, image in enumerate(images):
-                write_nifti(root / "imagesTr" / f"case{number}_{channel:04d}.nii.gz", image, affine)
-            write_nifti(root / "labelsTr" / f"case{number}.nii.gz", label, affine)
-        description = {
-            "channel_names": {"0": "FLAIR", "1": "T1"},
-            "labels": {"background": 0, "lesion": 1},
-            "numTraining": n,
-            "file_ending": ".nii.gz",
-        }
-        (root / "dataset.json").write_text(json.dumps(description))
+        root = write_phantoms(tmp_path / name, phantoms[:n])
         if splits is not None:
             (root / "splits_final.json").write_text(json.dumps(splits))
         return root

@@ -20,7 +20,7 @@ from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
 from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE, place_of
 from lesionsynth.spec import Spec
-from lesionsynth.units import mm_to_vox, to_ml
+from lesionsynth.units import MM3_PER_ML, mm_to_vox
 
 QUANTILES = np.linspace(0.0, 1.0, 257)
 """Levels at which a case's intensities are kept, for histogram matching."""
@@ -168,7 +168,7 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
         )
         shape = own.astype(np.uint16) * np.uint16(lesion_value)
         lesions.append(Lesion(info, np.empty((0, *own.shape), np.float32), shape, own))
-    load = LesionLoad(to_ml(float((labels > 0).sum()), grid.spacing_mm), len(boxes), 0.0)
+    load = LesionLoad(float((labels > 0).sum()) * grid.voxel_volume_mm3 / MM3_PER_ML, len(boxes), 0.0)
     summary = CaseSummary(
         case=f"{mask.subject}/mask",
         subject=mask.subject,

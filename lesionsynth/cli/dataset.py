@@ -54,7 +54,7 @@ def check(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read every file of a data set to its end and list all faults with their cure; exit 1 if there are any."""
+    """Read every file of a data set and list all faults with their cure; exit 1 if there are any."""
     from lesionsynth.run.check import check as look
 
     parsed = open_recipe(recipe, overrides)

@@ -11,10 +11,13 @@ _NAMES: tuple[tuple[Role, str], ...] = (
     ("background", r"^background$"),
     ("ignore", r"^ignore$"),
     ("protected", r"other|protected|exclude|vessel|artefact|artifact"),
-    ("lesion", r"lesion|tumou?r|wmh|hyperintens|stroke|infarct|gtv|cancer|metasta|plaque|haemorrhage|hemorrhage"
-               r"|oedema|edema|necro|enhanc|nodule|sarcoma|glioma|cyst|^ms$|_ms$"),
+    (
+        "lesion",
+        r"lesion|tumou?r|wmh|hyperintens|stroke|infarct|gtv|cancer|metasta|plaque|haemorrhage|hemorrhage"
+        r"|oedema|edema|necro|enhanc|nodule|sarcoma|glioma|cyst|^ms$|_ms$",
+    ),
     ("organ", r"liver|brain|kidney|pancreas|lung|spleen|prostate|breast|colon|bone|spinal|cord|organ|tissue"),
-)  # fmt: skip
+)
 
 
 def guess_roles(values: Mapping[str, int]) -> dict[str, Role]:

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
+from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.texture import clone_texture
 from lesionsynth.kernels.tissue import GREY, WHITE
-from lesionsynth.plugins.contracts import FillSpec
+from lesionsynth.plugins.contracts import FillSpec, Streams
+from lesionsynth.units import MM3_PER_ML
 
 _REACH_VOX = 24
 
@@ -97,51 +99,52 @@ def _labels_below(canvas: Canvas, box: Box, own: NDArray[np.bool_]) -> NDArray[n
     return np.asarray(label[tuple(nearest)])
 
 
-def removal_order(canvas: Canvas, choose: str, rng: np.random.Generator) -> list[int]:
-    """Lesions of the canvas in the order in which they are to go: random, smallest or largest first."""
-    instances = sorted(canvas.boxes)
-    shuffled = [instances[int(k)] for k in rng.permutation(len(instances))]
-    if choose in ("smallest", "largest"):
-        shuffled.sort(key=canvas.volume_mm3, reverse=choose == "largest")
-    return shuffled
+class Removals:
+    """Removes lesions of one canvas, one by one, and keeps account.
 
-
-def lower_load(
-    canvas: Canvas,
-    order: list[int],
-    low_ml: float,
-    high_ml: float,
-    fill: FillSpec,
-    seed_of: Any,
-    rejected: Counter[str],
-) -> list[dict[str, Any]]:
-    """Remove lesions in `order` until the load is at most `high_ml`.
-
-    Lesions whose removal would lead below `low_ml` are left for last, and of these the smallest that
-    suffices is taken, so that the target is met where it can be.
+    Parameters
+    ----------
+    canvas : Canvas
+    fill : FillSpec
+    streams : Streams
+        Of the step; the order and each lesion's texture have streams of their own.
     """
-    draws: list[dict[str, Any]] = []
-    waiting: list[int] = []
 
-    def take(instance: int) -> None:
-        draw = remove_lesion(canvas, instance, fill, seed_of(instance))
+    def __init__(self, canvas: Canvas, fill: FillSpec, streams: Streams) -> None:
+        self.canvas, self.fill, self.streams = canvas, fill, streams
+        self.draws: list[dict[str, Any]] = []
+        self.rejected: Counter[str] = Counter()
+
+    def order(self, choose: str = "random") -> list[int]:
+        """Lesions in the order in which they are to go: random, smallest or largest first."""
+        instances = sorted(self.canvas.boxes)
+        shuffled = [instances[int(k)] for k in self.streams("remove").permutation(len(instances))]
+        if choose in ("smallest", "largest"):
+            shuffled.sort(key=self.canvas.volume_mm3, reverse=choose == "largest")
+        return shuffled
+
+    def take(self, instance: int) -> None:
+        """Remove one lesion."""
+        seed = int(self.streams("texture", instance).integers(2**31))
+        draw = remove_lesion(self.canvas, instance, self.fill, seed)
         if draw is None:
-            rejected["no clean tissue to fill from"] += 1
+            self.rejected["no clean tissue to fill from"] += 1
         else:
-            draws.append(draw)
+            self.draws.append(draw)
 
-    for instance in order:
-        if canvas.load_ml <= high_ml:
-            return draws
-        if canvas.load_ml - canvas.volume_mm3(instance) / 1000.0 < low_ml:
-            waiting.append(instance)
-        else:
-            take(instance)
-    for instance in sorted(waiting, key=canvas.volume_mm3):
-        if canvas.load_ml <= high_ml:
-            break
-        if canvas.load_ml - canvas.volume_mm3(instance) / 1000.0 <= high_ml or instance == max(
-            waiting, key=canvas.volume_mm3
-        ):
-            take(instance)
-    return draws
+    def lower_load(self, order: list[int], target: LoadTarget) -> None:
+        """Remove lesions in `order` until the load is not above the target.
+
+        Lesions whose removal would lead below it are left for last, and of these the smallest goes first,
+        so that the target is met where it can be and is missed by little where it cannot.
+        """
+        canvas, waiting = self.canvas, []
+        for instance in order:
+            if canvas.load_ml > target.high_ml:
+                if canvas.load_ml - canvas.volume_mm3(instance) / MM3_PER_ML < target.low_ml:
+                    waiting.append(instance)
+                else:
+                    self.take(instance)
+        for instance in sorted(waiting, key=canvas.volume_mm3):
+            if canvas.load_ml > target.high_ml:
+                self.take(instance)

@@ -22,7 +22,7 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[Box]]:
     Returns
     -------
     labels : ndarray, (i, j, k), int32
-        0 outside, 1..n in the order in which the components begin in memory order.
+        0 outside, 1..n in the order (C, whatever the memory layout) of the components' first voxels.
     boxes : list of Box
         Bounding box of component 1..n.
     """

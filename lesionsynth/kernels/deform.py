@@ -17,7 +17,10 @@ from scipy import ndimage
 from lesionsynth.domain.grid import Box
 
 _EXACT = 1e-4
+_HALF = 0.5 - 1e-5
+"""One half, whatever the rounding: between two voxels of the donor ties are the rule."""
 _MIN_JACOBIAN = 0.1
+_SAMPLES_PER_CONTROL = 4
 _MAX_HALVINGS = 6
 
 
@@ -28,7 +31,7 @@ class Warp:
     Parameters
     ----------
     matrix : ndarray, (3, 3), float64
-        ``donor voxel = centre + matrix @ (u + to_vox @ displacement(u))``.
+        ``donor voxel = centre + matrix @ (u + displacement(u))``, u relative to the new centre.
     centre : ndarray, (3,), float64
         Donor voxel that lands on the new centre.
     lower : tuple of int
@@ -48,16 +51,17 @@ class Warp:
     @property
     def is_exact(self) -> bool:
         """Whether only flips, turns by 90 degrees and whole-voxel shifts are left: no interpolation."""
-        rounded = np.rint(self.matrix)
+        turn, shift = np.rint(self.matrix), np.rint(self.centre)
         return (
             self.displacement_vox is None
-            and bool(np.abs(self.matrix - rounded).max() < _EXACT)
-            and bool((np.abs(rounded).sum(axis=0) == 1).all() and (np.abs(rounded).sum(axis=1) == 1).all())
+            and bool(np.abs(self.matrix - turn).max() < _EXACT)
+            and bool(np.abs(self.centre - shift).max() < _EXACT)
+            and bool((np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all())
         )
 
     @cached_property
     def coordinates(self) -> NDArray[np.float64]:
-        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k)."""
+        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k); whole where exact."""
         u = np.stack(
             np.meshgrid(
                 *[np.arange(n) + o for n, o in zip(self.shape, self.lower, strict=True)], indexing="ij"
@@ -65,19 +69,23 @@ class Warp:
         ).astype(np.float64)
         if self.displacement_vox is not None:
             u += self.displacement_vox
-        return np.asarray(np.tensordot(self.matrix, u, axes=1) + self.centre[:, None, None, None])
+        where = np.tensordot(self.matrix, u, axes=1) + self.centre[:, None, None, None]
+        return np.asarray(np.rint(where) if self.is_exact else where)
 
 
 def world_matrix(
     flips: Sequence[bool], rotation_deg: Sequence[float], scale: Sequence[float]
 ) -> NDArray[np.float64]:
-    """Matrix that scales, flips, then rotates about the x, y and z world axes (RAS+), in that order."""
+    """Matrix that scales, flips, then rotates about the x, y and z world axes (RAS+), in that order.
+
+    Positive angles turn by the right-hand rule.
+    """
     matrix = np.diag([-s if f else s for s, f in zip(scale, flips, strict=True)]).astype(np.float64)
     for axis, degrees in enumerate(rotation_deg):
         if degrees:
             c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
             turn = np.eye(3)
-            a, b = [k for k in range(3) if k != axis]
+            a, b = (axis + 1) % 3, (axis + 2) % 3
             turn[a, a] = turn[b, b] = c
             turn[a, b], turn[b, a] = -s, s
             matrix = turn @ matrix
@@ -107,33 +115,32 @@ def warp_onto(
     body : Box
         The part of the crop that has to be moved.
     margin_vox : sequence of int
-        Host voxels around it that are moved along.
+        Host voxels around it that are moved along; with `control_mm`, no less than its greatest displacement.
     control_mm : ndarray, (3, a, b, c), float64, optional
-        Elastic displacement at control points, in world millimetres.
+        Elastic displacement at control points, in millimetres along the host's axes.
     control_spacing_mm : float
         Distance of the control points.
 
     Returns
     -------
     Warp
-        Its box holds the whole deformed body and the margin.
+        Its box holds every host voxel whose centre the deformed body reaches, and the margin.
     """
-    forward = np.linalg.inv(host_axes) @ world @ donor_axes
+    forward = np.asarray(np.linalg.inv(host_axes) @ world @ donor_axes, dtype=np.float64)
     centre = np.asarray(centre_vox, dtype=np.float64)
-    corners = np.array(np.meshgrid(*[(b.start, b.stop - 1) for b in body], indexing="ij")).reshape(3, -1)
+    faces = [(b.start - 0.5, b.stop - 0.5) for b in body]
+    corners = np.array(np.meshgrid(*faces, indexing="ij")).reshape(3, -1)
     reached = forward @ (corners - centre[:, None])
-    reached = np.where(np.abs(reached - np.rint(reached)) < _EXACT, np.rint(reached), reached)
-    lower = np.floor(reached.min(axis=1)).astype(int) - margin_vox
-    upper = np.ceil(reached.max(axis=1)).astype(int) + margin_vox
+    lower = np.ceil(reached.min(axis=1) - _EXACT).astype(int) - margin_vox
+    upper = np.floor(reached.max(axis=1) + _EXACT).astype(int) + margin_vox
     shape = (int(upper[0] - lower[0]) + 1, int(upper[1] - lower[1]) + 1, int(upper[2] - lower[2]) + 1)
     displacement = None
     if control_mm is not None:
         spacing = np.linalg.norm(host_axes, axis=0)
         field = upsample(control_mm, shape, [control_spacing_mm / s for s in spacing])
-        displacement = np.tensordot(np.linalg.inv(host_axes), field, axes=1)
-    return Warp(
-        np.linalg.inv(forward), centre, (int(lower[0]), int(lower[1]), int(lower[2])), shape, displacement
-    )
+        displacement = field / spacing[:, None, None, None]
+    start = (int(lower[0]), int(lower[1]), int(lower[2]))
+    return Warp(np.linalg.inv(forward), centre, start, shape, displacement)
 
 
 def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArray[np.float32]:
@@ -148,7 +155,11 @@ def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArra
 
 
 def warp_label(label: NDArray[np.uint16], warp: Warp) -> NDArray[np.uint16]:
-    """Resample a label crop: each class by linear interpolation, then the strongest, background included."""
+    """Resample a label crop, each class by linear interpolation; nothing lies beyond the crop.
+
+    A voxel is labelled where all classes together reach one half, with the strongest of them (the lowest
+    value where two are equal).
+    """
     where = warp.coordinates
     classes = np.unique(label[label > 0])
     order = 0 if warp.is_exact else 1
@@ -157,20 +168,22 @@ def warp_label(label: NDArray[np.uint16], warp: Warp) -> NDArray[np.uint16]:
     winner = np.zeros(warp.shape, dtype=np.uint16)
     for value in classes:
         weight = ndimage.map_coordinates(
-            (label == value).astype(np.float32), where, order=order, mode="constant"
+            (label == value).astype(np.float32), where, order=order, mode="grid-constant"
         )
         winner[weight > best] = value
         np.maximum(best, weight, out=best)
         total += weight
-    winner[total < 0.5] = 0
+    winner[total < _HALF] = 0
     return winner
 
 
 def warp_mask(mask: NDArray[np.bool_], warp: Warp) -> NDArray[np.bool_]:
     """Resample a mask linearly; false beyond the crop."""
     order = 0 if warp.is_exact else 1
-    weight = ndimage.map_coordinates(mask.astype(np.float32), warp.coordinates, order=order, mode="constant")
-    return np.asarray(weight > 0.5)
+    weight = ndimage.map_coordinates(
+        mask.astype(np.float32), warp.coordinates, order=order, mode="grid-constant"
+    )
+    return np.asarray(weight >= _HALF)
 
 
 def draw_control_mm(
@@ -189,15 +202,16 @@ def draw_control_mm(
     Returns
     -------
     ndarray, (3, a, b, c), float64
-        Displacement in world millimetres; halved until the Jacobian determinant is above 0.1 at every
-        millimetre of the box.
+        Displacement in millimetres along the axes of the grid that is bent; halved until the Jacobian
+        determinant is above 0.1 wherever the field is not 0.
     """
     counts = [int(np.ceil(e / spacing_mm)) + 4 for e in extent_mm]
     control = rng.normal(0.0, magnitude_mm, size=(3, *counts))
-    shape = [max(4, int(np.ceil(e))) for e in extent_mm]
+    shape = [(n + 3) * _SAMPLES_PER_CONTROL + 1 for n in counts]
+    step_mm = spacing_mm / _SAMPLES_PER_CONTROL
     for _ in range(_MAX_HALVINGS):
-        field = upsample(control, shape, [spacing_mm] * 3)
-        jacobian = np.stack([np.stack(np.gradient(f), axis=-1) for f in field], axis=-2) + np.eye(3)
+        field = upsample(control, shape, [_SAMPLES_PER_CONTROL] * 3)
+        jacobian = np.stack([np.stack(np.gradient(f, step_mm), axis=-1) for f in field], axis=-2) + np.eye(3)
         if np.linalg.det(jacobian).min() > _MIN_JACOBIAN:
             return control
         control = control / 2.0

@@ -25,7 +25,7 @@ def distance_to_mm(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDAr
 def nearby_distance_mm(
     mask: NDArray[np.bool_], spacing_mm: Sequence[float], reach_mm: float
 ) -> NDArray[np.float32]:
-    """As :func:`distance_to_mm` up to `reach_mm` from the mask, infinite beyond."""
+    """As :func:`distance_to_mm` up to `reach_mm` from the mask; beyond, exact or infinite."""
     distance = np.full(mask.shape, np.inf, dtype=np.float32)
     box = bounding_box(mask)
     if box is not None:

@@ -8,248 +8,302 @@ difference between the patch and its own fill is added to the region.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
+from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
 
-Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Fill = Callable[[Image, Mask, Mask], Image]
+Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
 # Layers of clean tissue around a patch from which its fill is made.
-RING_VOX = 3
+_RING_VOX = 3
 # Neighbouring pieces of a split region overlap by so many layers, in which they are cross-faded.
-OVERLAP_VOX = 2
+_OVERLAP_VOX = 2
 # A piece this small is not split further.
-MIN_PIECE_VOX = 150
+_MIN_PIECE_VOX = 150
 # Bounds of the factor that fits the patch's texture to the region's surroundings.
-SCALE_LIMITS = (0.7, 1.4)
+_SCALE_LIMITS = (0.7, 1.4)
 # Places tried for a patch, and the number of clean ones among them that are compared.
-N_MIRRORED = 512
-N_SHIFTED = 8192
-N_COMPARED = 6
+_N_MIRRORED = 512
+_N_SHIFTED = 8192
+_N_COMPARED = 6
 # How far from the exactly mirrored place a patch may lie.
-MIRROR_REACH_MM = 12.0
+_MIRROR_REACH_MM = 12.0
 # Fewer pairs of neighbours than this say nothing about the texture.
 _MIN_PAIRS = 30
 # Mean absolute difference of two independent draws from N(0, 1).
 _MEAN_DIFFERENCE = 2.0 / np.sqrt(np.pi)
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """The volume that patches are taken from, and how places for them are drawn."""
+
+    image: NDArray[np.float32]
+    clean: NDArray[np.bool_]
+    spacing_mm: NDArray[np.float64]
+    fill: Fill
+    rng: np.random.Generator
+    mirror_axis: int | None
+    # Sum of the coordinates of two voxels that mirror each other.
+    mirror_sum_vox: int
+
+    def places(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield ways of moving a region: name, sign of each axis (3,), offsets in voxels (n, 3)."""
+        sign = np.ones(3, dtype=np.int64)
+        if self.mirror_axis is not None:
+            mirrored = sign.copy()
+            mirrored[self.mirror_axis] = -1
+            offsets = self._offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1)
+            offsets[:, self.mirror_axis] += self.mirror_sum_vox
+            yield "mirror", mirrored, offsets
+        reach_mm = 0.5 * float(np.linalg.norm(self.spacing_mm * self.clean.shape))
+        # The third power of a uniform number prefers near places strongly.
+        yield "shift", sign, self._offsets(_N_SHIFTED, reach_mm, 3)
+
+    def _offsets(self, n: int, reach_mm: float, power: int) -> NDArray[np.int64]:
+        direction = self.rng.normal(size=(n, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        radius_mm = reach_mm * self.rng.random((n, 1)) ** power
+        return np.rint(direction * radius_mm / self.spacing_mm).astype(np.int64)
+
+
 def clone_texture(
-    image: Image,
-    filled: Image,
-    region: Mask,
-    clean: Mask,
+    image: NDArray[np.float32],
+    filled: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    clean: NDArray[np.bool_],
     spacing_mm: Sequence[float],
     fill: Fill,
     rng: np.random.Generator,
     mirror_axis: int | None = None,
     box: Box | None = None,
-) -> tuple[Image, dict[str, Any]]:
-    """TODO."""
-    if (clean if box is None else clean[box])[region].any():
-        raise ValueError("some voxels of the region are marked as clean")
-    place = box or (slice(0, clean.shape[0]), slice(0, clean.shape[1]), slice(0, clean.shape[2]))
-    ways = {"mirror": 0, "shift": 0, "noise": 0, "plain": 0}
-    result = filled.copy()
-    search = _Search(clean, np.asarray(spacing_mm, dtype=np.float64), rng, mirror_axis)
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """Add to the filled region what the fill of a clean patch of the same shape leaves out.
+
+    For each connected component of the region, ``filled + patch - fill(patch)``. The patch is the
+    component moved by whole voxels, mirrored first if `mirror_axis` is given. All its voxels, and
+    the ring from which it is filled, are clean; of a few clean places the one is taken whose
+    texture is most like that around the region. The difference is made free of its mean next to the
+    ring and scaled by the ratio of the roughness around the region to that around the patch.
+
+    A component without a place as a whole is halved across its longest axis until every piece has
+    one. Pieces overlap, and are cross-faded such that the variance, not the amplitude, stays the
+    same. A small piece that still has no place gets Gaussian noise of the roughness of the clean
+    tissue nearby.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (C, i, j, k)
+        The whole volume, where the patches are taken. What it holds in the region is not read.
+    filled : ndarray of float32, shape (C, i, j, k), or the shape of `box`
+        The image with its region filled, best by the same `fill`.
+    region : ndarray of bool, shape (i, j, k), or the shape of `box`
+        The filled voxels.
+    clean : ndarray of bool, shape (i, j, k)
+        Voxels of the tissue to imitate, free of lesions; disjoint from the region.
+    spacing_mm : sequence of 3 float
+        Voxel edges in mm.
+    fill : callable
+        ``fill(image, region, source) -> filled`` on crops. A smooth one, such as
+        :func:`~lesionsynth.kernels.trend.trend_fill`, is best: noise that a fill carries into the
+        region comes on top of that of the patch.
+    rng : numpy.random.Generator
+        Draws the places, and the noise of the last resort.
+    mirror_axis : int, optional
+        Axis that runs from left to right. Places around the mirrored one are then tried first; the
+        mid-plane is the centre of mass of `clean` along that axis.
+    box : tuple of 3 slice, optional
+        Where `filled` and `region` lie in the volume, if they are crops.
+
+    Returns
+    -------
+    textured : ndarray, shape and dtype of `filled`
+        Bit-equal to `filled` outside the region.
+    pieces : dict of str to int
+        How many pieces were textured in which way: `mirror`, `shift`, `noise`, and `none` (no
+        place, and no clean tissue within 16 voxels either: left as they were).
+
+    Raises
+    ------
+    ValueError
+        If a voxel of the region is marked as clean.
+    """
+    place = box or grown((slice(0, 0),) * 3, clean.shape, clean.shape)
+    if clean[place][region].any():
+        raise ValueError(f"{int(clean[place][region].sum())} voxels of the region are marked as clean")
+    pieces = dict.fromkeys(("mirror", "shift", "noise", "none"), 0)
+    textured = filled.copy()
     tight = bounding_box(region)
     if tight is None:
-        return result, ways
-    labels, n = ndimage.label(region[tight], structure=np.ones((3, 3, 3)))
+        return textured, pieces
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    mirror_sum = 0 if mirror_axis is None else _mirror_sum(clean, mirror_axis)
+    around = _Surroundings(image, clean, spacing, fill, rng, mirror_axis, mirror_sum)
+    labels, _ = ndimage.label(region[tight], structure=np.ones((3, 3, 3)))
     for label, inner in enumerate(ndimage.find_objects(labels), start=1):
-        part = shifted(inner, origin_of(tight))
         component = labels[inner] == label
-        part_global = shifted(part, origin_of(place))
-        residual = _residual(
-            image, filled[(slice(None), *part)], component, part_global, clean, fill, search, ways
-        )
-        target = result[(slice(None), *part)]
-        target[:, component] += residual[:, component]
-    return result, ways
+        local = shifted(inner, origin_of(tight))
+        detail = _detail(component, shifted(local, origin_of(place)), around, pieces)
+        textured[(slice(None), *local)][:, component] += detail[:, component]
+    return textured, pieces
 
 
-class _Search:
-    """Where to look for clean patches: near the mirrored place first, then around the region."""
-
-    def __init__(self, clean, spacing, rng, mirror_axis):
-        self.clean, self.spacing, self.rng, self.axis = clean, spacing, rng, mirror_axis
-        self.reach = 0.5 * float(np.linalg.norm(spacing * clean.shape))
-        if mirror_axis is not None:
-            step = max(1, round((clean.size / 1e5) ** (1 / 3)))
-            sub = clean[::step, ::step, ::step]
-            profile = sub.sum(axis=tuple(a for a in range(3) if a != mirror_axis)).astype(float)
-            x = np.arange(profile.size) * step
-            self.twice = int(round(2 * (profile * x).sum() / max(profile.sum(), 1)))
-
-    def shifts(self, n, reach, power):
-        d = self.rng.normal(size=(n, 3))
-        d /= np.linalg.norm(d, axis=1, keepdims=True)
-        r = reach * self.rng.random((n, 1)) ** power
-        return np.rint(d * r / self.spacing).astype(np.int64)
-
-    def candidates(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-        one = np.ones(3, dtype=np.int64)
-        if self.axis is not None:
-            sign = one.copy()
-            sign[self.axis] = -1
-            off = self.shifts(N_MIRRORED, MIRROR_REACH_MM, 1.0)
-            off[:, self.axis] += self.twice
-            yield "mirror", sign, off
-        yield "shift", one, self.shifts(N_SHIFTED, self.reach, 3.0)
+def _mirror_sum(clean: NDArray[np.bool_], axis: int) -> int:
+    """Twice the centre of mass of `clean` along `axis`, from a sample of about 1e5 voxels."""
+    step = max(1, round((clean.size / 1e5) ** (1 / 3)))
+    index = np.nonzero(clean[::step, ::step, ::step])[axis]
+    return round(2.0 * step * float(index.mean())) if index.size else 0
 
 
-def _residual(image, filled, region, place, clean, fill, search, ways):
-    n_channels = image.shape[0]
-    natural = _surrounding_roughness(image, region, place, clean)
-    margin = RING_VOX
-    box = grown(place, (margin,) * 3, clean.shape)
-    inner = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(place, box))
-    mask = np.zeros(tuple(b.stop - b.start for b in box), bool)
-    mask[inner] = region
-    usable = clean[box] | mask
-    total = np.zeros((n_channels, *mask.shape), np.float32)
-    weight2 = np.zeros(mask.shape, np.float32)
-    base = np.zeros_like(total)
-    base[(slice(None), *inner)] = filled
-    own = _roughness(base, mask)
-    stack = [mask]
+def _detail(
+    component: NDArray[np.bool_], place: Box, around: _Surroundings, pieces: dict[str, int]
+) -> NDArray[np.float32]:
+    """Texture (C, shape of `component`) for one component that lies at `place`."""
+    box = grown(place, (_RING_VOX,) * 3, around.clean.shape)
+    inner = shifted(place, [-o for o in origin_of(box)])
+    region = np.zeros(shape_of(box), dtype=bool)
+    region[inner] = component
+    usable = around.clean[box] | region
+    total = np.zeros((around.image.shape[0], *region.shape), dtype=np.float32)
+    weight2 = np.zeros(region.shape, dtype=np.float32)
+    stack = [region]
     while stack:
         core = stack.pop()
         tight = bounding_box(core)
-        win = grown(tight, (RING_VOX + OVERLAP_VOX,) * 3, mask.shape)
-        w = _fade(core[win], mask[win])
-        ext = w > 0
-        ring = ndimage.binary_dilation(ext, iterations=RING_VOX) & ~ext & usable[win]
-        ext &= reachable(ext, ring)
-        found = None
-        origin = np.array([b.start + s.start for b, s in zip(box, win)])
-        if ext.any():
-            found = _find(image, ext, ring, origin, natural, search)
-        if found is None and core.sum() > MIN_PIECE_VOX:
-            stack += _halves(core, search.spacing)
+        assert tight is not None
+        window = grown(tight, (_RING_VOX + _OVERLAP_VOX,) * 3, region.shape)
+        weight = _fade(core[window], region[window])
+        ring = ndimage.binary_dilation(weight > 0, iterations=_RING_VOX) & usable[window] & (weight == 0)
+        # Voxels walled in by other tissue cannot be filled in the patch either.
+        weight[~reachable(weight > 0, ring)] = 0.0
+        found = _cloned(weight > 0, ring, shifted(window, origin_of(box)), around)
+        if found is None and np.count_nonzero(core) > _MIN_PIECE_VOX:
+            stack.extend(_halves(core, around.spacing_mm))
             continue
         if found is None:
-            if natural is None:
-                ways["plain"] += 1
-                continue
-            ways["noise"] += 1
-            ext = w > 0
-            res = (
-                search.rng.normal(size=(n_channels, *ext.shape))
-                * (natural / _MEAN_DIFFERENCE)[:, None, None, None]
-            )
-        else:
-            way, patch = found
-            ways[way] += 1
-            res = patch - fill(patch, ext, ring)
-            rim = ext & ndimage.binary_dilation(ring)
-            res -= res[:, rim].mean(1)[:, None, None, None]
-            rr = _roughness(res, ext)
-            if natural is not None and own is not None and rr is not None:
-                want = np.sqrt(np.maximum(natural**2 - own**2, 0))
-                s = np.clip(np.divide(want, rr, out=np.ones_like(want), where=rr > 0), *SCALE_LIMITS)
-                ways.setdefault("scales", []).append(s)
-                res *= s[:, None, None, None]
-        w = np.where(ext, w, 0)
-        total[(slice(None), *win)] += w * np.where(ext, res, 0)
-        weight2[win] += w**2
-    total /= np.sqrt(np.where(weight2 > 0, weight2, 1))
-    return total[(slice(None), *inner)]
+            weight = core[window].astype(np.float32)
+            found = _noise(weight.shape, region, box, around)
+        way, detail = found
+        pieces[way] += 1
+        total[(slice(None), *window)] += weight * detail
+        weight2[window] += weight**2
+    return (total / np.sqrt(np.where(weight2 > 0, weight2, 1.0)))[(slice(None), *inner)]
 
 
-def _fade(core, region):
-    w = core.astype(np.float32)
-    now = core
-    for layer in range(1, OVERLAP_VOX + 1):
-        more = ndimage.binary_dilation(now) & region
-        w[more & ~now] = 1 - layer / (OVERLAP_VOX + 1)
-        now = more
-    return w
+def _fade(core: NDArray[np.bool_], region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Weight of a piece: one in its core, falling over the layers of the region around it."""
+    weight = core.astype(np.float32)
+    grown_core = core
+    for layer in range(1, _OVERLAP_VOX + 1):
+        larger = ndimage.binary_dilation(grown_core, mask=region)
+        weight[larger & ~grown_core] = 1.0 - layer / (_OVERLAP_VOX + 1)
+        grown_core = larger
+    return weight
 
 
-def _halves(core, spacing):
-    idx = np.argwhere(core)
-    axis = int(np.argmax((np.ptp(idx, axis=0) + 1) * spacing))
-    cut = max(int(np.median(idx[:, axis])), int(idx[:, axis].min()) + 1)
-    a = core.copy()
-    low = [slice(None)] * 3
-    low[axis] = slice(cut, None)
-    a[tuple(low)] = False
-    return [a, core & ~a]
+def _halves(core: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
+    """The two halves of a mask of several voxels, cut at the median of its longest axis."""
+    index = np.argwhere(core)
+    axis = int(np.argmax((np.ptp(index, axis=0)) * spacing_mm))
+    cut = max(int(np.median(index[:, axis])), int(index[:, axis].min()) + 1)
+    low = np.moveaxis(core.copy(), axis, 0)
+    low[cut:] = False
+    lower = np.moveaxis(low, 0, axis)
+    return [lower, core & ~lower]
 
 
-def _find(image, ext, ring, origin, natural, search):
-    both = ext | ring
-    local = np.argwhere(both)
-    points = search.rng.permutation(local + origin, axis=0)
-    for way, sign, offsets in search.candidates():
-        hits = _clean_places(points, sign, offsets, search.clean, N_COMPARED)
-        best = None
-        for h in hits:
-            q = (local + origin) * sign + offsets[h]
-            patch = np.zeros((image.shape[0], *ext.shape), np.float32)
-            patch[:, both] = image[:, q[:, 0], q[:, 1], q[:, 2]]
-            score = 0.0
-            if natural is not None:
-                r = _roughness(patch, both)
-                score = np.abs(np.log((r + 1e-12) / (natural + 1e-12))).sum()
-            if best is None or score < best[0]:
-                best = (score, patch)
+def _cloned(
+    piece: NDArray[np.bool_], ring: NDArray[np.bool_], window: Box, around: _Surroundings
+) -> tuple[str, NDArray[np.float32]] | None:
+    """Way and texture of the best clean patch for `piece`, or None where there is none."""
+    if not piece.any():
+        return None
+    both = piece | ring
+    at = np.argwhere(both) + origin_of(window)
+    own = around.image[(slice(None), *window)]
+    rim = ring & around.clean[window]
+    natural = _roughness(own, rim)
+    # In random order an unclean voxel of a place is found after a few looks.
+    shuffled = around.rng.permutation(at, axis=0)
+    for way, sign, offsets in around.places():
+        best, score = None, np.inf
+        for found in _clean_places(shuffled, sign, offsets, around.clean, _N_COMPARED):
+            i, j, k = (at * sign + offsets[found]).T
+            patch = np.zeros_like(own)
+            patch[:, both] = around.image[:, i, j, k]
+            ratio = _ratio(natural, _roughness(patch, rim))
+            if best is None or np.abs(np.log(ratio)).sum() < score:
+                best, best_ratio, score = patch, ratio, float(np.abs(np.log(ratio)).sum())
         if best is not None:
-            return way, best[1]
+            detail = best - around.fill(best, piece, ring)
+            detail -= detail[:, piece & ndimage.binary_dilation(ring)].mean(axis=1)[:, None, None, None]
+            scale = np.clip(best_ratio, *_SCALE_LIMITS).astype(np.float32)
+            return way, detail * scale[:, None, None, None]
     return None
 
 
-def _surrounding_roughness(image, region, place, clean):
+def _noise(
+    shape: tuple[int, ...], region: NDArray[np.bool_], box: Box, around: _Surroundings
+) -> tuple[str, NDArray[np.float32]]:
+    """Way and texture of the last resort: noise as rough as the clean tissue around the region."""
     for reach in (4, 8, 16):
-        box = grown(place, (reach,) * 3, clean.shape)
-        inner = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(place, box))
-        mask = np.zeros(tuple(b.stop - b.start for b in box), bool)
-        mask[inner] = region
-        near = ndimage.binary_dilation(mask, iterations=reach) & clean[box]
-        r = _roughness(image[(slice(None), *box)], near)
-        if r is not None:
-            return r
-    return None
+        larger = grown(box, (reach,) * 3, around.clean.shape)
+        near = np.zeros(shape_of(larger), dtype=bool)
+        near[shifted(box, [-o for o in origin_of(larger)])] = region
+        near = ndimage.binary_dilation(near, iterations=reach) & around.clean[larger]
+        natural = _roughness(around.image[(slice(None), *larger)], near)
+        if natural is not None:
+            white = around.rng.standard_normal((natural.size, *shape), dtype=np.float32)
+            return "noise", white * (natural / _MEAN_DIFFERENCE).astype(np.float32)[:, None, None, None]
+    return "none", np.zeros((around.image.shape[0], *shape), dtype=np.float32)
 
 
-def _roughness(values, mask):
+def _roughness(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """Mean absolute difference (C,) of face neighbours inside `mask`, or None for too few pairs.
+
+    Unlike the spread of a high-pass it needs no voxels outside the mask.
+    """
     total = np.zeros(values.shape[0])
     n = 0
     for axis in range(3):
-        low = [slice(None)] * 3
-        high = [slice(None)] * 3
+        low, high = [slice(None)] * 3, [slice(None)] * 3
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         pair = mask[tuple(low)] & mask[tuple(high)]
-        d = values[(slice(None), *high)][:, pair] - values[(slice(None), *low)][:, pair]
-        total += np.abs(d).sum(1)
-        n += d.shape[1]
+        total += np.abs(values[(slice(None), *high)][:, pair] - values[(slice(None), *low)][:, pair]).sum(axis=1)
+        n += np.count_nonzero(pair)
     return total / n if n >= _MIN_PAIRS else None
 
 
+def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Factors (C,) from the one roughness to the other; one where either says nothing."""
+    if wanted is None or found is None:
+        return np.ones(1)
+    known = (wanted > 0) & (found > 0)
+    return np.asarray(np.divide(wanted, found, out=np.ones_like(wanted), where=known))
+
+
 @njit(cache=True, nogil=True)
-def _clean_places(points, sign, offsets, clean, wanted):
+def _clean_places(points, sign, offsets, clean, wanted):  # type: ignore[no-untyped-def]
+    """Index of the first `wanted` rows of `offsets` that move all `points` onto clean voxels."""
     found = np.empty(wanted, np.int64)
     n = 0
     for m in range(offsets.shape[0]):
-        good = True
+        fits = True
         for p in range(points.shape[0]):
             i = sign[0] * points[p, 0] + offsets[m, 0]
             j = sign[1] * points[p, 1] + offsets[m, 1]
             k = sign[2] * points[p, 2] + offsets[m, 2]
             inside = 0 <= i < clean.shape[0] and 0 <= j < clean.shape[1] and 0 <= k < clean.shape[2]
             if not (inside and clean[i, j, k]):
-                good = False
+                fits = False
                 break
-        if good:
+        if fits:
             found[n] = m
             n += 1
             if n == wanted:

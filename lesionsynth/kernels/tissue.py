@@ -27,6 +27,8 @@ _AIR_FRACTION = 0.1
 _SAMPLE = 30000
 _MIN_SAMPLE = 300
 _MAX_ITERATIONS = 60
+_ROUNDING = 1 + 1e-4
+"""Distances of whole voxels (float32) meet limits in mm (float64): two voxels of 1.2 mm are 2.4 mm."""
 
 # Order of the classes from dark to bright, by the kind of channel.
 _CONTRASTS = {
@@ -39,10 +41,10 @@ _CONTRASTS = {
 
 def contrast_of(channel_name: str) -> str | None:
     """Kind of MR contrast that a channel's name tells, or None."""
-    name = channel_name.lower()
-    if "flair" in name:
+    name = re.sub(r"[^a-z0-9+]+", " ", channel_name.lower())
+    if re.search(r"flair|\bt2f\b", name):
         return "flair"
-    if re.search(r"t1.*(post|gd|ce|\+c|_c\b)", name):
+    if re.search(r"t1w?(c|ce)\b|t1.*(post|gd|gad|\+c| ce?\b)", name):
         return "t1post"
     if re.search(r"t1|mprage|spgr", name):
         return "t1"
@@ -149,9 +151,9 @@ def three_classes(
     classes = np.zeros(inside.shape, dtype=np.uint8)
     classes[inside] = order[_log_density(scaled, *mixture).argmax(axis=0)]
     classes[around & inside & (classes != FLUID)] = WHITE
-    classes[lesions[box]] = WHITE
     tissue = np.zeros(brain.shape, dtype=np.uint8)
     tissue[box] = classes
+    tissue[lesions] = WHITE
     return tissue
 
 
@@ -264,8 +266,9 @@ def place_of(edge_mm: float, fluid_mm: float | None, has_classes: bool, scale: f
     by `scale` on coarse voxels), deep otherwise; "edge" within 3 mm of the outside and "inside" where
     one tissue only is known.
     """
+    reach = scale * _ROUNDING
     if not has_classes:
-        return "edge" if edge_mm <= 3.0 * scale else "inside"
-    if fluid_mm is not None and fluid_mm <= 3.0 * scale:
+        return "edge" if edge_mm <= 3.0 * reach else "inside"
+    if fluid_mm is not None and fluid_mm <= 3.0 * reach:
         return "periventricular"
-    return "juxtacortical" if edge_mm <= 2.0 * scale else "deep"
+    return "juxtacortical" if edge_mm <= 2.0 * reach else "deep"

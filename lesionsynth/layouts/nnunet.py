@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, Split
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
@@ -16,6 +16,7 @@ from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
 _DESCRIPTION = "dataset.json"
+_CHANNEL = "_[0-9][0-9][0-9][0-9]"
 
 
 @register("layouts")
@@ -57,14 +58,13 @@ class NnUNet(LayoutSpec):
                 )
             if not missing:
                 cases.append(CaseFiles(name, name, tuple(images), label))
-        findings += _duplicates(root, ending)
+        findings += _duplicates(root, ending) + _unnamed_channels(root, channels, ending)
         cohort = Cohort(
             root=root,
             layout=self.kind,
             channels=channels,
             labels=LabelTable(values, guess_roles(values)),
             cases=tuple(sorted(cases, key=lambda c: c.case)),
-            splits=_read_splits(root / "splits_final.json"),
             file_ending=ending,
             extra=description,
         )
@@ -108,7 +108,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _channels(description: dict[str, Any], root: Path) -> tuple[str, ...]:
     named = description.get("channel_names", description.get("modality"))
-    if not isinstance(named, dict) or not named or not all(str(k).isdigit() for k in named):
+    if not isinstance(named, dict) or not named or not all(str(k).isdecimal() for k in named):
         raise InputError('has no "channel_names" such as {"0": "FLAIR"}.', file=root / _DESCRIPTION)
     ordered = sorted((int(k), str(v)) for k, v in named.items())
     if [k for k, _ in ordered] != list(range(len(ordered))):
@@ -121,8 +121,11 @@ def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
     labels = description.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError('has no "labels" such as {"background": 0, "lesion": 1}.', file=root / _DESCRIPTION)
-    if all(str(key).isdigit() for key in labels):  # nnU-Net v1 has value to name
-        labels = {str(name): int(value) for value, name in labels.items()}
+    if all(str(key).isdecimal() for key in labels):  # nnU-Net v1 has value to name
+        named = {str(name): int(value) for value, name in labels.items()}
+        if len(named) != len(labels):
+            raise InputError("two label values have the same name.", file=root / _DESCRIPTION)
+        labels = named
     values: dict[str, int] = {}
     regions: list[tuple[str, list[int]]] = []
     for name, value in labels.items():
@@ -152,31 +155,41 @@ def _case_paths(
     if isinstance(listed, dict):
         rows = []
         for name, entry in sorted(listed.items()):
-            try:
-                images, label = [root / path for path in entry["images"]], root / entry["label"]
-            except (TypeError, KeyError):
+            paths = [*_listed(entry, "images"), *_listed(entry, "label")]
+            if len(paths) != n_channels + 1 or not all(str(path).endswith(ending) for path in paths):
                 raise InputError(
-                    f'"dataset" entry {name!r} should have "images" and "label".', file=root / _DESCRIPTION
-                ) from None
-            if len(images) != n_channels:
-                raise InputError(
-                    f'"dataset" entry {name!r} has {len(images)} images, {n_channels} were expected.',
+                    f'"dataset" entry {name!r} should have {n_channels} "images" and a "label", paths that '
+                    f"end in {ending}.",
                     file=root / _DESCRIPTION,
                 )
-            rows.append((str(name), images, label))
+            rows.append((str(name), [root / path for path in paths[:-1]], root / paths[-1]))
         return rows
-    labels = {
-        p.name[: -len(ending)] for p in (root / "labelsTr").glob(f"*{ending}") if not p.name.startswith(".")
-    }
-    images = {p.name[: -len(ending) - 5] for p in (root / "imagesTr").glob(f"*_????{ending}") if not p.name.startswith(".")}  # fmt: skip
+    names = {path.name[: -len(ending)] for path in _visible(root / "labelsTr", f"*{ending}")}
+    names |= {_case_of(path, ending) for path in _visible(root / "imagesTr", f"*{_CHANNEL}{ending}")}
     return [
         (
             name,
             [root / "imagesTr" / f"{name}_{k:04d}{ending}" for k in range(n_channels)],
             root / "labelsTr" / f"{name}{ending}",
         )
-        for name in sorted(labels | images)
+        for name in sorted(names)
     ]
+
+
+def _listed(entry: object, key: str) -> list[str]:
+    """Paths under `key` of an entry of "dataset"; none where they are not given as text."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    paths = value if isinstance(value, list) else [value]
+    return paths if all(isinstance(path, str) for path in paths) else []
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder that `pattern` finds, without the hidden ones that macOS leaves (._name)."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def _case_of(image: Path, ending: str) -> str:
+    return image.name[: -len(ending) - len("_0000")]
 
 
 def _duplicates(root: Path, ending: str) -> list[Finding]:
@@ -184,23 +197,27 @@ def _duplicates(root: Path, ending: str) -> list[Finding]:
     return [
         Finding(
             "error",
-            f"the case is there as {ending} and as {other}.",
+            f"the file is there as {ending} and as {other}.",
             "Remove one of the two.",
-            path.name[: -len(other)],
+            path.name[: -len(other)] if folder == "labelsTr" else _case_of(path, other),
             str(path),
         )
-        for path in sorted((root / "labelsTr").glob(f"*{other}"))
-        if (root / "labelsTr" / f"{path.name[: -len(other)]}{ending}").is_file()
+        for folder, pattern in (("imagesTr", f"*{_CHANNEL}{other}"), ("labelsTr", f"*{other}"))
+        for path in _visible(root / folder, pattern)
+        if path.with_name(f"{path.name[: -len(other)]}{ending}").is_file()
     ]
 
 
-def _read_splits(path: Path) -> tuple[Split, ...] | None:
-    if not path.is_file():
-        return None
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Split(tuple(map(str, f["train"])), tuple(map(str, f["val"]))) for f in folds)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise InputError(
-            'should be a list of {"train": [...], "val": [...]}.', file=path, remedy="Correct or remove it."
-        ) from None
+def _unnamed_channels(root: Path, channels: tuple[str, ...], ending: str) -> list[Finding]:
+    """Images of channels that the description does not name: they would not be in the output."""
+    return [
+        Finding(
+            "warning",
+            f"{_DESCRIPTION} names {len(channels)} channels; this file is of another and is not used.",
+            "Name the channel, or remove the file.",
+            _case_of(path, ending),
+            str(path),
+        )
+        for path in _visible(root / "imagesTr", f"*{_CHANNEL}{ending}")
+        if int(path.name[: -len(ending)][-4:]) >= len(channels)
+    ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.removal import lower_load, removal_order, remove_lesion
+from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import FillSpec, OperationSpec, StepContext, StepReport
 from lesionsynth.plugins.load import LoadSpec
@@ -42,25 +41,15 @@ class Inpaint(OperationSpec):
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Remove lesions one by one."""
-        rng = context.streams("remove")
-        rejected: Counter[str] = Counter()
-
-        def seed_of(instance: int) -> int:
-            return int(context.streams("texture", instance).integers(2**31))
-
-        order = removal_order(canvas, self.lesions, rng)
+        removals = Removals(canvas, self.inpaint, context.streams)
+        order = removals.order(self.lesions)
         if context.target is not None:
-            low, high = context.target.low_ml, context.target.high_ml
-            draws = lower_load(canvas, order, low, high, self.inpaint, seed_of, rejected)
-            return StepReport(draws, dict(rejected))
-        if self.lesions != "all":
-            order = order[: math.ceil(rng.uniform(*self.share) * len(order))]
-        found = [remove_lesion(canvas, instance, self.inpaint, seed_of(instance)) for instance in order]
-        refused = sum(draw is None for draw in found)
-        return StepReport(
-            [draw for draw in found if draw is not None],
-            {"no clean tissue to fill from": refused} if refused else {},
-        )
+            removals.lower_load(order, context.target)
+        else:
+            share = 1.0 if self.lesions == "all" else context.streams("share").uniform(*self.share)
+            for instance in order[: math.ceil(share * len(order))]:
+                removals.take(instance)
+        return StepReport(removals.draws, dict(removals.rejected))
 
     def replay(self, canvas: Canvas, context: StepContext, draws: list[dict[str, Any]]) -> None:
         """Remove the same lesions again."""

@@ -14,7 +14,7 @@ from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.contrast import ContrastSpec, draw_contrast
 from lesionsynth.editing.geometry import GeometrySpec, draw_geometry, warp_of
 from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
-from lesionsynth.editing.removal import lower_load, removal_order, remove_lesion
+from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.plugins import registry
@@ -85,9 +85,9 @@ class Populate(OperationSpec):
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Remove what is too much, then add what is missing."""
         assert context.target is not None
-        rejected: Counter[str] = Counter()
-        draws = self._remove(canvas, context, context.target, rejected)
-        draws += self._add(canvas, context, context.target, rejected)
+        removals = self._remove(canvas, context, context.target)
+        rejected = removals.rejected
+        draws = removals.draws + self._add(canvas, context, context.target, rejected)
         return StepReport(draws, dict(rejected))
 
     def replay(self, canvas: Canvas, context: StepContext, draws: list[Draw]) -> None:
@@ -101,30 +101,18 @@ class Populate(OperationSpec):
             assert insertion is not None
             canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
 
-    def _remove(
-        self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
-    ) -> list[Draw]:
-        if self.surplus == "keep":
-            return []
-
-        def seed_of(instance: int) -> int:
-            return int(context.streams("texture", instance).integers(2**31))
-
-        order = removal_order(canvas, "random", context.streams("remove"))
-        share = float(context.lesion_counts[0] <= 1) if self.replace == "auto" else self.replace
-        first = round(share * len(order))
-        if first == 0 and order and target.met_by(canvas.load_ml):
-            first = 1  # an output equal to its host would be no new case: exchange one lesion
-        draws = []
-        for instance in order[:first]:
-            draw = remove_lesion(canvas, instance, self.inpaint, seed_of(instance))
-            if draw is None:
-                rejected["no clean tissue to fill from"] += 1
-            else:
-                draws.append(draw)
-        return draws + lower_load(
-            canvas, order[first:], target.low_ml, target.high_ml, self.inpaint, seed_of, rejected
-        )
+    def _remove(self, canvas: Canvas, context: StepContext, target: LoadTarget) -> Removals:
+        removals = Removals(canvas, self.inpaint, context.streams)
+        if self.surplus == "inpaint":
+            order = removals.order()
+            share = float(context.lesion_counts[0] <= 1) if self.replace == "auto" else self.replace
+            first = round(share * len(order))
+            if first == 0 and order and target.met_by(canvas.load_ml):
+                first = 1  # an output equal to its host would be no new case: exchange one lesion
+            for instance in order[:first]:
+                removals.take(instance)
+            removals.lower_load(order[first:], target)
+        return removals
 
     def _add(
         self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
@@ -220,7 +208,7 @@ class Populate(OperationSpec):
         return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
 
     def _fit(self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]) -> Any:
-        """Warped label whose volume lies within `bounds` (mm3), with "fit" set in its pose; None if none does."""
+        """Warped label with a volume within `bounds` (mm3), "fit" set in its pose; None if there is none."""
         low, high = self.geometry.scale.fit
         middle = 0.5 * (bounds[0] + bounds[1]) if bounds[0] > self.min_volume_mm3 else bounds[1]
         volume = lesion.info.volume_mm3 * float(np.prod(pose["scale"]))

@@ -67,8 +67,12 @@ class BlendSpec(Spec):
         alpha: NDArray[np.float32],
         draw: Draw,
     ) -> NDArray[np.float32]:
-        """Composite of host and lesion image, both (C, i, j, k); equal to the host where alpha is 0."""
-        return host + alpha * (lesion - host)
+        """Composite of host and lesion image, both (C, i, j, k).
+
+        Exactly the host where alpha is 0 and the lesion where it is 1, and never beyond the two.
+        """
+        step = lesion - host
+        return np.where(alpha < 0.5, host + alpha * step, lesion - (1 - alpha) * step)
 
 
 class FillSpec(Spec):
@@ -137,7 +141,9 @@ class SourceSpec(Spec):
 class Streams(Protocol):
     """Random generators of one step, by name."""
 
-    def __call__(self, *name: str | int) -> np.random.Generator: ...
+    def __call__(self, *name: str | int) -> np.random.Generator:
+        """Return the generator called `name`."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

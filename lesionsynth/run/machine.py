@@ -13,7 +13,10 @@ from lesionsynth import gzip_io
 from lesionsynth.backend import gpu_report
 from lesionsynth.run.pool import available_cores
 
-_PACKAGES = ("numpy", "scipy", "numba", "nibabel", "SimpleITK", "joblib", "pydantic", "typer", "rich", "isal", "deflate", "cupy")  # fmt: skip
+_PACKAGES = (
+    *("numpy", "scipy", "numba", "nibabel", "SimpleITK", "joblib", "pydantic", "typer", "rich"),
+    *("isal", "deflate", "cupy"),
+)
 
 
 def describe(folder: Path) -> dict[str, str]:

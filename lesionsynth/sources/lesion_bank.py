@@ -41,10 +41,9 @@ class LesionBankSource(SourceSpec):
         pool = self._pool(donors)
         own = pool.subject == wanted.host_subject
         fits = (pool.volume_mm3 >= wanted.min_mm3) & (pool.volume_mm3 <= wanted.max_mm3)
-        if self.own_subject != "allow":
-            # Judged over the whole pool: a host is its own donor only where nobody else is left at all.
-            others_exist = bool((~own).any())
-            fits &= ~own if others_exist or self.own_subject == "forbid" else True
+        # Judged over the whole pool: a host is its own donor only where nobody else is left at all.
+        if self.own_subject == "forbid" or (self.own_subject == "avoid" and not own.all()):
+            fits &= ~own
         index = np.flatnonzero(fits)
         if index.size == 0:
             return None

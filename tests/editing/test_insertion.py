@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionsynth.blends.alpha import Alpha
+from lesionsynth.blends.hard import Hard
+from lesionsynth.domain.lesion import Lesion
+from lesionsynth.editing.canvas import FIRST_DONOR, Canvas
+from lesionsynth.editing.contrast import ContrastSpec
+from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
+from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.tissue import FLUID, WHITE
+from lesionsynth.plugins.contracts import BlendSpec
+
+MakeHost = Callable[..., LoadedCase]
+MakeLesion = Callable[..., Lesion]
+STILL = {"flips": [False] * 3, "rotation_deg": [0.0] * 3, "scale": [1.0] * 3, "fit": 1.0, "elastic": None}
+
+
+def insert(
+    canvas: Canvas, lesion: Lesion, centre: tuple[int, int, int], *, blend: BlendSpec | None = None,
+    overlap: str = "avoid", contrast: dict[str, Any] | None = None, pose: dict[str, Any] | None = None,
+) -> Insertion | None:  # fmt: skip
+    draw = {
+        "pose": pose or STILL,
+        "centre_vox": list(centre),
+        "contrast": contrast or {"kind": "shell", "brightness": 1.0},
+        "blend": {},
+        "seed": 7,
+    }
+    bank: Any = None  # only whole-image normalisation asks it
+    return make_insertion(
+        canvas, lesion, draw, blend=blend or Alpha(), contrast=ContrastSpec(), overlap=overlap, bank=bank
+    )
+
+
+def commit(canvas: Canvas, insertion: Insertion | None) -> None:
+    assert insertion is not None
+    canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
+
+
+def test_label_lands_voxel_for_voxel_and_load_grows_by_it(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    canvas = Canvas(make_host())
+    commit(canvas, insert(canvas, make_lesion(3), (10, 11, 12)))
+    expected = np.zeros((24, 24, 24), bool)
+    expected[9:12, 10:13, 11:14] = True
+    assert np.array_equal(canvas.label > 0, expected)
+    assert canvas.load_ml == pytest.approx(0.027)
+
+
+def test_lesion_keeps_its_contrast_against_the_hosts_surroundings(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    host = make_host()
+    canvas = Canvas(host)
+    insertion = insert(canvas, make_lesion(3), (10, 11, 12))
+    assert insertion is not None
+    assert insertion.measures["contrast"] == pytest.approx([1.0, 1.0], abs=0.02)
+    scale = [spread / 10.0 for _, spread in host.tissue_stats]
+    assert insertion.measures["contrast_achieved"] == pytest.approx([40 * s for s in scale], rel=0.02)
+
+
+def test_only_label_and_rim_change(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    host = make_host()
+    canvas = Canvas(host)
+    commit(canvas, insert(canvas, make_lesion(3), (10, 11, 12), blend=Alpha(width_mm=2.0)))
+    changed = np.zeros((24, 24, 24), bool)
+    for raw, image in zip(canvas.raw, host.images, strict=True):
+        changed |= raw != image.raw
+    near = np.zeros_like(changed)
+    near[8:13, 9:14, 10:15] = True
+    assert not (changed & ~near).any()
+    assert np.array_equal(canvas.source == FIRST_DONOR, canvas.source > 0)
+    assert not (changed & (canvas.source == 0)).any()
+
+
+def test_fluid_and_protected_voxels_are_neither_labelled_nor_changed(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    tissue = np.full((24, 24, 24), WHITE, np.uint8)
+    tissue[11:] = FLUID
+    label = np.zeros((24, 24, 24), np.uint16)
+    label[:, :11] = 3
+    host = make_host(tissue=tissue, label=label)
+    canvas = Canvas(host)
+    commit(canvas, insert(canvas, make_lesion(5), (10, 11, 12)))
+    frozen = (tissue == FLUID) | (label == 3)
+    assert np.array_equal(canvas.label[frozen], label[frozen])
+    assert (canvas.label == 1).any()
+    for raw, image in zip(canvas.raw, host.images, strict=True):
+        assert np.array_equal(raw[frozen], image.raw[frozen])
+
+
+def test_lesions_of_the_host_are_kept_or_replaced(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    label = np.zeros((24, 24, 24), np.uint16)
+    label[9:12, 10:13, 11:14] = 4
+    for overlap, value in (("merge", 4), ("overwrite", 1)):
+        host = make_host(label=label)
+        canvas = Canvas(host)
+        commit(canvas, insert(canvas, make_lesion(5), (10, 11, 12), overlap=overlap))
+        assert canvas.label[10, 11, 12] == value
+        assert (canvas.label == 1).any()
+        same = all(
+            np.array_equal(r[label == 4], i.raw[label == 4])
+            for r, i in zip(canvas.raw, host.images, strict=True)
+        )
+        assert same == (overlap == "merge")
+        assert canvas.load_ml == pytest.approx(0.125)
+        assert len(canvas.boxes) == (2 if overlap == "merge" else 1)
+
+
+def test_lesion_at_the_border_is_cut(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    canvas = Canvas(make_host())
+    commit(canvas, insert(canvas, make_lesion(3), (0, 23, 12)))
+    assert (canvas.label > 0).sum() == 2 * 2 * 3
+    assert insert(canvas, make_lesion(3), (0, 23, 12)) is None  # no room is left there
+
+
+def test_nothing_left_of_the_label_is_no_insertion(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    canvas = Canvas(make_host(tissue=np.full((24, 24, 24), FLUID, np.uint8)))
+    assert insert(canvas, make_lesion(3), (10, 11, 12)) is None
+
+
+def test_classes_travel_together(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    lesion = make_lesion(5)
+    lesion.label[7, 7, 7] = 4
+    canvas = Canvas(make_host())
+    commit(canvas, insert(canvas, lesion, (10, 11, 12)))
+    assert canvas.label[10, 11, 12] == 4
+    assert (canvas.label == 1).sum() == 124
+
+
+def test_noise_depends_on_the_draws_seed_alone(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    canvas = Canvas(make_host())
+    noisy = {"kind": "shell", "brightness": 1.0, "noise": 0.5}
+    first, again = (insert(canvas, make_lesion(3), (10, 11, 12), contrast=noisy) for _ in range(2))
+    plain = insert(canvas, make_lesion(3), (10, 11, 12))
+    assert first is not None
+    assert again is not None
+    assert plain is not None
+    assert np.array_equal(first.values, again.values)
+    assert not np.array_equal(first.values, plain.values)
+
+
+def test_clipping_is_counted(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(225, 245, (24, 24, 24)).astype(np.uint8)] * 2
+    canvas = Canvas(make_host(images=images))
+    commit(canvas, insert(canvas, make_lesion(3), (10, 11, 12), blend=Hard()))
+    assert canvas.clipped_vox == 2 * 27
+    assert canvas.raw[0][10, 11, 12] == 255
+
+
+def test_anisotropic_hosts_get_the_volume_in_millimetres(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    canvas = Canvas(make_host(spacing=(1.0, 1.0, 3.0)))
+    commit(canvas, insert(canvas, make_lesion(9, margin=6), (12, 12, 12)))
+    assert canvas.load_ml == pytest.approx(0.729)
+    assert (canvas.label > 0).sum() == 9 * 9 * 3
+
+
+def test_check_names_what_is_out_of_range() -> None:
+    measures = {"lead_channel": 1, "contrast": [9.0, 1.0], "edge": [9.0, 1.0], "detail": [9.0, 2.0]}
+    assert passes(measures, CheckSpec()) == "detail"
+    assert passes({**measures, "lead_channel": 0}, CheckSpec()) == "contrast"
+    assert passes({**measures, "detail": [1.0, None]}, CheckSpec()) is None

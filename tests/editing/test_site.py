@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lesionsynth.domain.lesion import Site
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.site import SiteFinder, SiteSpec
+from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.tissue import FLUID, OUTSIDE, WHITE
+
+MakeHost = Callable[..., LoadedCase]
+CUBE = np.ones((3, 3, 3), np.uint16)
+LOWER = (-1, -1, -1)
+
+
+def finder(host: LoadedCase, spec: SiteSpec, where: np.ndarray | None = None) -> SiteFinder:
+    """A finder that looks at all of `where` alike."""
+    voxels = np.flatnonzero(host.tissue == WHITE if where is None else where)
+    return SiteFinder(Canvas(host), spec, voxels, np.cumsum(np.full(voxels.size, 1 / voxels.size)))
+
+
+def places(found: SiteFinder, n: int = 60, site: Site | None = None) -> list[tuple[int, int, int] | None]:
+    return [found.find(CUBE, LOWER, site, np.random.default_rng(k)) for k in range(n)]
+
+
+def test_lesions_lie_in_tissue_to_the_share_that_is_asked(make_host: MakeHost) -> None:
+    tissue = np.full((24, 24, 24), OUTSIDE, np.uint8)
+    tissue[8:16] = WHITE
+    host = make_host(tissue=tissue)
+    whole = places(finder(host, SiteSpec(inside=1.0, clipped=0.0, candidates=500)))
+    assert {c[0] for c in whole if c} == set(range(9, 15))
+    loose = places(finder(host, SiteSpec(inside=0.6, clipped=0.4, candidates=500)), 200)
+    assert {c[0] for c in loose if c} == set(range(8, 16))
+
+
+def test_fluid_is_not_a_place(make_host: MakeHost) -> None:
+    tissue = np.full((24, 24, 24), WHITE, np.uint8)
+    tissue[:, :, 12:] = FLUID
+    found = places(finder(make_host(tissue=tissue), SiteSpec(clipped=0.0)))
+    assert max(c[2] for c in found if c) == 10
+
+
+def test_a_gap_is_kept_to_other_lesions(make_host: MakeHost) -> None:
+    label = np.zeros((24, 24, 24), np.uint16)
+    label[12, 12, 12] = 1
+    near = np.zeros(label.shape, bool)
+    near[8:17, 12, 12] = True
+    spec = SiteSpec(overlap="avoid", gap_vox=1, clipped=0.0, candidates=500)
+    found = {c[0] for c in places(finder(make_host(label=label), spec, near), 100) if c}
+    assert found == {8, 9, 15, 16}
+    merged = SiteSpec(overlap="merge", clipped=0.0, candidates=500)
+    assert 12 in {c[0] for c in places(finder(make_host(label=label), merged, near), 100) if c}
+
+
+def test_protected_labels_are_not_a_place(make_host: MakeHost) -> None:
+    label = np.zeros((24, 24, 24), np.uint16)
+    label[:12] = 3
+    found = places(finder(make_host(label=label), SiteSpec(clipped=0.0)))
+    assert min(c[0] for c in found if c) == 13
+
+
+def test_the_donors_class_of_place_is_kept(make_host: MakeHost) -> None:
+    tissue = np.full((24, 24, 24), OUTSIDE, np.uint8)
+    tissue[2:22, 2:22, 2:22] = WHITE
+    host = make_host(tissue=tissue)
+    found = finder(host, SiteSpec(candidates=500))
+    depth = [min(min(c) - 1, 22 - max(c)) for c in places(found, 100, Site("inside", 9.0, None)) if c]
+    assert min(depth) == 5  # nearest voxel of the cube is more than 3 mm from the outside
+    depth = [min(min(c) - 1, 22 - max(c)) for c in places(found, 100, Site("edge", 1.0, None)) if c]
+    assert max(depth) == 4
+
+
+def test_no_place_is_none_and_never_the_next_best(make_host: MakeHost) -> None:
+    tissue = np.full((24, 24, 24), OUTSIDE, np.uint8)
+    tissue[10:12, 10:12, 10:12] = WHITE
+    assert set(places(finder(make_host(tissue=tissue), SiteSpec(candidates=500)), 5)) == {None}
+
+
+@pytest.mark.parametrize("candidates", [1, 5, 300])
+def test_the_likelihood_decides(make_host: MakeHost, candidates: int) -> None:
+    one = np.zeros((24, 24, 24), bool)
+    one[7, 8, 9] = True
+    found = places(finder(make_host(), SiteSpec(candidates=candidates), one), 3)
+    assert set(found) == {(7, 8, 9)}
