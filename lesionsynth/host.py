@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
 from lesionsynth.kernels import tissue as tissue_kernel
-from lesionsynth.kernels.components import components
+from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
 from lesionsynth.spec import Spec
@@ -132,6 +132,16 @@ class LoadedCase:
     def clean_tissue(self) -> NDArray[np.bool_]:
         """Lesion-free voxels of the tissue that lesions lie in."""
         return (self.tissue == WHITE) & ~self.lesion_mask & ~self.untouchable
+
+    @cached_property
+    def all_values(self) -> NDArray[np.float32]:
+        """Scaled intensities of the whole case, (C, i, j, k) float32, made once for all its copies."""
+        return self.values()
+
+    @lru_cache(maxsize=2)  # noqa: B019 - a case lives as long as the job of its host
+    def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
+        """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""
+        return np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
 
     @cached_property
     def tissue_stats(self) -> list[tuple[float, float]]:

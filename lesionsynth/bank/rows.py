@@ -48,6 +48,7 @@ Row = tuple[Any, ...]
 
 
 def case_row(case_id: int, summary: CaseSummary) -> tuple[object, ...]:
+    """Row of the table `cases`."""
     details = {
         "shape": summary.grid.shape,
         "affine": summary.grid.affine.ravel().tolist(),
@@ -63,6 +64,7 @@ def case_row(case_id: int, summary: CaseSummary) -> tuple[object, ...]:
 
 
 def lesion_row(case_id: int, file: str, entry: Entry) -> tuple[object, ...]:
+    """Row of the table `lesions` without its id, which the index gives."""
     info = entry.info
     classes = "".join(f"/{v}" for v in info.classes) + "/"
     details = {k: v for k, v in asdict(info).items() if k not in ("lesion", "case", "subject", "volume_mm3")}
@@ -71,6 +73,7 @@ def lesion_row(case_id: int, file: str, entry: Entry) -> tuple[object, ...]:
 
 
 def case_of(row: Row) -> CaseSummary:
+    """The case of a row of :data:`CASE_QUERY`, without its tissue."""
     name, subject, has_images, ml, count, tissue_ml, text = row
     details = json.loads(str(text))
     box = details["tissue_box"]
@@ -90,6 +93,7 @@ def case_of(row: Row) -> CaseSummary:
 
 
 def info_of(row: Row) -> LesionInfo:
+    """The lesion of a row of :data:`LESION_QUERY`."""
     details = json.loads(str(row[4]))
     site = details["site"]
     return LesionInfo(

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ def write_index(folder: Path, harvested: Iterable[Harvested], about: Mapping[str
             _fill_index(connection, harvested, about)
         os.replace(temporary, folder / INDEX)
     except (sqlite3.OperationalError, OSError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise OutputError(
             f"the lesion bank's index cannot be written ({error}).",
             file=folder / INDEX,

@@ -19,7 +19,7 @@ from lesionsynth.kernels.tissue import GREY, WHITE
 from lesionsynth.plugins.contracts import FillSpec, Streams
 from lesionsynth.units import MM3_PER_ML
 
-_REACH_VOX = 24
+_REACH_VOX = 8
 
 
 def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> dict[str, Any] | None:
@@ -51,38 +51,34 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     tissue = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
     region = own | (dilated(own, fill.grow_vox) & tissue & ~others)
     # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-    clean = tissue & ~dilated(own | others, fill.grow_vox)
-    for source in (clean & (host.tissue[box] == WHITE), clean):
+    usable = tissue & ~dilated(own | others, fill.grow_vox)
+    for source in (usable & (host.tissue[box] == WHITE), usable):
         within_reach = reachable(region, source)
         if within_reach[own].all():
             break
     else:
         return None
     region = within_reach
-    before = canvas.values(box)
     spacing = canvas.grid.spacing_mm
-    filled = fill.fill(before, region, source, spacing)
+    filled = fill.fill(canvas.values(box), region, source, spacing)
     draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
     if fill.texture == "clone":
-        filled, pieces = clone_texture(
-            before,
+        clean = host.clean_away(fill.grow_vox).copy()
+        clean[box] &= ~region
+        filled, draw["texture"] = clone_texture(
+            host.all_values,
             filled,
             region,
-            source,
+            clean,
             spacing,
             lambda image, hole, known: fill.fill(image, hole, known, spacing),
             np.random.default_rng(seed),
-            mirror_axis=_mirror_axis(canvas),
+            mirror_axis=canvas.grid.axis_towards(0) if host.has_tissue_classes else None,
+            box=box,
         )
-        draw["texture"] = pieces
     draw["volume_mm3"] = canvas.volume_mm3(instance)
     canvas.remove(box, filled, region, instance, _labels_below(canvas, box, own))
     return draw
-
-
-def _mirror_axis(canvas: Canvas) -> int | None:
-    """Left-right axis where the two sides may be compared: in brains."""
-    return canvas.grid.axis_towards(0) if canvas.host.has_tissue_classes else None
 
 
 def _labels_below(canvas: Canvas, box: Box, own: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -126,7 +126,7 @@ def warp_onto(
     Warp
         Its box holds every host voxel whose centre the deformed body reaches, and the margin.
     """
-    forward = np.asarray(np.linalg.inv(host_axes) @ world @ donor_axes, dtype=np.float64)
+    forward = np.linalg.inv(host_axes) @ world @ donor_axes
     centre = np.asarray(centre_vox, dtype=np.float64)
     faces = [(b.start - 0.5, b.stop - 0.5) for b in body]
     corners = np.array(np.meshgrid(*faces, indexing="ij")).reshape(3, -1)
@@ -136,11 +136,11 @@ def warp_onto(
     shape = (int(upper[0] - lower[0]) + 1, int(upper[1] - lower[1]) + 1, int(upper[2] - lower[2]) + 1)
     displacement = None
     if control_mm is not None:
-        spacing = np.linalg.norm(host_axes, axis=0)
+        spacing = np.asarray(np.linalg.norm(host_axes, axis=0), dtype=np.float64)
         field = upsample(control_mm, shape, [control_spacing_mm / s for s in spacing])
         displacement = field / spacing[:, None, None, None]
     start = (int(lower[0]), int(lower[1]), int(lower[2]))
-    return Warp(np.linalg.inv(forward), centre, start, shape, displacement)
+    return Warp(np.asarray(np.linalg.inv(forward), dtype=np.float64), centre, start, shape, displacement)
 
 
 def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArray[np.float32]:

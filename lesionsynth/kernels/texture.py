@@ -25,9 +25,11 @@ _RING_VOX = 3
 # Neighbouring pieces of a split region overlap by so many layers, in which they are cross-faded.
 _OVERLAP_VOX = 2
 # A piece this small is not split further.
-_MIN_PIECE_VOX = 150
-# Bounds of the factor that fits the patch's texture to the region's surroundings.
+_MIN_PIECE_VOX = 60
+# Bounds of the factor that fits the patch's texture to the region's surroundings, and how far from
+# one the ratio of the two must be: smaller differences are chance and anatomy.
 _SCALE_LIMITS = (0.7, 1.4)
+_SCALE_FROM = 1.25
 # Places tried for a patch, and the number of clean ones among them that are compared.
 _N_MIRRORED = 512
 _N_SHIFTED = 8192
@@ -90,7 +92,8 @@ def clone_texture(
     component moved by whole voxels, mirrored first if `mirror_axis` is given. All its voxels, and
     the ring from which it is filled, are clean; of a few clean places the one is taken whose
     texture is most like that around the region. The difference is made free of its mean next to the
-    ring and scaled by the ratio of the roughness around the region to that around the patch.
+    ring and, where the roughness around the region clearly differs from that around the patch,
+    scaled by their ratio (0.7 to 1.4).
 
     A component without a place as a whole is halved across its longest axis until every piece has
     one. Pieces overlap, and are cross-faded such that the variance, not the amplitude, stays the
@@ -166,56 +169,68 @@ def _detail(
 ) -> NDArray[np.float32]:
     """Texture (C, shape of `component`) for one component that lies at `place`."""
     box = grown(place, (_RING_VOX,) * 3, around.clean.shape)
-    inner = shifted(place, [-o for o in origin_of(box)])
+    inner = _within(place, box)
     region = np.zeros(shape_of(box), dtype=bool)
     region[inner] = component
     usable = around.clean[box] | region
     total = np.zeros((around.image.shape[0], *region.shape), dtype=np.float32)
     weight2 = np.zeros(region.shape, dtype=np.float32)
-    stack = [region]
+    stack = [(inner, component)]
     while stack:
-        core = stack.pop()
-        tight = bounding_box(core)
-        assert tight is not None
+        tight, core = stack.pop()
         window = grown(tight, (_RING_VOX + _OVERLAP_VOX,) * 3, region.shape)
-        weight = _fade(core[window], region[window])
+        weight = np.zeros(shape_of(window), dtype=np.float32)
+        weight[_within(tight, window)] = core
+        _fade(weight, region[window])
         ring = ndimage.binary_dilation(weight > 0, iterations=_RING_VOX) & usable[window] & (weight == 0)
         # Voxels walled in by other tissue cannot be filled in the patch either.
         weight[~reachable(weight > 0, ring)] = 0.0
         found = _cloned(weight > 0, ring, shifted(window, origin_of(box)), around)
         if found is None and np.count_nonzero(core) > _MIN_PIECE_VOX:
-            stack.extend(_halves(core, around.spacing_mm))
+            stack.extend(_halves(tight, core, around.spacing_mm))
             continue
         if found is None:
-            weight = core[window].astype(np.float32)
+            weight[...] = 0.0
+            weight[_within(tight, window)] = core
             found = _noise(weight.shape, region, box, around)
         way, detail = found
         pieces[way] += 1
         total[(slice(None), *window)] += weight * detail
         weight2[window] += weight**2
-    return (total / np.sqrt(np.where(weight2 > 0, weight2, 1.0)))[(slice(None), *inner)]
+    total /= np.sqrt(np.where(weight2 > 0, weight2, 1.0))
+    return total[(slice(None), *inner)]
 
 
-def _fade(core: NDArray[np.bool_], region: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weight of a piece: one in its core, falling over the layers of the region around it."""
-    weight = core.astype(np.float32)
-    grown_core = core
+def _within(box: Box, outer: Box) -> Box:
+    """`box` relative to the first corner of `outer`."""
+    return shifted(box, [-o for o in origin_of(outer)])
+
+
+def _fade(weight: NDArray[np.float32], region: NDArray[np.bool_]) -> None:
+    """Let the weight of a piece, one in its core, fall over the layers of the region around it."""
+    core = weight > 0
     for layer in range(1, _OVERLAP_VOX + 1):
-        larger = ndimage.binary_dilation(grown_core, mask=region)
-        weight[larger & ~grown_core] = 1.0 - layer / (_OVERLAP_VOX + 1)
-        grown_core = larger
-    return weight
+        larger = ndimage.binary_dilation(core, mask=region)
+        weight[larger & ~core] = 1.0 - layer / (_OVERLAP_VOX + 1)
+        core = larger
 
 
-def _halves(core: NDArray[np.bool_], spacing_mm: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
-    """The two halves of a mask of several voxels, cut at the median of its longest axis."""
-    index = np.argwhere(core)
-    axis = int(np.argmax((np.ptp(index, axis=0)) * spacing_mm))
-    cut = max(int(np.median(index[:, axis])), int(index[:, axis].min()) + 1)
-    low = np.moveaxis(core.copy(), axis, 0)
-    low[cut:] = False
-    lower = np.moveaxis(low, 0, axis)
-    return [lower, core & ~lower]
+def _halves(
+    tight: Box, core: NDArray[np.bool_], spacing_mm: NDArray[np.float64]
+) -> list[tuple[Box, NDArray[np.bool_]]]:
+    """Cut the mask of a piece, which fills its box, in two at the median of its longest axis."""
+    axis = int(np.argmax((np.array(core.shape) - 1) * spacing_mm))
+    profile = core.sum(axis=tuple(a for a in range(3) if a != axis))
+    cut = min(max(int(np.searchsorted(np.cumsum(profile), 0.5 * profile.sum())), 1), core.shape[axis] - 1)
+    halves = []
+    for part in (slice(0, cut), slice(cut, None)):
+        cropped = core[tuple(part if a == axis else slice(None) for a in range(3))]
+        inner = bounding_box(cropped)
+        assert inner is not None
+        start = [cut if a == axis and part.stop is None else 0 for a in range(3)]
+        place = shifted(shifted(inner, start), origin_of(tight))
+        halves.append((place, cropped[inner]))
+    return halves
 
 
 def _cloned(
@@ -243,8 +258,9 @@ def _cloned(
         if best is not None:
             detail = best - around.fill(best, piece, ring)
             detail -= detail[:, piece & ndimage.binary_dilation(ring)].mean(axis=1)[:, None, None, None]
-            scale = np.clip(best_ratio, *_SCALE_LIMITS).astype(np.float32)
-            return way, detail * scale[:, None, None, None]
+            differs = np.abs(np.log(best_ratio)) > np.log(_SCALE_FROM)
+            scale = np.where(differs, np.clip(best_ratio, *_SCALE_LIMITS), 1.0)
+            return way, np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
     return None
 
 
@@ -255,7 +271,7 @@ def _noise(
     for reach in (4, 8, 16):
         larger = grown(box, (reach,) * 3, around.clean.shape)
         near = np.zeros(shape_of(larger), dtype=bool)
-        near[shifted(box, [-o for o in origin_of(larger)])] = region
+        near[_within(box, larger)] = region
         near = ndimage.binary_dilation(near, iterations=reach) & around.clean[larger]
         natural = _roughness(around.image[(slice(None), *larger)], near)
         if natural is not None:
@@ -275,8 +291,9 @@ def _roughness(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[
         low, high = [slice(None)] * 3, [slice(None)] * 3
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         pair = mask[tuple(low)] & mask[tuple(high)]
-        total += np.abs(values[(slice(None), *high)][:, pair] - values[(slice(None), *low)][:, pair]).sum(axis=1)
-        n += np.count_nonzero(pair)
+        step = values[(slice(None), *high)][:, pair] - values[(slice(None), *low)][:, pair]
+        total += np.abs(step).sum(axis=1)
+        n += step.shape[1]
     return total / n if n >= _MIN_PAIRS else None
 
 

@@ -35,7 +35,8 @@ _CONTRASTS = {
     "t1": (FLUID, GREY, WHITE),
     "t1post": (FLUID, GREY, WHITE),
     "t2": (WHITE, GREY, FLUID),
-    "flair": (FLUID, WHITE, GREY),
+    # FLAIR alone does not tell grey from white matter: its classes are fluid, partial volume, the rest.
+    "flair": (FLUID, WHITE, WHITE),
 }
 
 
@@ -52,15 +53,17 @@ def contrast_of(channel_name: str) -> str | None:
 
 
 def tissue_channels(channel_names: Sequence[str]) -> list[int]:
-    """Indices of the channels that separate tissue best, at most two, the leading one first.
+    """Indices of the channels that separate tissue best, the leading one first.
 
-    T1 with T2, or T1 with FLAIR where there is no T2; a single channel of a known kind otherwise.
+    T1 with T2 where there is one; else the first of T1, T1 with contrast agent, T2, FLAIR alone. (With
+    FLAIR at its side, T1 was seen to lose the grey matter to a class of partial volume.)
     """
     kinds = [contrast_of(name) for name in channel_names]
-    ranked = [kinds.index(kind) for kind in ("t1", "t1post", "t2", "flair") if kind in kinds]
-    if len(ranked) > 2 and kinds[ranked[1]] == "t1post":
-        ranked.pop(1)
-    return ranked[:2]
+    lead = next((kind for kind in ("t1", "t1post", "t2", "flair") if kind in kinds), None)
+    if lead is None:
+        return []
+    chosen = (lead, "t2") if lead in ("t1", "t1post") and "t2" in kinds else (lead,)
+    return [kinds.index(kind) for kind in chosen]
 
 
 def stripped_brain(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
@@ -128,8 +131,8 @@ def three_classes(
     Returns
     -------
     ndarray, (i, j, k), uint8, or None
-        Tissue codes; None where the intensities have no three classes. A fallback for data without a
-        tissue map; a map from a segmentation tool is better.
+        Tissue codes, without GREY where FLAIR is all there is; None where the intensities have no three
+        classes. A fallback for data without a tissue map; a map from a segmentation tool is better.
     """
     box = bounding_box(brain)
     if box is None:

@@ -179,8 +179,9 @@ def _case_paths(
 def _listed(entry: object, key: str) -> list[str]:
     """Paths under `key` of an entry of "dataset"; none where they are not given as text."""
     value = entry.get(key) if isinstance(entry, dict) else None
-    paths = value if isinstance(value, list) else [value]
-    return paths if all(isinstance(path, str) for path in paths) else []
+    paths: list[object] = value if isinstance(value, list) else [value]
+    texts = [path for path in paths if isinstance(path, str)]
+    return texts if len(texts) == len(paths) else []
 
 
 def _visible(folder: Path, pattern: str) -> list[Path]:

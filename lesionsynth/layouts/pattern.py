@@ -14,12 +14,12 @@ from pydantic import Field, model_validator
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
-from lesionsynth.errors import InputError
+from lesionsynth.errors import InputError, RecipeError
 from lesionsynth.nifti import FILE_ENDINGS
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 _FIXED_COLUMNS = ("case", "subject", "label", "fold")
 TABLE = "cases.csv"
 
@@ -42,7 +42,10 @@ class Pattern(LayoutSpec):
     def _one_way(self) -> Pattern:
         if (self.table is None) == (self.label is None or not self.images):
             raise ValueError("give either `images` and `label`, or `table`")
-        for pattern in (*self.images.values(), *([self.label] if self.label else [])):
+        patterns = [*self.images.values(), *([self.label] if self.label else [])]
+        for pattern in patterns:
+            if patterns.count(pattern) > 1:
+                raise ValueError(f"{pattern!r} occurs twice")
             if not pattern.endswith(FILE_ENDINGS):
                 raise ValueError(f"{pattern!r} should end in {' or '.join(FILE_ENDINGS)}")
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
@@ -74,7 +77,7 @@ class Pattern(LayoutSpec):
             else:
                 kept.append(case)
             seen.add(case.case)
-        endings = {next((e for e in FILE_ENDINGS if c.label.name.endswith(e)), ".nii.gz") for c in kept}
+        endings = {_ending(c.label.name) for c in kept}
         cohort = Cohort(
             root=root,
             layout=self.kind,
@@ -90,8 +93,9 @@ class Pattern(LayoutSpec):
         expression = re.compile(_expression(label))
         cases, findings = [], []
         for path in sorted(root.glob(_FIELD.sub("*", _escape_glob(label)))):
-            match = expression.fullmatch(path.relative_to(root).as_posix())
-            if match is None:
+            found = path.relative_to(root)
+            match = expression.fullmatch(found.as_posix())
+            if match is None or _is_hidden(found, label):
                 continue
             fields = match.groupdict()
             case = fields.get("case") or "_".join(fields.values())
@@ -107,17 +111,18 @@ class Pattern(LayoutSpec):
             with path.open(newline="", encoding="utf-8-sig") as stream:
                 reader = csv.DictReader(stream)
                 columns = list(reader.fieldnames or ())
-                rows = list(reader)
+                rows = [(reader.line_num, row) for row in reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"cannot be read as CSV ({error}).", file=path) from None
         channels = tuple(c for c in columns if c not in _FIXED_COLUMNS)
-        if not {"case", "label"} <= set(columns) or not channels:
+        if not {"case", "label"} <= set(columns) or not channels or len(set(columns)) < len(columns):
             raise InputError(
-                f"has the columns {', '.join(columns)}; case, label and at least one channel are needed.",
+                f"has the columns {', '.join(columns)}; case, label and at least one channel are needed, "
+                "each once.",
                 file=path,
             )
         cases, findings = [], []
-        for number, row in enumerate(rows, start=2):
+        for number, row in rows:
             if not row["case"] or any(not row[c] for c in (*channels, "label")):
                 findings.append(
                     Finding(
@@ -132,39 +137,42 @@ class Pattern(LayoutSpec):
             found = _missing(row["case"], [*channels, "label"], (*images, root / row["label"]))
             findings += found
             if not found:
-                cases.append(
-                    CaseFiles(
-                        row["case"],
-                        row.get("subject") or row["case"],
-                        images,
-                        root / row["label"],
-                        row.get("fold") or None,
-                    )  # fmt: skip
-                )
+                subject, fold = row.get("subject") or row["case"], row.get("fold") or None
+                cases.append(CaseFiles(row["case"], subject, images, root / row["label"], fold))
         return channels, cases, findings
 
     def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
         """The channel's pattern with the new case id; a flat tree where there is none."""
-        if cohort.channels[channel] in self.images:
-            return self._output(self.images[cohort.channels[channel]], files, case, cohort)
-        return Path("images") / f"{case}_{channel:04d}{cohort.file_ending}"
+        filled = self._filled(self.images.get(cohort.channels[channel]), files, case, cohort)
+        return filled or Path("images") / f"{case}_{channel:04d}{_ending(files.images[channel].name)}"
 
     def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:
         """The label's pattern with the new case id; a flat tree where there is none."""
-        if self.label is not None:
-            return self._output(self.label, files, case, cohort)
-        return Path("labels") / f"{case}{cohort.file_ending}"
+        filled = self._filled(self.label, files, case, cohort)
+        return filled or Path("labels") / f"{case}{_ending(files.label.name)}"
 
-    def _output(self, pattern: str, files: CaseFiles, case: str, cohort: Cohort) -> Path:
-        fields = {"subject": files.subject}
-        if self.label is not None and cohort.layout == self.kind:
+    def _filled(self, pattern: str | None, files: CaseFiles, case: str, cohort: Cohort) -> Path | None:
+        """Path that `pattern` names for the output case `case`; None where it cannot tell cases apart."""
+        if pattern is None or self.label is None:
+            return None
+        known: dict[str, str] = {}
+        if cohort.layout == self.kind and files.label.is_relative_to(cohort.root):
             match = re.fullmatch(_expression(self.label), files.label.relative_to(cohort.root).as_posix())
-            fields |= match.groupdict() if match else {}
-        fields["case"] = case
-        filled = _fill(pattern, fields)
-        if "{case}" in pattern or case == files.case:
-            return Path(filled)
-        ending = next(e for e in FILE_ENDINGS if filled.endswith(e))
+            known = match.groupdict() if match else {}
+        fields = {**known, "subject": files.subject, "case": case}
+        wanted = set(_FIELD.findall(pattern))
+        if unknown := wanted - set(fields):
+            raise RecipeError(
+                f"output.layout has {{{min(unknown)}}}, which the input does not tell.",
+                case=case,
+                remedy="Use {case} and {subject}, which are known of every case.",
+            )
+        if "case" in wanted:
+            return Path(_fill(pattern, fields))
+        if not known or not set(known) <= wanted:
+            return None
+        filled = _fill(pattern, {**fields, **known})
+        ending = _ending(filled)
         return Path(f"{filled[: -len(ending)]}{case.removeprefix(files.case)}{ending}")
 
     def description(self, cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]]) -> dict[str, bytes]:
@@ -189,6 +197,16 @@ def _expression(pattern: str) -> str:
             parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>[^/]+?)")
             seen.add(part)
     return "".join(parts)
+
+
+def _ending(name: str) -> str:
+    return next((ending for ending in FILE_ENDINGS if name.endswith(ending)), ".nii.gz")
+
+
+def _is_hidden(path: Path, pattern: str) -> bool:
+    """Whether a field stands for a hidden file or folder, such as those that macOS leaves (._name)."""
+    wanted = Path(pattern).parts
+    return any(p.startswith(".") and not w.startswith(".") for p, w in zip(path.parts, wanted, strict=True))
 
 
 def _escape_glob(pattern: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
+from lesionsynth.errors import InputError
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BINS = 32
@@ -28,6 +29,11 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
     ndarray, (4, 4), float64
         Maps RAS+ millimetres of the reference to RAS+ millimetres of the moving image. Mattes mutual
         information, three resolutions, one thread and a fixed sampling seed: the same on every run.
+
+    Raises
+    ------
+    InputError
+        If the images cannot be registered, such as an empty or a single-slice one.
 
     References
     ----------
@@ -51,18 +57,28 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
     method.SetShrinkFactorsPerLevel(factors)
     method.SetSmoothingSigmasPerLevel([float(f - 1) for f in factors])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(
-        sitk.CenteredTransformInitializer(
-            fixed, floating, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+    try:
+        method.SetInitialTransform(
+            sitk.CenteredTransformInitializer(
+                fixed, floating, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
+            )
         )
-    )
-    return _LPS @ _matrix_of(method.Execute(fixed, floating)) @ _LPS
+        found = method.Execute(fixed, floating)
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot be registered onto {reference.path}: {str(error).strip().splitlines()[-1]}",
+            file=moving.path,
+            remedy="Choose another `likelihood.reference` or `likelihood.channel`, or kind organ.",
+        ) from None
+    return _LPS @ _matrix_of(found) @ _LPS
 
 
 def _to_itk(image: nifti.Image) -> Any:
     import SimpleITK as sitk
 
-    itk = sitk.GetImageFromArray(np.ascontiguousarray(image.values().T))
+    values = image.values()
+    # Centres of mass need masses: air is -1024 in CT.
+    itk = sitk.GetImageFromArray(np.ascontiguousarray((values - values.min()).T))
     affine = _LPS @ image.grid.affine
     spacing = np.array(image.grid.spacing_mm)
     itk.SetSpacing(spacing.tolist())

@@ -77,7 +77,8 @@ def fit_map(
     if not cases:
         raise InputError("no training subject is left to fit the likelihood map on.", file=bank.folder)
     if kind == "grid":
-        grid = next(iter(cases.values())).grid
+        # Masks alone may lie on another grid than the images; those that do are left out below.
+        grid = min(cases.values(), key=lambda case: (not case.has_images, case.case)).grid
         target, position = grid, _same_place(grid)
     elif kind == "organ":
         grid = _organ_grid(cases.values())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -57,9 +58,8 @@ class Populate(OperationSpec):
     hold one lesion, so that it is replaced, moved, enlarged or shrunk, and none elsewhere."""
     surplus: Literal["inpaint", "keep"] = "inpaint"
     """What to do where the host has more than the target: remove lesions, or leave them."""
-    max_lesions: int | Literal["auto"] = "auto"
-    """Largest number of lesions; auto: one where the training cases typically hold one, else their 95th
-    percentile."""
+    max_lesions: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Largest number of lesions; auto: one where the training cases typically hold one, any number elsewhere."""
     min_volume_mm3: float = Field(default=10.0, ge=0)
     """A lesion that would come out smaller is a speck, and is drawn again."""
     tries: int = Field(default=100, ge=1, le=100000)
@@ -105,7 +105,7 @@ class Populate(OperationSpec):
         removals = Removals(canvas, self.inpaint, context.streams)
         if self.surplus == "inpaint":
             order = removals.order()
-            share = float(context.lesion_counts[0] <= 1) if self.replace == "auto" else self.replace
+            share = float(context.typical_count <= 1) if self.replace == "auto" else self.replace
             first = round(share * len(order))
             if first == 0 and order and target.met_by(canvas.load_ml):
                 first = 1  # an output equal to its host would be no new case: exchange one lesion
@@ -117,8 +117,9 @@ class Populate(OperationSpec):
     def _add(
         self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
     ) -> list[Draw]:
-        typical, most = context.lesion_counts
-        limit = max(1, self.max_lesions if self.max_lesions != "auto" else typical if typical <= 1 else most)
+        limit = self.max_lesions
+        if limit == "auto":
+            limit = 1 if context.typical_count <= 1 else sys.maxsize
         finder = SiteFinder(canvas, self.site, context.site_voxels, context.site_cumulated)
         own = [
             i
@@ -127,7 +128,10 @@ class Populate(OperationSpec):
         ]
         draws: list[Draw] = []
         attempt = failures = 0
-        while canvas.load_ml < target.low_ml and len(canvas.boxes) < limit and failures < self.tries:
+        while canvas.load_ml < target.low_ml and failures < self.tries:
+            if len(canvas.boxes) >= limit:
+                rejected["max_lesions reached"] += 1
+                break
             rng = context.streams("insert", attempt)
             attempt += 1
             single = limit - len(canvas.boxes) == 1

@@ -163,8 +163,8 @@ class StepContext:
     donors : Donors
     site_voxels, site_cumulated : ndarray
         The likelihood map over the host (see :func:`lesionsynth.likelihood.over_host.density_over`).
-    lesion_counts : tuple of int
-        Median and 95th percentile of the number of lesions in the training cases.
+    typical_count : int
+        Median number of lesions in the training cases.
     """
 
     step: str
@@ -174,7 +174,7 @@ class StepContext:
     donors: Donors
     site_voxels: NDArray[np.int64]
     site_cumulated: NDArray[np.float64]
-    lesion_counts: tuple[int, int]
+    typical_count: int
 
 
 @dataclass(frozen=True)

@@ -13,42 +13,65 @@ from collections.abc import Callable
 from functools import reduce
 from importlib.metadata import entry_points
 from operator import or_
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field
 
+from lesionsynth.errors import LesionsynthError
 from lesionsynth.spec import Spec
 
 GROUPS = ("operations", "sources", "blends", "fills", "layouts")
 
-_SpecType = TypeVar("_SpecType", bound=type[Spec])
+_SpecType = TypeVar("_SpecType", bound=Spec)
 _kinds: dict[str, dict[str, type[Spec]]] = {group: {} for group in GROUPS}
 _loaded: set[str] = set()
 
 
-def register(group: str) -> Callable[[_SpecType], _SpecType]:
-    """Class decorator: make a kind known under the literal of its field ``kind``."""
+def register(group: str) -> Callable[[type[_SpecType]], type[_SpecType]]:
+    """Class decorator: make a kind known under the literal of its field ``kind``.
 
-    def add(model: _SpecType) -> _SpecType:
-        (kind,) = get_args(model.model_fields["kind"].annotation)
-        known = _kinds[group].get(kind)
-        if known is not None and known.__qualname__ != model.__qualname__:
+    Raises
+    ------
+    TypeError
+        If ``kind`` is not a literal of one name.
+    ValueError
+        If another class has the kind already.
+    """
+
+    def add(model: type[_SpecType]) -> type[_SpecType]:
+        annotation = model.model_fields["kind"].annotation
+        if get_origin(annotation) is not Literal or len(get_args(annotation)) != 1:
+            raise TypeError(f"{group}: the field `kind` of {model} must be a Literal of one name")
+        (kind,) = get_args(annotation)
+        known = _kinds[group].setdefault(kind, model)
+        if known is not model:
             raise ValueError(f"{group}: the kind {kind!r} is registered twice, by {known} and {model}")
-        _kinds[group][kind] = model
         return model
 
     return add
 
 
 def kinds(group: str) -> dict[str, type[Spec]]:
-    """All kinds of a group by name, sorted; loads them on first use."""
+    """All kinds of a group by name, sorted; loads them on first use.
+
+    Raises
+    ------
+    LesionsynthError
+        If a kind of another package cannot be loaded.
+    """
     if group not in _loaded:
-        _loaded.add(group)
         package = importlib.import_module(f"lesionsynth.{group}")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"lesionsynth.{group}.{module.name}")
         for entry in entry_points(group=f"lesionsynth.{group}"):
-            entry.load()
+            try:
+                entry.load()
+            except Exception as error:
+                raise LesionsynthError(
+                    f"the plug-in {entry.value} ({group}) cannot be loaded: {error}.",
+                    remedy="Repair or remove the package that brings it.",
+                ) from error
+        _loaded.add(group)
     return dict(sorted(_kinds[group].items()))
 
 

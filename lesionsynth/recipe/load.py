@@ -14,12 +14,14 @@ from pydantic import BaseModel, ValidationError
 from lesionsynth.errors import RecipeError
 from lesionsynth.recipe.model import Recipe
 
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 18
 _MAX_NODES = 20_000
 _SUFFIXES = (".yaml", ".yml")
+_DATE_TAG = "tag:yaml.org,2002:timestamp"  # a date is text here
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
-Lines = dict[tuple[str | int, ...], int]
+Places = dict[tuple[str | int, ...], str]
+"""File and line (or override) of each key."""
 
 
 def shipped() -> dict[str, Path]:
@@ -65,52 +67,67 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise RecipeError(f"is larger than {_MAX_BYTES} bytes.", file=path)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read ({error}).", file=path) from None
-    if len(data) > _MAX_BYTES:
-        raise RecipeError(f"is larger than {_MAX_BYTES} bytes.", file=path)
-    content, lines = _parse(text, path)
+    parsed, places = _parse(text, path)
+    content = {} if parsed is None else parsed
     if not isinstance(content, dict):
         raise RecipeError("should hold keys and values.", file=path)
     for override in overrides:
-        _override(content, override)
+        _override(content, places, override)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(error, content, lines, path))) from None
+        raise RecipeError("\n".join(_explain(error, content, places, path))) from None
 
 
-def _parse(text: str, path: Path) -> tuple[Any, Lines]:
-    """Plain YAML values and the line of every key; duplicate keys and alias bombs are errors."""
-    lines: Lines = {}
+def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
+    """Plain YAML values and the place of every key; duplicate keys and alias bombs are errors.
+
+    `source` is the file, or the override, that the text is of.
+    """
+    places: Places = {}
     budget = [_MAX_NODES]
+
+    def place(mark: yaml.Mark | None) -> str:
+        return f"{source}:{mark.line + 1}" if mark is not None and isinstance(source, Path) else str(source)
+
+    def check_tag(node: yaml.Node) -> None:
+        if node.tag not in _PLAIN_TAGS:
+            raise RecipeError(
+                f"has the tag {node.tag!r}.",
+                file=place(node.start_mark),
+                remedy="Recipes hold plain values only; nothing in them is evaluated.",
+            )
 
     def build(node: yaml.Node, where: tuple[str | int, ...]) -> Any:
         budget[0] -= 1
         if budget[0] < 0:
-            raise RecipeError(f"has more than {_MAX_NODES} values.", file=path)
-        if node.tag not in _PLAIN_TAGS:
-            raise RecipeError(
-                f"has the tag {node.tag!r}.",
-                file=f"{path}:{node.start_mark.line + 1}",
-                remedy="Recipes hold plain values only; nothing in them is evaluated.",
-            )
+            raise RecipeError(f"has more than {_MAX_NODES} values.", file=source)
+        if isinstance(node, yaml.ScalarNode) and node.tag == _DATE_TAG:
+            return node.value
+        check_tag(node)
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:
+                check_tag(key_node)
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise RecipeError("a key should be a word.", file=place(key_node.start_mark))
                 key = str(key_node.value)
-                line = key_node.start_mark.line + 1
                 if key in result:
-                    raise RecipeError(f"the key {key!r} occurs twice.", file=f"{path}:{line}")
-                lines[(*where, key)] = line
+                    raise RecipeError(f"the key {key!r} occurs twice.", file=place(key_node.start_mark))
+                places[(*where, key)] = place(key_node.start_mark)
                 result[key] = build(value_node, (*where, key))
             return result
         if isinstance(node, yaml.SequenceNode):
             items = []
             for number, item in enumerate(node.value):
-                lines[(*where, number)] = item.start_mark.line + 1
+                places[(*where, number)] = place(item.start_mark)
                 items.append(build(item, (*where, number)))
             return items
         try:
@@ -118,46 +135,50 @@ def _parse(text: str, path: Path) -> tuple[Any, Lines]:
         except (yaml.YAMLError, ValueError) as error:
             raise RecipeError(
                 f"cannot be read ({getattr(error, 'problem', error)}).",
-                file=f"{path}:{node.start_mark.line + 1}",
+                file=place(node.start_mark),
             ) from None
 
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
-        return ({} if root is None else build(root, ())), lines
+        return (None if root is None else build(root, ())), places
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"is not valid YAML ({getattr(error, 'problem', error)}).", file=where) from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        where = place(getattr(error, "problem_mark", None))
+        raise RecipeError(f"is not valid YAML ({problem}).", file=where) from None
     except RecursionError:
-        raise RecipeError("is nested too deeply.", file=path) from None
-    finally:
-        loader.dispose()
+        raise RecipeError("is nested too deeply.", file=source) from None
 
 
-def _override(content: dict[str, Any], text: str) -> None:
+def _override(content: dict[str, Any], places: Places, text: str) -> None:
+    """Set one value; errors in it are then said to be in `text` and not in a line of the file."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(f"--set {text}: should be dotted.key=value, such as steps.add.load=high.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
-    node: Any = content
+    parsed, inner = _parse(value, f"--set {text}")
+    node = content
     for part in parts[:-1]:
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields
         node = node[part]
     node[parts[-1]] = parsed
+    here = tuple(parts)
+    for where in [where for where in places if where[: len(here)] == here]:
+        del places[where]
+    for n in range(1, len(here)):
+        places.setdefault(here[:n], f"--set {text}")
+    places.update({here: f"--set {text}"} | {(*here, *rest): f"--set {text}" for rest in inner})
 
 
-def _explain(error: ValidationError, content: Any, lines: Lines, path: Path) -> Iterator[str]:
-    """One line an error: file, line, key, what should be there."""
+def _explain(error: ValidationError, content: Any, places: Places, path: Path) -> Iterator[str]:
+    """One line an error: place, key, what should be there."""
     for item in error.errors():
         where = _visible(item["loc"], content)
-        line = next((lines[where[:n]] for n in range(len(where), 0, -1) if where[:n] in lines), None)
-        place = f"{path}:{line}" if line is not None else str(path)
+        if item["type"] == "union_tag_invalid":
+            where = (*where, "kind")
+        known = (where[:n] for n in range(len(where), 0, -1) if where[:n] in places)
+        place = next((places[prefix] for prefix in known), str(path))
         key = ".".join(map(str, where))
         kind, given = item["type"], item.get("input")
         if kind == "extra_forbidden":
@@ -165,7 +186,8 @@ def _explain(error: ValidationError, content: Any, lines: Lines, path: Path) -> 
         elif kind == "union_tag_invalid":
             expected = item["ctx"]["expected_tags"].replace("'", "")
             found = str(item["ctx"]["tag"])
-            yield f"{place}: {key}.kind should be one of {expected}, got {found!r}.{_meant(found, expected.split(', '))}"
+            meant = _meant(found, expected.split(", "))
+            yield f"{place}: {key} should be one of {expected}, got {found!r}.{meant}"
         elif kind == "union_tag_not_found":
             yield f"{place}: {key} needs a `kind`."
         elif kind == "missing":
@@ -185,17 +207,12 @@ def _visible(location: tuple[str | int, ...], content: Any) -> tuple[str | int, 
     result: list[str | int] = []
     node = content
     for position, part in enumerate(location):
-        last = position == len(location) - 1
-        if (isinstance(node, Mapping) and part in node) or (
-            isinstance(node, Sequence)
-            and not isinstance(node, str)
-            and isinstance(part, int)
-            and part < len(node)
-        ):
-            result.append(part)
+        in_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if in_list or (isinstance(node, Mapping) and part in node):
             node = node[part]
-        elif last and isinstance(node, Mapping) and part != node.get("kind"):
-            result.append(part)
+        elif position < len(location) - 1 or not isinstance(node, Mapping) or part == node.get("kind"):
+            continue
+        result.append(part)
     return tuple(result)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
@@ -27,7 +28,7 @@ BANK_SHARE = 0.5
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """What was found in one case."""
+    """What was found in one case; `hashes` holds the digest of each image by its path."""
 
     name: str
     findings: tuple[Finding, ...]
@@ -55,7 +56,7 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
     _, scan = scan_cohort(recipe.input, root)
     cohort = scan.cohort
     findings = list(scan.findings)
-    items = [(case.case, (case, cohort, recipe)) for case in cohort.cases]
+    items: list[tuple[str, tuple[Any, ...]]] = [(c.case, (c, cohort, recipe)) for c in cohort.cases]
     items += [(f"{mask.subject} (mask)", (mask, cohort, recipe)) for mask in cohort.masks]
     checks: list[CaseCheck] = []
     for result in run_all(_check_one, items, stage="check", n_jobs=n_jobs, progress=progress):
@@ -73,40 +74,49 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
                 "error", f"no case was found (layout {cohort.layout}).", "Check the path.", file=str(root)
             )
         )
-    splits_fact = ""
+    splits_fact: list[str] = []
     try:
-        splits_fact = find_splits(cohort, recipe.folds, recipe.seed)[1] if cohort.cases else ""
+        if cohort.cases:
+            splits_fact = [find_splits(cohort, recipe.folds, recipe.seed)[1]]
     except LesionsynthError as error:
         findings.append(_finding(error, "Correct the splits."))
     needed = disk_needed_bytes(cohort, recipe)
-    where = next(
-        p
-        for p in [(output or Path.cwd()).absolute(), *(output or Path.cwd()).absolute().parents]
-        if p.exists()
-    )
-    free = shutil.disk_usage(where).free
+    where, free = _free_bytes(output or Path.cwd())
     if needed > free:
         findings.append(
-            Finding("error", f"the output needs about {_gb(needed)} and {_gb(free)} are free.",
-                    "Free some space, choose another disk, or make fewer copies.", file=str(where))
-        )  # fmt: skip
-    grids = sorted({c.grid for c in checks if c.grid})
-    loads = sorted(c.load_ml for c in checks if c.grid)
+            Finding(
+                "error",
+                f"the output needs about {_gb(needed)} and {_gb(free)} are free.",
+                "Free some space, choose another disk, or make fewer copies.",
+                file=str(where),
+            )
+        )
     facts = [
-        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.masks)} masks without images",
+        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.masks)} masks without "
+        "images",
         f"channels: {', '.join(cohort.channels)}",
         "labels: "
         + ", ".join(f"{v} {n} ({cohort.labels.roles[n]})" for n, v in cohort.labels.values.items()),
-        f"grids: {grids[0] if len(grids) == 1 else f'{len(grids)} different ones'}"
-        if grids
-        else "grids: none",
-        f"lesion load: {loads[0]:.2f} to {loads[-1]:.2f} mL, median {np.median(loads):.2f} mL"
-        if loads
-        else "",
-        splits_fact,
+        *_measured(checks),
+        *splits_fact,
         f"disk: a run needs about {_gb(needed)}, {_gb(free)} are free",
     ]
-    return Checked(findings, [fact for fact in facts if fact])
+    return Checked(findings, facts)
+
+
+def _measured(checks: list[CaseCheck]) -> Iterator[str]:
+    """Facts of the cases that could be read."""
+    grids = sorted({c.grid for c in checks if c.grid})
+    loads = [c.load_ml for c in checks if c.grid]
+    if grids:
+        yield f"grids: {grids[0] if len(grids) == 1 else f'{len(grids)} different ones'}"
+        yield f"lesion load: {min(loads):.2f} to {max(loads):.2f} mL, median {np.median(loads):.2f} mL"
+
+
+def _free_bytes(path: Path) -> tuple[Path, int]:
+    """Nearest folder of `path` that exists, and what is free on its disk."""
+    where = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return where, shutil.disk_usage(where).free
 
 
 def disk_needed_bytes(cohort: Cohort, recipe: Recipe) -> int:
@@ -132,63 +142,69 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         except LesionsynthError as error:
             findings.append(_finding(error, "Replace the file.", item.case))
             continue
-        hashes[name] = image.source_hash
+        hashes[str(path)] = image.source_hash
         findings += _check_channel(item.case, name, image)
         images.append(image)
-    label_grid, load_ml = None, 0.0
+    grids = [(f"channel {n}", i) for n, i in zip(cohort.channels, images, strict=False)]
+    load_ml = 0.0
     try:
         label_image, label = read_label(item.case, item.label, cohort.labels)
-        label_grid = label_image.grid
         mask = np.isin(label, cohort.labels.lesion)
-        load_ml = float(mask.sum()) * label_grid.voxel_volume_mm3 / 1000
-        findings += _check_lesions(item, mask, label_grid.voxel_volume_mm3, recipe)
-        hashes["label"] = label_image.source_hash
+        voxel_mm3 = label_image.grid.voxel_volume_mm3
+        load_ml = float(mask.sum()) * voxel_mm3 / 1000
+        findings += _check_lesions(item, mask, voxel_mm3, recipe)
+        grids.append(("the label map", label_image))
     except LesionsynthError as error:
         findings.append(_finding(error, "Replace the file.", item.case))
-    grids = (
-        [(cohort.channels[k], i.grid, i.path) for k, i in enumerate(images)]
-        if len(images) == len(cohort.channels)
-        else []
-    )
-    if label_grid is not None and grids:
-        grids.append(("label map", label_grid, item.label))
-    for name, grid, path in grids[1:]:
-        if not grid.same_as(grids[0][1]):
-            same = (
-                "shape, but lies elsewhere" if grid.shape == grids[0][1].shape else f"grid {grid.describe()}"
-            )
-            findings.append(
-                Finding("error", f"{name} has {'the same ' if 'elsewhere' in same else 'the '}{same}; {grids[0][0]} is "
-                        f"{grids[0][1].describe()}.", "Resample it to the first channel.", item.case, str(path))
-            )  # fmt: skip
-    return CaseCheck(item.case, tuple(findings), hashes, grids[0][1].describe() if grids else "", load_ml)
+    if len(images) < len(cohort.channels):
+        return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
+    findings += _check_grids(item.case, grids)
+    return CaseCheck(item.case, tuple(findings), hashes, images[0].grid.describe(), load_ml)
+
+
+def _check_grids(case: str, images: list[tuple[str, nifti.Image]]) -> Iterator[Finding]:
+    first_name, first = images[0]
+    for name, image in images[1:]:
+        if image.grid.same_as(first.grid):
+            continue
+        if image.grid.shape == first.grid.shape:
+            fault = f"{name} has the shape of {first_name} but lies elsewhere (its affine differs)."
+        else:
+            fault = f"{name} is {image.grid.describe()}, {first_name} is {first.grid.describe()}."
+        yield Finding("error", fault, "Resample it to the first channel.", case, str(image.path))
 
 
 def _check_channel(case: str, name: str, image: nifti.Image) -> Iterator[Finding]:
-    raw = image.raw
-    if raw.dtype.kind == "f":
-        bad = int(raw.size - np.count_nonzero(np.isfinite(raw)))
-        if bad:
-            yield Finding("error", f"channel {name} has {bad} voxels that are NaN or infinite.",
-                          "Replace them, for example by 0 outside the body.", case, str(image.path))  # fmt: skip
-            return
-    if raw.min() == raw.max():
-        yield Finding("warning", f"channel {name} is {raw.flat[0]} everywhere.", "Replace or remove the case.", case, str(image.path))  # fmt: skip
+    raw, path = image.raw, str(image.path)
+    bad = int(raw.size - np.count_nonzero(np.isfinite(raw))) if raw.dtype.kind == "f" else 0
+    if bad:
+        fault = f"channel {name} has {bad} voxels that are NaN or infinite."
+        yield Finding("error", fault, "Replace them, for example by 0 outside the body.", case, path)
+    elif raw.min() == raw.max():
+        fault = f"channel {name} is {raw.flat[0]} everywhere."
+        yield Finding("warning", fault, "Replace the file or remove the case.", case, path)
     conflict = nifti.affine_conflict(image)
     if conflict:
-        yield Finding("warning", f"channel {name}: {conflict}", "Make qform and sform agree; other tools may read the other one.", case, str(image.path))  # fmt: skip
+        cure = "Make qform and sform agree; other tools may read the other one."
+        yield Finding("warning", f"channel {name}: {conflict}", cure, case, path)
 
 
-def _check_lesions(item: CaseFiles, mask: np.ndarray, voxel_mm3: float, recipe: Recipe) -> Iterator[Finding]:
+def _check_lesions(
+    item: CaseFiles, mask: NDArray[np.bool_], voxel_mm3: float, recipe: Recipe
+) -> Iterator[Finding]:
     labels, boxes = components(mask)
     if not boxes:
-        yield Finding("warning", "there is no lesion: the case can be a host, not a donor.", "Check that this is meant.", item.case, str(item.label))  # fmt: skip
+        fault = "there is no lesion: the case can be a host, not a donor."
+        yield Finding("warning", fault, "Check that this is meant.", item.case, str(item.label))
         return
-    sizes = np.bincount(labels.ravel())[1:]
-    least = max(recipe.bank.min_voxels, recipe.bank.min_volume_mm3 / voxel_mm3)
-    if sizes.max() < least:
-        yield Finding("warning", f"all {len(boxes)} lesions are specks under {recipe.bank.min_volume_mm3:g} mm3 or {recipe.bank.min_voxels} voxels: none can be a donor.",
-                      "Lower bank.min_volume_mm3 and bank.min_voxels if they are real.", item.case, str(item.label))  # fmt: skip
+    bank = recipe.bank
+    if np.bincount(labels.ravel())[1:].max() < max(bank.min_voxels, bank.min_volume_mm3 / voxel_mm3):
+        fault = (
+            f"all {len(boxes)} lesions are specks under {bank.min_volume_mm3:g} mm3 or {bank.min_voxels} "
+            "voxels: none can be a donor."
+        )
+        cure = "Lower bank.min_volume_mm3 and bank.min_voxels if they are real."
+        yield Finding("warning", fault, cure, item.case, str(item.label))
 
 
 def _check_mask(item: MaskFile) -> CaseCheck:
@@ -214,14 +230,17 @@ def _check_mask(item: MaskFile) -> CaseCheck:
 
 def _same_content(checks: list[CaseCheck]) -> Iterator[Finding]:
     """Cases whose images are the same bytes: one scan under two names would leak between folds."""
-    seen: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    told: set[tuple[str, str]] = set()
     for item in checks:
-        for channel, value in item.hashes.items():
-            if channel != "label":
-                seen[value].append(item.name)
-    pairs = sorted({tuple(sorted(set(names))[:2]) for names in seen.values() if len(set(names)) > 1})
-    for first, second in pairs:
-        yield Finding("error", f"has an image identical to one of case {first}.", "Remove one of the two: one scan under two names leaks between folds.", second)  # fmt: skip
+        for path, value in item.hashes.items():
+            other = first.setdefault(value, item.name)
+            if other != item.name and (other, item.name) not in told:
+                told.add((other, item.name))
+                cure = "Remove one of the two: one scan under two names leaks between folds."
+                yield Finding(
+                    "error", f"the image is identical to one of case {other}.", cure, item.name, path
+                )
 
 
 def _finding(error: LesionsynthError, cure: str, case: str | None = None) -> Finding:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, MaskFile, Role
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, MaskFile, Role, Split
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import InputError
 from lesionsynth.plugins import registry
@@ -14,6 +16,8 @@ from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.recipe.model import InputSpec
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+SPLITS = "splits_final.json"
+_SYNTHETIC = re.compile(r"__syn\d+$")
 _SESSION = re.compile(r"(.+?)(?:[_-](?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+)$", re.IGNORECASE)
 
 
@@ -23,14 +27,15 @@ def find_layout(spec: InputSpec, root: Path) -> LayoutSpec:
         return spec.layout
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)
-    for kind in registry.kinds("layouts").values():
-        if issubclass(kind, LayoutSpec) and kind.recognises(root):
-            found: LayoutSpec = kind()
+    for kind, model in registry.kinds("layouts").items():
+        if issubclass(model, LayoutSpec) and model.recognises(root):
+            found: LayoutSpec = registry.create("layouts", kind)
             return found
     raise InputError(
         "no known layout was recognised: an nnU-Net raw data set has a dataset.json and a folder labelsTr.",
         file=root,
-        remedy="Describe the files under `input.layout` with kind pattern; `lesionsynth init` writes an example.",
+        remedy="Describe the files under `input.layout` with kind pattern; `lesionsynth init` writes an "
+        "example.",
     )
 
 
@@ -46,20 +51,18 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)
     scan = layout.scan(root)
+    cases = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
+    findings = list(scan.findings)
+    for case in cases:
+        findings += _check_names(case)
+    faulty = {finding.case for finding in findings if finding.level == "error"}
     cohort = replace(
         scan.cohort,
         labels=_with_roles(scan.cohort, spec.roles),
-        cases=tuple(_with_subject(case, spec) for case in scan.cohort.cases),
-        masks=_masks(spec, root),
+        cases=cases,
+        masks=_masks(spec, root, cases),
+        splits=_read_splits(root / SPLITS, faulty),
     )
-    findings = list(scan.findings)
-    for case in cohort.cases:
-        for what, name in (("case id", case.case), ("subject", case.subject)):
-            if not SAFE_NAME.fullmatch(name):
-                findings.append(
-                    Finding("error", f"the {what} {name!r} cannot be a file name.",
-                            "Use letters, digits, dot, plus, minus and underscore.", case.case, str(case.label))
-                )  # fmt: skip
     return layout, Scan(cohort, tuple(findings))
 
 
@@ -95,6 +98,45 @@ def too_many_faults(errors: list[Finding]) -> InputError:
     return InputError(first.fault, case=first.case, file=first.file, remedy=remedy)
 
 
+def _check_names(case: CaseFiles) -> Iterator[Finding]:
+    """What is wrong with the names that output files and folds are made of."""
+    for what, name in (("case id", case.case), ("subject", case.subject)):
+        if not SAFE_NAME.fullmatch(name):
+            yield Finding(
+                "error",
+                f"the {what} {name!r} cannot be a file name.",
+                "Use letters, digits, dot, plus, minus and underscore.",
+                case.case,
+                str(case.label),
+            )
+    if _SYNTHETIC.search(case.case):
+        yield Finding(
+            "error",
+            "is a synthetic case of an earlier run: who took part in it is not known here, so it could leak.",
+            "Start from the original cases.",
+            case.case,
+            str(case.label),
+        )
+
+
+def _read_splits(path: Path, left_out: Collection[str | None]) -> tuple[Split, ...] | None:
+    """Folds of the input, without the cases that have faults."""
+    if not path.is_file():
+        return None
+    try:
+        folds = [(fold["train"], fold["val"]) for fold in json.loads(path.read_text(encoding="utf-8"))]
+        if not folds or not all(isinstance(part, list) for fold in folds for part in fold):
+            raise TypeError
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(
+            'should be a list of {"train": [...], "val": [...]}.', file=path, remedy="Correct or remove it."
+        ) from None
+    return tuple(
+        Split(*(tuple(str(case) for case in part if str(case) not in left_out) for part in fold))
+        for fold in folds
+    )
+
+
 def _with_roles(cohort: Cohort, given: dict[str, Role]) -> LabelTable:
     values = cohort.labels.values
     unknown = sorted(set(given) - set(values))
@@ -109,8 +151,8 @@ def _with_roles(cohort: Cohort, given: dict[str, Role]) -> LabelTable:
         raise InputError(
             f"it is not clear what the label {unclear[0]!r} means.",
             file=cohort.root,
-            remedy=f"Say it in the recipe: `input: {{roles: {{{unclear[0]}: lesion}}}}` (or organ, protected, "
-            "ignore, background).",
+            remedy=f"Say it in the recipe: `input: {{roles: {{{unclear[0]}: lesion}}}}` (or organ, "
+            "protected, ignore, background).",
         )
     if "lesion" not in roles.values():
         raise InputError(
@@ -131,25 +173,36 @@ def _with_subject(case: CaseFiles, spec: InputSpec) -> CaseFiles:
                 file=case.label,
             )
         return replace(case, subject=match.group(1))
-    session = _SESSION.fullmatch(case.subject)
-    return replace(case, subject=session.group(1)) if session else case
+    return replace(case, subject=_without_session(case.subject))
 
 
-def _masks(spec: InputSpec, root: Path) -> tuple[MaskFile, ...]:
+def _without_session(name: str) -> str:
+    session = _SESSION.fullmatch(name)
+    return session.group(1) if session else name
+
+
+def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[MaskFile, ...]:
+    """Masks by the recipe's pattern. One named like a case or session belongs to that case's subject."""
     if spec.masks is None:
         return ()
-    before, after = spec.masks.path.split("{subject}", 1)
+    pattern = spec.masks.path
+    before, after = pattern.split("{subject}", 1)
     expression = re.compile(
         f"{re.escape(before)}(?P<s>[^/]+){re.escape(after).replace(re.escape('{subject}'), '(?P=s)')}"
     )
-    base = Path(spec.masks.path.split("{", 1)[0]).parent
-    folder = base if base.is_absolute() else root / base
-    found = {}
+    folder = root / before.rpartition("/")[0]  # an absolute path stays as it is
+    subjects = {case.subject for case in cases}
+    by_case = {case.case: case.subject for case in cases}
+    found = []
     for path in sorted(folder.rglob("*.nii*")):
-        name = path.as_posix() if base.is_absolute() else path.relative_to(root).as_posix()
+        name = path.as_posix() if Path(pattern).is_absolute() else path.relative_to(root).as_posix()
         match = expression.fullmatch(name)
-        if match is not None:
-            found[match.group("s")] = MaskFile(match.group("s"), path)
+        if match is None or match.group("s").startswith("."):
+            continue
+        named = match.group("s")
+        by_rule = re.match(spec.subject, named) if spec.subject is not None else None
+        candidates = (by_case.get(named), _without_session(named), by_rule and by_rule.group(1))
+        found.append(MaskFile(next((c for c in candidates if c in subjects), named), path))
     if not found:
-        raise InputError(f"input.masks.path ({spec.masks.path}) finds no file.", file=root)
-    return tuple(found[subject] for subject in sorted(found))
+        raise InputError(f"input.masks.path ({pattern}) finds no file.", file=root)
+    return tuple(sorted(found, key=lambda mask: (mask.subject, str(mask.path))))

@@ -27,8 +27,6 @@ from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
 from lesionsynth.run.pool import Failure, Progress, run_all
 
-COUNT_QUANTILE = 0.95
-
 
 def build_bank(
     cohort: Cohort, recipe: Recipe, folder: Path, n_jobs: int, progress: Progress
@@ -103,8 +101,8 @@ class Fit:
         Subjects that loads and likelihood map were fitted on.
     loads : tuple of LesionLoad
         Their loads.
-    lesion_counts : tuple of int
-        Median and 95th percentile of their numbers of lesions.
+    typical_count : int
+        Median of their numbers of lesions.
     map_file : str
         The likelihood map, relative to the output.
     map_kind : str
@@ -116,7 +114,7 @@ class Fit:
     subjects: tuple[str, ...]
     fitted_on: tuple[str, ...]
     loads: tuple[LesionLoad, ...]
-    lesion_counts: tuple[int, int]
+    typical_count: int
     map_file: str
     map_kind: str
     registrations: dict[str, list[float]]
@@ -131,7 +129,7 @@ class Fit:
         """Read what :meth:`write` has written."""
         value = json.loads((folder / "likelihood" / f"{block}.json").read_text())
         loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
-        lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on", "lesion_counts")}
+        lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
         return cls(**value, **lists, loads=loads)
 
     def map(self, folder: Path) -> LikelihoodMap:
@@ -189,13 +187,12 @@ def _fit_block(
         progress.note(f"{block.name}: {note}")
     map_file = f"likelihood/{block.name}.nii.gz"
     nifti.write(folder / map_file, nifti.new(likelihood.grid, likelihood.density))
-    counts = [case.load.count for case in cases]
     fit = Fit(
         block=block.name,
         subjects=block.subjects,
         fitted_on=tuple(sorted({case.subject for case in cases})),
         loads=tuple(case.load for case in cases),
-        lesion_counts=(int(np.median(counts)), int(np.ceil(np.quantile(counts, COUNT_QUANTILE)))),
+        typical_count=int(np.median([case.load.count for case in cases])),
         map_file=map_file,
         map_kind=likelihood.kind,
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},

@@ -37,13 +37,15 @@ class Block:
 
 
 def find_splits(cohort: Cohort, spec: FoldSpec, seed: int) -> tuple[tuple[Split, ...], str]:
-    """Cross-validation splits of the originals, and one sentence on where they come from.
+    """Cross-validation splits of the originals (none for strategy none), and where they come from.
 
     Raises
     ------
     LeakError
         If given splits validate a subject that they train on, or name unknown cases.
     """
+    if spec.strategy == "none":
+        return (), "folds: none; everything is training data."
     if spec.use == "splits" and cohort.splits is None:
         raise LeakError("folds.use is splits, but the input has no splits_final.json.", file=cohort.root)
     if spec.use in ("auto", "splits") and cohort.splits is not None:
@@ -54,6 +56,12 @@ def find_splits(cohort: Cohort, spec: FoldSpec, seed: int) -> tuple[tuple[Split,
         raise LeakError("folds.use is table, but not every case has a fold in the table.", file=cohort.root)
     if spec.use in ("auto", "table") and has_column:
         names = sorted({str(case.fold) for case in cohort.cases})
+        if len(names) < 2:
+            raise LeakError(
+                f"every case is in the fold {names[0]!r} of the table, so that none is left to train on.",
+                file=cohort.root,
+                remedy="Correct the column, choose `folds.use: make`, or `folds.strategy: none`.",
+            )
         splits = _from_groups(cohort, [[c.subject for c in cohort.cases if c.fold == n] for n in names])
         _check(cohort, splits)
         return splits, f"folds: {len(names)}, from the table's column."
@@ -127,10 +135,8 @@ def extended_splits(
         validated = {by_case[c] for c in split.val if c in by_case}
         trained = {by_case[c] for c in split.train if c in by_case}
         added = [case for case, subjects in parts if not subjects & validated and subjects & known <= trained]
-        originals = sorted(c for c in split.train if c in by_case) if keep_originals else []
-        folds.append(
-            {"train": originals + sorted(added), "val": sorted(c for c in split.val if c in by_case)}
-        )
+        originals = sorted(by_case.keys() & set(split.train)) if keep_originals else []
+        folds.append({"train": originals + sorted(added), "val": sorted(by_case.keys() & set(split.val))})
     return folds
 
 

@@ -106,7 +106,7 @@ class HostJobs:
             donors=donors,
             site_voxels=voxels,
             site_cumulated=cumulated,
-            lesion_counts=fit.lesion_counts,
+            typical_count=fit.typical_count,
         )
 
     def make(self, job: Job) -> tuple[Canvas, dict[str, Any]]:

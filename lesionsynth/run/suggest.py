@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import numpy as np
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError
 from lesionsynth.host import TissueSpec, load_case
+from lesionsynth.plugins import registry
+from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec
-from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.cohort import find_layout, open_cohort
 from lesionsynth.run.folds import find_splits
 
 _CASES_LOOKED_AT = 12
@@ -50,9 +54,10 @@ version: 1
 seed: 2026
 
 input:
-  layout: {layout}
-{subject}  # What the labels mean: lesion, organ (comes back where a lesion is removed), protected (never touched).
-  roles: {roles}
+  layout: {{kind: {layout}}}
+{subject}  # What the labels mean: lesion, organ (comes back where a lesion is removed), protected (never
+  # touched), ignore, background.
+  roles: {roles}{unclear}
 
 output:
   copies: 4          # synthetic cases per host
@@ -92,31 +97,33 @@ def suggest_recipe(root: Path) -> str:
     """Text of a commented recipe for the data set at `root`."""
     if not root.is_dir():
         raise InputError("the folder does not exist.", file=root)
-    try:
-        _, cohort, _ = open_cohort(InputSpec(), root)
-    except InputError as error:
-        if "layout" not in error.message:
-            raise
+    known = registry.kinds("layouts").values()
+    if not any(issubclass(kind, LayoutSpec) and kind.recognises(root) for kind in known):
         files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.nii*"))[:5]
         found = "".join(f"    # found: {name}\n" for name in files)
         return _UNKNOWN.format(root=root, found=found)
+    unclear = _unclear_labels(root)
+    _, cohort, _ = open_cohort(InputSpec(roles=dict.fromkeys(unclear, "lesion")), root)
     step = max(1, len(cohort.cases) // _CASES_LOOKED_AT)
     looked = [load_case(files, cohort, TissueSpec()) for files in cohort.cases[::step][:_CASES_LOOKED_AT]]
     loads = [case.load for case in looked]
     same = all(case.grid.same_as(looked[0].grid) for case in looked)
     kind = looked[0].tissue_kind
-    single = float(np.quantile([load.count for load in loads], 0.95)) <= 1
+    single = int(np.median([load.count for load in loads])) <= 1
+    channels = " ".join(", ".join(cohort.channels).split())  # on one line, whatever the names hold
     alone = len(cohort.subjects) < 4
     return _KNOWN.format(
         root=root,
-        summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; channels "
-        f"{', '.join(cohort.channels)}; grids: {looked[0].grid.describe() if same else 'different ones'}",
-        loads=f"lesion load in {len(loads)} cases: {min(x.ml for x in loads):.2f} to {max(x.ml for x in loads):.2f} mL, "
-        f"{min(x.count for x in loads)} to {max(x.count for x in loads)} lesions",
+        summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; channels {channels}; "
+        f"grids: {looked[0].grid.describe() if same else 'different ones'}",
+        loads=f"lesion load in {len(loads)} cases: {min(x.ml for x in loads):.2f} to "
+        f"{max(x.ml for x in loads):.2f} mL, {min(x.count for x in loads)} to "
+        f"{max(x.count for x in loads)} lesions",
         tissue=f"tissue: {_TISSUE[kind]}",
         layout=cohort.layout,
         subject=_subject_lines(cohort),
         roles="{" + ", ".join(f"{_quoted(n)}: {r}" for n, r in cohort.labels.roles.items()) + "}",
+        unclear=f"  # CORRECT THIS: what {', '.join(unclear)} means is a guess" if unclear else "",
         folds=find_splits(cohort, FoldSpec(), 2026)[1]
         + (" Few subjects: with none everything is training data." if alone else ""),
         strategy="none" if alone else "block",
@@ -130,18 +137,28 @@ def suggest_recipe(root: Path) -> str:
 
 _TISSUE = {
     "map": "from a map",
-    "mixture": "fluid, grey and white matter by a mixture of Gaussians in the skull-stripped brain (a fallback; "
-    "tissue.map with labels of FreeSurfer, SynthSeg or FAST is better)",
+    "mixture": "fluid, grey and white matter by a mixture of Gaussians in the skull-stripped brain (a\n"
+    "# fallback; tissue.map with labels of FreeSurfer, SynthSeg or FAST is better)",
     "organ": "the organ label",
     "mask": "everything that is not air",
 }
 
 
+def _unclear_labels(root: Path) -> list[str]:
+    """Labels whose names say nothing of their role."""
+    labels = find_layout(InputSpec(), root).scan(root).cohort.labels
+    return [name for name in labels.values if name not in labels.roles]
+
+
 def _subject_lines(cohort: Cohort) -> str:
     if len(cohort.subjects) < len(cohort.cases):
         return f"  # {len(cohort.cases)} cases belong to {len(cohort.subjects)} subjects by their ids.\n"
-    return "  # Every case counts as a person of its own. If several are of one person, say how the id names it:\n  # subject: (sub\\d+)_.*\n"
+    return (
+        "  # Every case counts as a person of its own. If several are of one, say how ids name the person:\n"
+        "  # subject: (sub\\d+)_.*\n"
+    )
 
 
 def _quoted(name: str) -> str:
-    return name if name.replace("_", "").isalnum() and not name[0].isdigit() else f'"{name}"'
+    """A YAML key: plain where that is safe."""
+    return name if re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) else json.dumps(name)

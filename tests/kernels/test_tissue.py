@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from make_sample_data import OVERSAMPLING, SEED, TEMPLATE_EXTENT, block_mean, make_subject
+from phantom_anatomy import make_anatomy
+
+from lesionsynth.kernels.tissue import (
+    FLUID,
+    GREY,
+    OUTSIDE,
+    VENTRICLE,
+    WHITE,
+    body,
+    contrast_of,
+    mark_ventricles,
+    place_of,
+    site_distances_mm,
+    stripped_brain,
+    three_classes,
+    tissue_channels,
+)
+
+SHAPE, SPACING = (36, 45, 38), (2.7, 2.7, 2.7)
+FLAIR, T1 = 0, 1
+
+
+def true_shares(index):
+    """Shares of (fluid, grey, white) in each voxel of a phantom, and of the lateral ventricles."""
+    rng = np.random.default_rng(np.random.SeedSequence([SEED, index]))
+    spacing = np.array(SPACING)
+    scale = float(np.min(np.array(SHAPE) * spacing / TEMPLATE_EXTENT))
+    severity = (0.5 + index * 0.6180339887) % 1
+    atrophy = float(np.clip(0.6 * severity + rng.uniform(0, 0.5), 0, 1))
+    fine = tuple(n * OVERSAMPLING for n in SHAPE)
+    anatomy = make_anatomy(rng, fine, spacing / OVERSAMPLING, scale, atrophy)
+    share = {name: block_mean(values) for name, values in anatomy.fractions.items()}
+    grey = share["grey"] + share["striatum"] + share["thalamus"]
+    white = share["white"] + share["stem"] + share["pallidum"]
+    return np.stack([share["csf"], grey, white]), block_mean((anatomy.ventricle < 0).astype(float))
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def phantom(request):
+    images, label, _ = make_subject(request.param, shape=SHAPE, spacing_mm=SPACING)
+    shares, ventricles = true_shares(request.param)
+    return images.astype(np.float32), label > 0, shares, ventricles
+
+
+def recall(tissue, code, where):
+    return float((tissue[where] == code).mean())
+
+
+def test_t1_separates_the_tissues_of_a_phantom(phantom):
+    images, lesions, shares, _ = phantom
+    brain = stripped_brain(images)
+    tissue = three_classes(images[[T1]], brain, lesions, "t1")
+    pure = (shares > 0.95) & brain & ~lesions
+    for code, where in zip((FLUID, GREY, WHITE), pure, strict=True):
+        assert recall(tissue, code, where) > 0.9
+    assert (tissue[lesions] == WHITE).all()
+    assert (tissue[~brain & ~lesions] == OUTSIDE).all()
+    medians = [np.median(images[T1][tissue == code]) for code in (FLUID, GREY, WHITE)]
+    assert medians == sorted(medians)
+
+
+def test_flair_alone_separates_fluid_from_tissue(phantom):
+    images, lesions, shares, _ = phantom
+    brain = stripped_brain(images)
+    tissue = three_classes(images[[FLAIR]], brain, lesions, "flair")
+    pure = (shares > 0.95) & brain & ~lesions
+    assert recall(tissue, FLUID, pure[0]) > 0.98
+    assert recall(tissue, WHITE, pure[1] | pure[2]) > 0.98
+    assert not (tissue == GREY).any()
+
+
+def test_lateral_ventricles_are_found_and_are_fluid(phantom):
+    images, lesions, _, ventricles = phantom
+    tissue = three_classes(images[[FLAIR]], stripped_brain(images), lesions, "flair")
+    before = tissue.copy()
+    mark_ventricles(tissue, SPACING)
+    assert recall(tissue, VENTRICLE, (ventricles > 0.95) & ~lesions) > 0.95
+    assert (before[tissue == VENTRICLE] == FLUID).all()
+    np.testing.assert_array_equal(tissue[tissue != VENTRICLE], before[tissue != VENTRICLE])
+
+
+def test_the_brain_of_a_phantom_is_found_whole(phantom):
+    images, *_ = phantom
+    np.testing.assert_array_equal(stripped_brain(images), (images != 0).any(axis=0))
+
+
+def test_tissue_follows_flips_and_permutations(phantom):
+    images, lesions, *_ = phantom
+    brain = stripped_brain(images)
+    one = three_classes(images[[T1]], brain, lesions, "t1")
+
+    def turned(array):
+        return np.flip(np.moveaxis(array, -1, -3), -2)
+
+    two = three_classes(turned(images[[T1]]), turned(brain), turned(lesions), "t1")
+    assert (two != turned(one)).mean() < 1e-3
+
+
+def test_lesions_do_not_take_part_in_the_fit(phantom):
+    images, lesions, *_ = phantom
+    brain = stripped_brain(images)
+    bright = np.where(lesions, 20 * images, images)
+    one = three_classes(images[[T1]], brain, lesions, "t1")
+    two = three_classes(bright[[T1]], brain, lesions, "t1")
+    far = ~np.any([np.roll(lesions, s, a) for a in range(3) for s in range(-5, 6)], axis=0)
+    assert (one[far] == two[far]).mean() > 0.999
+
+
+def test_lesions_count_as_white_matter_also_outside_the_brain_mask():
+    images, label, _ = make_subject(0, shape=(24, 30, 25), spacing_mm=(4.0, 4.0, 4.0))
+    lesions = label > 0
+    lesions[0, 0, 0] = True
+    brain = stripped_brain(images.astype(np.float32))
+    assert three_classes(images[[T1]].astype(np.float32), brain, lesions, "t1")[0, 0, 0] == WHITE
+
+
+def test_no_classes_without_a_brain_contrast_or_enough_voxels():
+    rng = np.random.default_rng(0)
+    shape = (12, 12, 12)
+    noise = rng.normal(size=(1, *shape)).astype(np.float32)
+    nothing, everything = np.zeros(shape, bool), np.ones(shape, bool)
+    few = nothing.copy()
+    few[:5, :5, :5] = True
+    assert three_classes(noise, nothing, nothing, "t1") is None
+    assert three_classes(noise, few, nothing, "t1") is None
+    assert three_classes(np.ones_like(noise), everything, nothing, "t1") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("T1", "t1"), ("t1w", "t1"), ("MPRAGE", "t1"), ("T1_SPACE", "t1"), ("T1 slices", "t1"), ("t1n", "t1"),
+        ("T1POST", "t1post"), ("T1-Gd", "t1post"), ("T1ce", "t1post"), ("t1c", "t1post"), ("T1+C", "t1post"),
+        ("T1w_ce", "t1post"), ("FLAIR", "flair"), ("T2-FLAIR", "flair"), ("t2f", "flair"), ("T2w", "t2"),
+        ("CT", None), ("ADC", None), ("PD", None),
+    ],
+)  # fmt: skip
+def test_contrasts_are_known_by_name(name, kind):
+    assert contrast_of(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["FLAIR", "T1", "T1POST", "T2"], [1, 3]),
+        (["FLAIR", "T1"], [1]),
+        (["T1POST", "T2"], [0, 1]),
+        (["T1POST", "T1"], [1]),
+        (["FLAIR", "T2"], [1]),
+        (["FLAIR"], [0]),
+        (["CT"], []),
+    ],
+)
+def test_tissue_is_told_by_t1_with_t2_or_by_the_best_there_is(names, chosen):
+    assert tissue_channels(names) == chosen
+
+
+def ball(shape=(20, 20, 20), radius=6):
+    centre = (np.array(shape) - 1) / 2
+    offset = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1) - centre
+    return np.linalg.norm(offset, axis=-1) <= radius
+
+
+def test_a_stripped_brain_is_one_object_on_a_constant_background_with_its_holes_filled():
+    head = ball()
+    image = np.where(head, 100.0, -7.0).astype(np.float32)[None]
+    image[0, 10, 10, 10] = -7.0
+    np.testing.assert_array_equal(stripped_brain(image), head)
+
+
+def test_what_is_no_stripped_brain():
+    rng = np.random.default_rng(0)
+    head = ball()
+    noisy = np.where(head, 100.0, 0.0) + rng.normal(size=head.shape)
+    two = ball((20, 20, 20), 3) | np.roll(ball((20, 20, 20), 3), 10, axis=0)
+    trunk = np.zeros_like(head)
+    trunk[5:15, 5:15, :] = True
+    full = np.ones_like(head)
+    for image in (noisy, two, trunk, full, np.zeros_like(head)):
+        assert stripped_brain(image.astype(np.float32)[None]) is None
+    slice_of_brain = np.where(head[:, :, 10:11], 100.0, 0.0).astype(np.float32)[None]
+    assert stripped_brain(slice_of_brain) is None
+
+
+def test_a_brain_may_be_cut_at_one_face_and_shows_in_any_channel():
+    head = ball()[:, :, 8:]
+    one, two = np.zeros((2, *head.shape), np.float32)
+    one[head & (np.arange(20)[:, None, None] < 10)] = 5
+    two[head] = 9
+    np.testing.assert_array_equal(stripped_brain(np.stack([one, two])), head)
+
+
+def test_the_body_is_what_is_not_air_without_holes_and_specks():
+    shape = (30, 30, 30)
+    rng = np.random.default_rng(0)
+    image = np.full(shape, -1000.0) + rng.normal(0, 5, shape)
+    trunk = ball(shape, 10)
+    image[trunk] = 40.0
+    image[14:16, 14:16, 14:16] = -1000.0
+    image[1, 1, 1] = 3000.0
+    found = body(image.astype(np.float32)[None])
+    assert found[14:16, 14:16, 14:16].all()
+    assert not found[1, 1, 1]
+    assert (found & ~ball(shape, 12)).sum() == 0
+    assert found[trunk].all()
+
+
+def test_a_flat_image_is_all_body():
+    assert body(np.full((1, 8, 8, 8), 3.0, np.float32)).all()
+
+
+def layered():
+    """A cube of 15 voxels: grey shell of one voxel, white inside, a fluid core of 3x3x3."""
+    tissue = np.zeros((15, 15, 15), np.uint8)
+    tissue[1:14, 1:14, 1:14] = GREY
+    tissue[2:13, 2:13, 2:13] = WHITE
+    tissue[6:9, 6:9, 6:9] = FLUID
+    return tissue
+
+
+def test_deep_fluid_is_ventricle_by_hand():
+    tissue = layered()
+    mark_ventricles(tissue, (3.0, 3.0, 3.0))
+    expected = layered()
+    expected[6:9, 6:9, 6:9] = VENTRICLE
+    np.testing.assert_array_equal(tissue, expected)
+
+
+def test_small_or_shallow_fluid_is_none():
+    tissue = layered()
+    mark_ventricles(tissue, (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(tissue, layered())
+    shallow = layered()
+    shallow[6:9, 6:9, 6:9] = WHITE
+    shallow[2:13, 2:13, 2] = FLUID
+    expected = shallow.copy()
+    mark_ventricles(shallow, (3.0, 3.0, 3.0))
+    np.testing.assert_array_equal(shallow, expected)
+    empty = np.zeros((3, 3, 3), np.uint8)
+    mark_ventricles(empty, (1, 1, 1))
+    assert not empty.any()
+
+
+def test_site_distances_by_hand():
+    tissue = layered()
+    tissue[6:9, 6:9, 6:9] = VENTRICLE
+    tissue[4, 7, 7] = GREY  # a speck of other tissue
+    edge, fluid = site_distances_mm(tissue, (1.0, 1.0, 2.0))
+    assert edge[7, 7, 7] == 6.0  # from i = 1; the ventricle is no edge
+    assert edge[2, 7, 7] == 1.0
+    assert edge[7, 7, 2] == 2.0
+    assert edge[4, 7, 7] == 3.0
+    assert edge[0, 0, 0] == 0.0
+    assert fluid[3, 7, 7] == 3.0
+    assert fluid[7, 7, 3] == 6.0
+    assert np.isinf(fluid[0, 7, 7])
+
+
+def test_the_border_of_the_volume_is_an_edge():
+    edge, fluid = site_distances_mm(np.full((5, 5, 1), WHITE, np.uint8), (1.0, 1.0, 1.0))
+    assert fluid is None
+    np.testing.assert_array_equal(edge, np.ones((5, 5, 1)))
+    edge, fluid = site_distances_mm(np.zeros((4, 4, 4), np.uint8), (1.0, 1.0, 1.0))
+    assert fluid is None
+    assert not edge.any()
+
+
+@pytest.mark.parametrize("spacing_mm", [0.9, 1.0, 1.2, 1.3, 2.4, 1.2000000476837158])
+def test_places_reach_whole_voxels_on_any_spacing(spacing_mm):
+    scale = max(1.0, spacing_mm)
+    vox = np.float32(spacing_mm)
+    two, three = float(2 * vox), float(3 * vox)
+    assert place_of(two, None, True, scale) == "juxtacortical"
+    assert place_of(9.0, three, True, scale) == "periventricular"
+    assert place_of(three, None, False, scale) == "edge"
+
+
+def test_places_by_their_distances():
+    assert place_of(1.0, 2.0, True, 1.0) == "periventricular"
+    assert place_of(1.0, 3.5, True, 1.0) == "juxtacortical"
+    assert place_of(2.5, 3.5, True, 1.0) == "deep"
+    assert place_of(2.5, None, True, 1.0) == "deep"
+    assert place_of(2.5, 3.5, True, 2.0) == "periventricular"
+    assert place_of(3.5, None, False, 1.0) == "inside"
+    assert place_of(2.5, 0.0, False, 1.0) == "edge"
