@@ -177,7 +177,7 @@ def _layout(header: nib.Nifti1Header, path: Path) -> tuple[tuple[int, int, int],
             remedy="Convert it, for example to float32.",
         )
     offset = float(header["vox_offset"])
-    if not (offset >= header.sizeof_hdr and offset == int(offset) and offset < 1 << 31):
+    if not (offset.is_integer() and header.sizeof_hdr <= offset < 1 << 31):
         raise ImageError(f"has a damaged NIfTI header: vox_offset is {offset:g}.", file=path)
     return (shape[0], shape[1], shape[2]), dtype, int(offset)
 

@@ -12,14 +12,20 @@ from scipy import ndimage
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
+from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.inpaint import reachable
+from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.texture import clone_texture
 from lesionsynth.kernels.tissue import GREY, WHITE
 from lesionsynth.plugins.contracts import FillSpec, Streams
 from lesionsynth.units import MM3_PER_ML
 
-_REACH_VOX = 8
+_REACH_VOX = 12
+_HALO_VOX = 6
+_HALO_SPREADS = 3.0
+_RING_VOX = 3
+_ALIKE_SPREADS = 2.5
 
 
 def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> dict[str, Any] | None:
@@ -50,9 +56,19 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     others = (canvas.instances[box] > 0) & ~own
     tissue = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
     region = own | (dilated(own, fill.grow_vox) & tissue & ~others)
+    grown_region = region
+    if not host.has_tissue_classes:
+        halo, lead = _halo(canvas, box, own, region)
+        region = region | (halo & tissue & ~others)
     # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-    usable = tissue & ~dilated(own | others, fill.grow_vox)
-    for source in (usable & (host.tissue[box] == WHITE), usable):
+    usable = tissue & ~dilated(own | others, fill.grow_vox) & ~region
+    clean = host.clean_away(fill.grow_vox).copy()
+    clean[box] &= ~region
+    preferred = usable & (host.tissue[box] == WHITE)
+    if not host.has_tissue_classes:
+        clean &= _alike(host, clean, box, region)
+        preferred &= clean[box]
+    for source in (preferred, usable):
         within_reach = reachable(region, source)
         if within_reach[own].all():
             break
@@ -60,11 +76,10 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         return None
     region = within_reach
     spacing = canvas.grid.spacing_mm
-    filled = fill.fill(canvas.values(box), region, source, spacing)
+    before = canvas.values(box)
+    filled = fill.fill(before, region, source, spacing)
     draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
     if fill.texture == "clone":
-        clean = host.clean_away(fill.grow_vox).copy()
-        clean[box] &= ~region
         filled, draw["texture"] = clone_texture(
             host.all_values,
             filled,
@@ -76,9 +91,54 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
             mirror_axis=canvas.grid.axis_towards(0) if host.has_tissue_classes else None,
             box=box,
         )
+    if not host.has_tissue_classes:  # the halo belongs to one channel, the others show what is there
+        kept = region & ~grown_region
+        for channel in range(len(filled)):
+            if channel != lead:
+                filled[channel][kept] = before[channel][kept]
     draw["volume_mm3"] = canvas.volume_mm3(instance)
     canvas.remove(box, filled, region, instance, _labels_below(canvas, box, own))
     return draw
+
+
+def _halo(
+    canvas: Canvas, box: Box, own: NDArray[np.bool_], region: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], int]:
+    """What shines out of a lesion beyond the grown region, such as the blur of PET, and in which channel.
+
+    Voxels joined to the region and near it that differ from the case's tissue in the same direction as the
+    lesion, in the channel where it stands out most. Only for data without tissue classes: where they are
+    known, the cortex beside a bright lesion must not be taken for its halo.
+    """
+    stats = canvas.host.tissue_stats
+    values = canvas.values(box)
+    contrast = [
+        (float(channel[own].mean()) - median) / spread if spread > 0 else 0.0
+        for channel, (median, spread) in zip(values, stats, strict=True)
+    ]
+    lead = int(np.argmax(np.abs(contrast)))
+    median, spread = stats[lead]
+    shining = (values[lead] - median) * np.sign(contrast[lead]) > _HALO_SPREADS * spread
+    reached = ndimage.binary_dilation(region, iterations=_HALO_VOX, mask=region | shining)
+    return np.asarray(reached & ~region), lead
+
+
+def _alike(
+    host: LoadedCase, clean: NDArray[np.bool_], box: Box, region: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Voxels whose intensities are those that prevail around the region: muscle for muscle, no bone, no fat.
+
+    Where one tissue code covers all tissue, fills and patches of texture would bring other anatomy along.
+    """
+    ring = dilated(region, _RING_VOX) & clean[box]
+    alike = np.ones(clean.shape, dtype=bool)
+    if ring.any():
+        for whole in host.all_values:
+            around = whole[box][ring]
+            reach = _ALIKE_SPREADS * robust_spread(around)
+            smooth = ndimage.uniform_filter(whole, 3)
+            alike &= np.abs(smooth - np.median(around)) <= reach
+    return alike
 
 
 def _labels_below(canvas: Canvas, box: Box, own: NDArray[np.bool_]) -> NDArray[np.uint16]:

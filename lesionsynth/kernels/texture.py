@@ -7,7 +7,7 @@ difference between the patch and its own fill is added to the region.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,36 +43,24 @@ _MEAN_DIFFERENCE = 2.0 / np.sqrt(np.pi)
 
 
 @dataclass(frozen=True)
+class _Way:
+    """Places to try: voxel x goes to ``sign * x + offset`` for each of the offsets (n, 3)."""
+
+    name: str
+    sign: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class _Surroundings:
-    """The volume that patches are taken from, and how places for them are drawn."""
+    """The volume that patches are taken from, and the ways to look for them."""
 
     image: NDArray[np.float32]
     clean: NDArray[np.bool_]
     spacing_mm: NDArray[np.float64]
     fill: Fill
     rng: np.random.Generator
-    mirror_axis: int | None
-    # Sum of the coordinates of two voxels that mirror each other.
-    mirror_sum_vox: int
-
-    def places(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield ways of moving a region: name, sign of each axis (3,), offsets in voxels (n, 3)."""
-        sign = np.ones(3, dtype=np.int64)
-        if self.mirror_axis is not None:
-            mirrored = sign.copy()
-            mirrored[self.mirror_axis] = -1
-            offsets = self._offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1)
-            offsets[:, self.mirror_axis] += self.mirror_sum_vox
-            yield "mirror", mirrored, offsets
-        reach_mm = 0.5 * float(np.linalg.norm(self.spacing_mm * self.clean.shape))
-        # The third power of a uniform number prefers near places strongly.
-        yield "shift", sign, self._offsets(_N_SHIFTED, reach_mm, 3)
-
-    def _offsets(self, n: int, reach_mm: float, power: int) -> NDArray[np.int64]:
-        direction = self.rng.normal(size=(n, 3))
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        radius_mm = reach_mm * self.rng.random((n, 1)) ** power
-        return np.rint(direction * radius_mm / self.spacing_mm).astype(np.int64)
+    ways: list[_Way]
 
 
 def clone_texture(
@@ -146,8 +134,9 @@ def clone_texture(
     if tight is None:
         return textured, pieces
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    mirror_sum = 0 if mirror_axis is None else _mirror_sum(clean, mirror_axis)
-    around = _Surroundings(image, clean, spacing, fill, rng, mirror_axis, mirror_sum)
+    # The places are drawn once: pieces that take the same shift join without a seam.
+    ways = _ways(clean, spacing, rng, mirror_axis)
+    around = _Surroundings(image, clean, spacing, fill, rng, ways)
     labels, _ = ndimage.label(region[tight], structure=np.ones((3, 3, 3)))
     for label, inner in enumerate(ndimage.find_objects(labels), start=1):
         component = labels[inner] == label
@@ -157,11 +146,38 @@ def clone_texture(
     return textured, pieces
 
 
-def _mirror_sum(clean: NDArray[np.bool_], axis: int) -> int:
-    """Twice the centre of mass of `clean` along `axis`, from a sample of about 1e5 voxels."""
-    step = max(1, round((clean.size / 1e5) ** (1 / 3)))
-    index = np.nonzero(clean[::step, ::step, ::step])[axis]
-    return round(2.0 * step * float(index.mean())) if index.size else 0
+def _ways(
+    clean: NDArray[np.bool_],
+    spacing_mm: NDArray[np.float64],
+    rng: np.random.Generator,
+    mirror_axis: int | None,
+) -> list[_Way]:
+    """Draw the places to try, in order: around the mirrored place, then around the region."""
+    straight = np.ones(3, dtype=np.int64)
+    ways = []
+    if mirror_axis is not None:
+        # Twice the centre of mass, from a sample of about 1e5 voxels.
+        step = max(1, round((clean.size / 1e5) ** (1 / 3)))
+        index = np.nonzero(clean[::step, ::step, ::step])[mirror_axis]
+        mirrored = straight.copy()
+        mirrored[mirror_axis] = -1
+        offsets = _offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1, spacing_mm, rng)
+        offsets[:, mirror_axis] += round(2.0 * step * float(index.mean())) if index.size else 0
+        ways.append(_Way("mirror", mirrored, offsets))
+    reach_mm = 0.5 * float(np.linalg.norm(spacing_mm * clean.shape))
+    # The third power of a uniform number prefers near places strongly.
+    ways.append(_Way("shift", straight, _offsets(_N_SHIFTED, reach_mm, 3, spacing_mm, rng)))
+    return ways
+
+
+def _offsets(
+    n: int, reach_mm: float, power: int, spacing_mm: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw `n` offsets in voxels (n, 3), of random directions, up to `reach_mm` long."""
+    direction = rng.normal(size=(n, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length_mm = reach_mm * rng.random((n, 1)) ** power
+    return np.rint(direction * length_mm / spacing_mm).astype(np.int64)
 
 
 def _detail(
@@ -241,26 +257,28 @@ def _cloned(
         return None
     both = piece | ring
     at = np.argwhere(both) + origin_of(window)
-    own = around.image[(slice(None), *window)]
-    rim = ring & around.clean[window]
-    natural = _roughness(own, rim)
     # In random order an unclean voxel of a place is found after a few looks.
     shuffled = around.rng.permutation(at, axis=0)
-    for way, sign, offsets in around.places():
-        best, score = None, np.inf
-        for found in _clean_places(shuffled, sign, offsets, around.clean, _N_COMPARED):
-            i, j, k = (at * sign + offsets[found]).T
-            patch = np.zeros_like(own)
-            patch[:, both] = around.image[:, i, j, k]
-            ratio = _ratio(natural, _roughness(patch, rim))
-            if best is None or np.abs(np.log(ratio)).sum() < score:
-                best, best_ratio, score = patch, ratio, float(np.abs(np.log(ratio)).sum())
-        if best is not None:
-            detail = best - around.fill(best, piece, ring)
-            detail -= detail[:, piece & ndimage.binary_dilation(ring)].mean(axis=1)[:, None, None, None]
-            differs = np.abs(np.log(best_ratio)) > np.log(_SCALE_FROM)
-            scale = np.where(differs, np.clip(best_ratio, *_SCALE_LIMITS), 1.0)
-            return way, np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
+    for way in around.ways:
+        places = _clean_places(shuffled, way.sign, way.offsets, around.clean, _N_COMPARED)
+        if places.size == 0:
+            continue
+        pairs = _pairs(ring & around.clean[window])
+        natural = _roughness(around.image[(slice(None), *window)], pairs)
+        score = np.inf
+        for offset in way.offsets[places]:
+            i, j, k = (at * way.sign + offset).T
+            candidate = np.zeros((around.image.shape[0], *both.shape), dtype=around.image.dtype)
+            candidate[:, both] = around.image[:, i, j, k]
+            ratio = _ratio(natural, _roughness(candidate, pairs))
+            unlike = float(np.abs(np.log(ratio)).sum())
+            if unlike < score:
+                patch, scale, score = candidate, ratio, unlike
+        detail = patch - around.fill(patch, piece, ring)
+        detail -= detail[:, piece & ndimage.binary_dilation(ring)].mean(axis=1)[:, None, None, None]
+        differs = np.abs(np.log(scale)) > np.log(_SCALE_FROM)
+        scale = np.where(differs, np.clip(scale, *_SCALE_LIMITS), 1.0)
+        return way.name, np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
     return None
 
 
@@ -273,28 +291,37 @@ def _noise(
         near = np.zeros(shape_of(larger), dtype=bool)
         near[_within(box, larger)] = region
         near = ndimage.binary_dilation(near, iterations=reach) & around.clean[larger]
-        natural = _roughness(around.image[(slice(None), *larger)], near)
+        natural = _roughness(around.image[(slice(None), *larger)], _pairs(near))
         if natural is not None:
             white = around.rng.standard_normal((natural.size, *shape), dtype=np.float32)
             return "noise", white * (natural / _MEAN_DIFFERENCE).astype(np.float32)[:, None, None, None]
     return "none", np.zeros((around.image.shape[0], *shape), dtype=np.float32)
 
 
-def _roughness(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Mean absolute difference (C,) of face neighbours inside `mask`, or None for too few pairs.
+def _pairs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Flat indices of the voxels of all pairs of face neighbours inside `mask`."""
+    flat = np.arange(mask.size).reshape(mask.shape)
+    lows, highs = [], []
+    for axis in range(3):
+        cut, at = np.moveaxis(mask, axis, 0), np.moveaxis(flat, axis, 0)
+        both = cut[:-1] & cut[1:]
+        lows.append(at[:-1][both])
+        highs.append(at[1:][both])
+    return np.concatenate(lows), np.concatenate(highs)
+
+
+def _roughness(
+    values: NDArray[np.float32], pairs: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.float64] | None:
+    """Mean absolute difference (C,) of the pairs of voxels, or None for too few of them.
 
     Unlike the spread of a high-pass it needs no voxels outside the mask.
     """
-    total = np.zeros(values.shape[0])
-    n = 0
-    for axis in range(3):
-        low, high = [slice(None)] * 3, [slice(None)] * 3
-        low[axis], high[axis] = slice(None, -1), slice(1, None)
-        pair = mask[tuple(low)] & mask[tuple(high)]
-        step = values[(slice(None), *high)][:, pair] - values[(slice(None), *low)][:, pair]
-        total += np.abs(step).sum(axis=1)
-        n += step.shape[1]
-    return total / n if n >= _MIN_PAIRS else None
+    low, high = pairs
+    if low.size < _MIN_PAIRS:
+        return None
+    flat = values.reshape(values.shape[0], -1)
+    return np.asarray(np.abs(flat[:, high] - flat[:, low]).mean(axis=1), dtype=np.float64)
 
 
 def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -137,9 +137,9 @@ def three_classes(
     box = bounding_box(brain)
     if box is None:
         return None
-    inside, around = brain[box], dilated(lesions[box], 1)
+    inside, around, reached = brain[box], dilated(lesions[box], 1), dilated(lesions[box], 2)
     smooth = np.stack([ndimage.gaussian_filter(channel[box], 0.6)[inside] for channel in image])
-    fitted = smooth[:, ~around[inside]].astype(np.float64)
+    fitted = smooth[:, ~reached[inside]].astype(np.float64)
     fitted = fitted[:, :: max(1, fitted.shape[1] // _SAMPLE)]
     if fitted.shape[1] < _MIN_SAMPLE:
         return None

@@ -133,4 +133,7 @@ def _averaged(
 
 def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances (n, m) of two sets of points (n, 3) and (m, 3)."""
-    return np.asarray(np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1)))
+    square = np.zeros((a.shape[0], b.shape[0]))
+    for axis in range(3):
+        square += np.subtract.outer(a[:, axis], b[:, axis]) ** 2
+    return np.sqrt(square)

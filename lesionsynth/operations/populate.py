@@ -59,7 +59,7 @@ class Populate(OperationSpec):
     surplus: Literal["inpaint", "keep"] = "inpaint"
     """What to do where the host has more than the target: remove lesions, or leave them."""
     max_lesions: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Largest number of lesions; auto: one where the training cases typically hold one, any number elsewhere."""
+    """Largest number of lesions; auto: one where the training cases typically hold one, else any number."""
     min_volume_mm3: float = Field(default=10.0, ge=0)
     """A lesion that would come out smaller is a speck, and is drawn again."""
     tries: int = Field(default=100, ge=1, le=100000)

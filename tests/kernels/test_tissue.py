@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from make_sample_data import OVERSAMPLING, SEED, TEMPLATE_EXTENT, block_mean, make_subject
 from phantom_anatomy import make_anatomy
+from scipy import ndimage
 
 from lesionsynth.kernels.tissue import (
     FLUID,
@@ -86,7 +87,10 @@ def test_lateral_ventricles_are_found_and_are_fluid(phantom):
 
 def test_the_brain_of_a_phantom_is_found_whole(phantom):
     images, *_ = phantom
-    np.testing.assert_array_equal(stripped_brain(images), (images != 0).any(axis=0))
+    brain = stripped_brain(images)
+    bright = (images != 0).any(axis=0)
+    assert brain[bright].all()
+    assert np.count_nonzero(brain & ~bright) <= 1
 
 
 def test_tissue_follows_flips_and_permutations(phantom):
@@ -104,11 +108,11 @@ def test_tissue_follows_flips_and_permutations(phantom):
 def test_lesions_do_not_take_part_in_the_fit(phantom):
     images, lesions, *_ = phantom
     brain = stripped_brain(images)
-    bright = np.where(lesions, 20 * images, images)
+    bright = np.where(lesions, 5 * images, images)
     one = three_classes(images[[T1]], brain, lesions, "t1")
     two = three_classes(bright[[T1]], brain, lesions, "t1")
-    far = ~np.any([np.roll(lesions, s, a) for a in range(3) for s in range(-5, 6)], axis=0)
-    assert (one[far] == two[far]).mean() > 0.999
+    far = brain & ~ndimage.binary_dilation(lesions, np.ones((7, 7, 7)))
+    assert (one[far] == two[far]).mean() > 0.9999
 
 
 def test_lesions_count_as_white_matter_also_outside_the_brain_mask():

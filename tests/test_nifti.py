@@ -1,0 +1,532 @@
+"""Reading equals nibabel; writing keeps headers and voxels; broken files are refused."""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from lesionsynth import gzip_io, nifti
+from lesionsynth.domain.grid import Grid
+from lesionsynth.errors import ImageError, OutputError
+
+DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
+OBLIQUE = np.array([[1.2, 0.3, 0.1, -40], [-0.2, 1.5, 0.4, 12], [0.1, -0.3, 2.8, 5], [0, 0, 0, 1.0]])
+ROTATED = np.array([[0.0, -2, 0, 10], [1.5, 0, 0, -7], [0, 0, 3, 1], [0, 0, 0, 1]])
+RAW = np.arange(-30, 30).reshape(5, 4, 3)
+
+
+def save(
+    path: Path,
+    raw: NDArray[Any],
+    affine: NDArray[np.float64] | None = ROTATED,
+    *,
+    version: int = 1,
+    order: str = "<",
+    scaling: tuple[float, float] = (1.0, 0.0),
+    codes: tuple[int, int] = (1, 1),
+    **fields: Any,
+) -> Path:
+    """Write an image with nibabel's header but our own bytes, so that raw voxels and fields are exact."""
+    header = {1: nib.Nifti1Header, 2: nib.Nifti2Header}[version](endianness=order)
+    header.set_data_shape(raw.shape)
+    header.set_data_dtype(raw.dtype.newbyteorder(order))
+    header.set_zooms([2.0, 1.5, 3.0, 1.0][: raw.ndim])
+    qform, sform = codes
+    if qform:
+        header.set_qform(affine, code=qform, strip_shears=True)
+    if sform:
+        header.set_sform(affine, code=sform)
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = scaling
+    header["magic"] = {1: b"n+1", 2: b"n+2\0\r\n\x1a\n"}[version]
+    header["vox_offset"] = {1: 352, 2: 544}[version]
+    for name, value in fields.items():
+        header[name] = value
+    data = header.binaryblock + bytes(4) + raw.astype(raw.dtype.newbyteorder(order)).tobytes(order="F")
+    path.write_bytes(gzip.compress(data) if path.name.endswith(".gz") else data)
+    return path
+
+
+def as_dtype(code: str) -> NDArray[Any]:
+    return (RAW if code[0] in "if" else RAW + 30).astype(code)
+
+
+class TestRead:
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("version", [1, 2])
+    @pytest.mark.parametrize("code", DTYPES)
+    def test_equals_nibabel(self, tmp_path: Path, code: str, version: int, order: str, ending: str) -> None:
+        path = save(tmp_path / f"a{ending}", as_dtype(code), version=version, order=order)
+        image, expected = nifti.read(path), nib.load(path)
+        assert image.raw.dtype == np.dtype(code).newbyteorder(order)
+        np.testing.assert_array_equal(image.raw, as_dtype(code))
+        np.testing.assert_array_equal(image.values(), expected.get_fdata(dtype=np.float32))
+        assert image.values().dtype == np.float32
+        np.testing.assert_allclose(image.grid.affine, expected.affine, rtol=0, atol=0)
+        assert image.grid.shape == (5, 4, 3)
+
+    @pytest.mark.parametrize("engine", ["igzip", "zlib"])
+    def test_works_without_the_fast_libraries(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    ) -> None:
+        path = save(tmp_path / "a.nii.gz", as_dtype("i2"))
+        expected = nifti.read(path)
+        monkeypatch.setattr(gzip_io, "deflate", None)
+        if engine == "zlib":
+            monkeypatch.setattr(gzip_io, "igzip", None)
+        image = nifti.read(path)
+        np.testing.assert_array_equal(image.raw, expected.raw)
+        assert (image.header_bytes, image.source_hash) == (expected.header_bytes, expected.source_hash)
+        nifti.write(tmp_path / "b.nii.gz", image)
+        np.testing.assert_array_equal(nib.load(tmp_path / "b.nii.gz").get_fdata(), RAW)
+
+    @pytest.mark.parametrize(
+        ("scaling", "code"),
+        [((0.25, -3.0), "i2"), ((2.0, 0.0), "f4"), ((-1.0, 7.0), "u1"), ((1.0, 5.0), "i4")],
+    )
+    def test_scaling(self, tmp_path: Path, scaling: tuple[float, float], code: str) -> None:
+        path = save(tmp_path / "a.nii", as_dtype(code), scaling=scaling)
+        image = nifti.read(path)
+        assert (image.slope, image.inter) == scaling
+        np.testing.assert_array_equal(image.values(), nib.load(path).get_fdata(dtype=np.float32))
+        box = (slice(1, 3), slice(0, 2), slice(2, 3))
+        np.testing.assert_array_equal(image.values(box), image.values()[box])
+
+    @pytest.mark.parametrize("slope", [0.0, np.nan])
+    def test_no_slope_means_no_scaling(self, tmp_path: Path, slope: float) -> None:
+        image = nifti.read(save(tmp_path / "a.nii", as_dtype("i2"), scaling=(slope, np.nan)))
+        np.testing.assert_array_equal(image.values(), RAW)
+
+    @pytest.mark.parametrize(
+        ("codes", "affine"),
+        [((1, 0), ROTATED), ((0, 2), OBLIQUE), ((1, 2), OBLIQUE), ((0, 0), None), ((4, 4), ROTATED)],
+    )
+    def test_affine_is_nibabels(
+        self, tmp_path: Path, codes: tuple[int, int], affine: NDArray[np.float64] | None
+    ) -> None:
+        path = save(tmp_path / "a.nii.gz", as_dtype("i2"), affine, codes=codes)
+        grid = nifti.read(path).grid
+        np.testing.assert_array_equal(grid.affine, nib.load(path).affine)
+        if codes[1]:
+            np.testing.assert_allclose(grid.affine, affine, atol=1e-5)
+        if codes == (0, 0):
+            assert grid.spacing_mm == (2.0, 1.5, 3.0)
+
+    def test_few_slices_and_a_single_one(self, tmp_path: Path) -> None:
+        three = nifti.read(save(tmp_path / "a.nii", np.ones((7, 6, 3), np.int16)))
+        assert three.grid.shape == (7, 6, 3)
+        flat = nifti.read(save(tmp_path / "b.nii", np.arange(42, dtype=np.int16).reshape(7, 6)))
+        assert flat.grid.shape == (7, 6, 1)
+        np.testing.assert_array_equal(flat.raw[..., 0], np.arange(42).reshape(7, 6))
+
+    def test_four_dimensions_with_one_frame_are_one_volume(self, tmp_path: Path) -> None:
+        image = nifti.read(save(tmp_path / "a.nii", as_dtype("i2")[..., None]))
+        assert image.grid.shape == (5, 4, 3)
+        nifti.write(tmp_path / "b.nii", image)
+        assert nib.load(tmp_path / "b.nii").shape == (5, 4, 3, 1)
+
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    def test_extensions_are_kept(self, tmp_path: Path, ending: str) -> None:
+        source = nib.Nifti1Image(as_dtype("i2"), ROTATED, dtype=np.int16)
+        comment = b"scanner " * 900  # longer than what is peeked at
+        source.header.extensions.append(nib.nifti1.Nifti1Extension("comment", comment))
+        path = tmp_path / f"a{ending}"
+        nib.save(source, path)
+        image = nifti.read(path)
+        assert len(image.header_bytes) > 7200
+        nifti.write(tmp_path / f"b{ending}", image.with_raw(image.raw + np.int16(1)))
+        nifti.write(tmp_path / f"c{ending}", nifti.like(image, (RAW > 0).astype(np.uint8)))
+        for name, expected in (("b", RAW + 1), ("c", RAW > 0)):
+            written = nib.load(tmp_path / f"{name}{ending}")
+            assert written.header.extensions[0].get_content().rstrip(b"\0") == comment
+            np.testing.assert_array_equal(written.get_fdata(), expected)
+
+    def test_content_counts_and_not_the_ending(self, tmp_path: Path) -> None:
+        save(tmp_path / "a.nii", as_dtype("i2")).rename(tmp_path / "plain.nii.gz")
+        save(tmp_path / "a.nii.gz", as_dtype("i2")).rename(tmp_path / "packed.nii")
+        for name in ("plain.nii.gz", "packed.nii"):
+            np.testing.assert_array_equal(nifti.read(tmp_path / name).raw, RAW)
+
+    def test_members_and_padding(self, tmp_path: Path) -> None:
+        data = save(tmp_path / "a.nii", as_dtype("i2")).read_bytes()
+        for cut in (100, 348, 400):
+            (tmp_path / "b.nii.gz").write_bytes(gzip.compress(data[:cut]) + gzip.compress(data[cut:]))
+            np.testing.assert_array_equal(nifti.read(tmp_path / "b.nii.gz").raw, RAW)
+        (tmp_path / "c.nii").write_bytes(data + bytes(100))
+        np.testing.assert_array_equal(nifti.read(tmp_path / "c.nii").raw, RAW)
+
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    def test_voxels_are_read_only(self, tmp_path: Path, ending: str) -> None:
+        raw = nifti.read(save(tmp_path / f"a{ending}", as_dtype("i2"))).raw
+        with pytest.raises(ValueError, match="read-only"):
+            raw[0, 0, 0] = 1
+
+    def test_source_hash_is_of_the_file(self, tmp_path: Path) -> None:
+        one = nifti.read(save(tmp_path / "a.nii", as_dtype("i2")))
+        other = nifti.read(save(tmp_path / "b.nii", as_dtype("i2") + np.int16(1)))
+        (tmp_path / "c.nii").write_bytes((tmp_path / "a.nii").read_bytes())
+        assert one.source_hash == nifti.read(tmp_path / "c.nii").source_hash != other.source_hash
+
+
+class TestRefused:
+    """Each fault is an ImageError that names the file."""
+
+    def fails(self, path: Path, match: str) -> None:
+        with pytest.raises(ImageError, match=match) as caught:
+            nifti.read(path)
+        assert caught.value.file == str(path)
+
+    # 3 is in the gzip header, 15 in the packed NIfTI header, the rest in the voxels and the trailer.
+    @pytest.mark.parametrize("end", [3, 15, -60, -9, -8, -4, -1])
+    def test_truncated_gzip(self, tmp_path: Path, end: int) -> None:
+        path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 99, (9, 9, 9), np.int16))
+        path.write_bytes(path.read_bytes()[:end])
+        self.fails(path, "damaged or truncated")
+
+    @pytest.mark.parametrize("end", [2, 300, 352, 400, -1])
+    def test_truncated_plain_file(self, tmp_path: Path, end: int) -> None:
+        path = save(tmp_path / "a.nii", as_dtype("i2"))
+        path.write_bytes(path.read_bytes()[:end])
+        self.fails(path, "not a NIfTI file|ends after")
+
+    @pytest.mark.parametrize("engine", ["libdeflate", "igzip", "zlib"])
+    @pytest.mark.parametrize("place", [40, -6, -2])
+    def test_damaged_gzip(
+        self, tmp_path: Path, place: int, engine: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = save(tmp_path / "a.nii.gz", as_dtype("i2"))
+        data = bytearray(path.read_bytes())
+        data[place] ^= 0xFF
+        path.write_bytes(bytes(data))
+        if engine != "libdeflate":
+            monkeypatch.setattr(gzip_io, "deflate", None)
+        if engine == "zlib":
+            monkeypatch.setattr(gzip_io, "igzip", None)
+        self.fails(path, "damaged")
+
+    def test_garbage_behind(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.nii.gz", as_dtype("i2"))
+        path.write_bytes(path.read_bytes() + b"not a gzip member")
+        self.fails(path, "damaged")
+
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_huge_dimensions_allocate_nothing(self, tmp_path: Path, version: int, ending: str) -> None:
+        size = 32767 if version == 1 else 1 << 40  # the product of the latter overflows 64 bits
+        path = save(
+            tmp_path / f"a{ending}", as_dtype("i2"), version=version, dim=[3, size, size, size, *4 * [1]]
+        )
+        tracemalloc.start()
+        try:
+            self.fails(path, "cannot hold|ends after")
+            assert tracemalloc.get_traced_memory()[1] < 1 << 21
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("size", [0, -3])
+    def test_dimensions_of_nothing(self, tmp_path: Path, size: int) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), dim=[3, 5, size, 3, 1, 1, 1, 1]), "dimensions")
+
+    @pytest.mark.parametrize("count", [0, 8, -1])
+    def test_impossible_number_of_dimensions(self, tmp_path: Path, count: int) -> None:
+        self.fails(
+            save(tmp_path / "a.nii", as_dtype("i2"), dim=[count, 5, 4, 3, 1, 1, 1, 1]), "dimensions|ends"
+        )
+
+    def test_several_frames(self, tmp_path: Path) -> None:
+        self.fails(save(tmp_path / "a.nii", np.zeros((5, 4, 3, 2), np.int16)), "one 3-D volume was expected")
+
+    @pytest.mark.parametrize(
+        ("code", "label"), [(32, "complex64"), (128, "RGB"), (2304, "RGBA"), (1536, "128"), (999, "999")]
+    )
+    def test_kinds_of_voxels(self, tmp_path: Path, code: int, label: str) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("f8"), datatype=code), f"type .*{label}")
+
+    def test_pair_of_header_and_image(self, tmp_path: Path) -> None:
+        nib.save(nib.Nifti1Pair(as_dtype("i2"), ROTATED, dtype=np.int16), tmp_path / "a.hdr")
+        self.fails(tmp_path / "a.hdr", "single-file")
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 400, b"PK\x03\x04" + bytes(500), b"\x1f\x8b"])
+    def test_something_else(self, tmp_path: Path, data: bytes) -> None:
+        (tmp_path / "a.nii").write_bytes(data)
+        self.fails(tmp_path / "a.nii", "not a NIfTI|damaged")
+
+    def test_an_empty_gzip(self, tmp_path: Path) -> None:
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b""))
+        self.fails(tmp_path / "a.nii.gz", "not a NIfTI")
+
+    def test_wrong_magic(self, tmp_path: Path) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), magic=b"abc"), "magic")
+
+    @pytest.mark.parametrize("offset", [0, 100, np.nan, np.inf, -1, 352.5, 1e20])
+    def test_offset_of_the_voxels(self, tmp_path: Path, offset: float) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), vox_offset=offset), "vox_offset")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_affine_that_is_not_finite(self, tmp_path: Path, value: float) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), srow_x=[value, 0, 0, 0]), "affine")
+
+    @pytest.mark.parametrize("codes", [(0, 0), (1, 0)])
+    def test_voxels_of_no_size(self, tmp_path: Path, codes: tuple[int, int]) -> None:
+        pixdim = [1, 2, 0, 3, 1, 1, 1, 1]
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), codes=codes, pixdim=pixdim), "voxel volume of 0")
+
+    def test_a_rotation_that_is_none(self, tmp_path: Path) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), codes=(1, 0), quatern_b=3.0), "affine")
+
+    @pytest.mark.parametrize(("unit", "name"), [(1, "metres"), (3, "micrometres")])
+    def test_units(self, tmp_path: Path, unit: int, name: str) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), xyzt_units=unit), f"in {name}")
+
+    def test_scaling_that_is_not_finite(self, tmp_path: Path) -> None:
+        self.fails(save(tmp_path / "a.nii", as_dtype("i2"), scaling=(np.inf, 0.0)), "scl_slope")
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        self.fails(tmp_path / "a.nii", "cannot be read .No such file")
+        self.fails(tmp_path, "cannot be read .Is a directory")
+        (tmp_path / "f").touch()
+        self.fails(tmp_path / "f" / "a.nii", "cannot be read .Not a directory")
+        (tmp_path / "loop.nii").symlink_to("loop.nii")
+        self.fails(tmp_path / "loop.nii", "cannot be read")
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=3))
+    def test_no_header_byte_makes_anything_but_an_image_error(
+        self, tmp_path: Path, changes: list[tuple[int, int]]
+    ) -> None:
+        path = save(tmp_path / "a.nii", as_dtype("i2"))
+        data = bytearray(path.read_bytes())
+        for place, value in changes:
+            data[place] = value
+        path.write_bytes(bytes(data))
+        try:
+            image = nifti.read(path)
+        except ImageError:
+            return
+        assert np.isfinite(image.grid.affine).all()
+        content = image.header_bytes + image.raw.tobytes(order="F")
+        assert content == bytes(data)[: len(content)]
+
+
+class TestWrite:
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("version", [1, 2])
+    @pytest.mark.parametrize("code", ["u1", "i2", "f4", "f8"])
+    def test_header_and_voxels_come_back_bit_equal(
+        self, tmp_path: Path, code: str, version: int, order: str, ending: str
+    ) -> None:
+        source = save(
+            tmp_path / f"a{ending}",
+            as_dtype(code),
+            OBLIQUE,
+            version=version,
+            order=order,
+            scaling=(0.5, 3.0),
+            codes=(0, 3),
+            descrip=b"scan 7",
+            cal_max=99.0,
+            intent_code=1007,
+            slice_duration=0.3,
+        )
+        image = nifti.read(source)
+        copy = tmp_path / "deeper" / "still" / f"b{ending}"
+        nifti.write(copy, image)
+        opener = gzip.decompress if ending.endswith("gz") else bytes
+        assert opener(copy.read_bytes()) == opener(source.read_bytes())
+        again = nifti.read(copy)
+        assert again.header_bytes == image.header_bytes
+        assert again.raw.dtype == image.raw.dtype
+        np.testing.assert_array_equal(again.raw, image.raw)
+
+    def test_others_read_it(self, tmp_path: Path) -> None:
+        image = nifti.read(save(tmp_path / "a.nii.gz", as_dtype("i2"), scaling=(0.5, 1.0)))
+        edited = image.raw.copy()
+        edited[1, 2, 1] = 77
+        nifti.write(tmp_path / "b.nii.gz", image.with_raw(edited), sync=False)
+        assert subprocess.run(["gzip", "-t", tmp_path / "b.nii.gz"], check=False).returncode == 0
+        by_nibabel = nib.load(tmp_path / "b.nii.gz")
+        np.testing.assert_array_equal(by_nibabel.get_fdata(), edited * 0.5 + 1.0)
+        by_itk = sitk.ReadImage(str(tmp_path / "b.nii.gz"))
+        np.testing.assert_allclose(sitk.GetArrayFromImage(by_itk).T, edited * 0.5 + 1.0)
+        np.testing.assert_allclose(by_itk.GetSpacing(), image.grid.spacing_mm, rtol=1e-6)
+
+    def test_equal_images_give_equal_files(self, tmp_path: Path) -> None:
+        image = nifti.read(save(tmp_path / "a.nii.gz", as_dtype("i2")))
+        nifti.write(tmp_path / "b.nii.gz", image)
+        nifti.write(tmp_path / "c.nii.gz", image)
+        assert (tmp_path / "b.nii.gz").read_bytes() == (tmp_path / "c.nii.gz").read_bytes()
+
+    def test_permissions_follow_the_umask(self, tmp_path: Path) -> None:
+        nifti.write_bytes(tmp_path / "a", b"x")
+        (tmp_path / "b").write_bytes(b"x")
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"]
+        assert modes[0] == modes[1]
+
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"old")
+        with pytest.raises(TypeError):
+            nifti.write_bytes(tmp_path / "a", "text")  # type: ignore[arg-type]
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"old"}
+        nifti.write_bytes(tmp_path / "a", b"new")
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"new"}
+
+    def test_a_full_disk_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"old")
+        program = (
+            "import resource, signal, sys; from pathlib import Path; from lesionsynth import nifti, errors\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+            "try: nifti.write_bytes(Path(sys.argv[1]), bytes(100))\n"
+            "except errors.OutputError as error: print(error)"
+        )
+        command = [sys.executable, "-c", program, str(tmp_path / "a")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "cannot be written (File too large)" in done.stdout
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"old"}
+
+    def test_where_no_file_can_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "folder" / "inner").mkdir(parents=True)
+        for path in (tmp_path / "file" / "a", tmp_path / "folder"):
+            with pytest.raises(OutputError, match="cannot be written") as caught:
+                nifti.write_bytes(path, b"x")
+            assert caught.value.file == str(path)
+        assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "inner"]
+
+
+class TestEncode:
+    def image(self, code: str, slope: float = 1.0, inter: float = 0.0) -> nifti.Image:
+        grid = Grid((2, 2, 1), np.eye(4))
+        return nifti.Image(b"", np.zeros(grid.shape, code), slope, inter, grid)
+
+    def test_rounds_to_the_nearest(self) -> None:
+        values = np.array([1.4, 1.6, -1.6, 2.0], np.float32).reshape(2, 2, 1)
+        raw, clipped = self.image("i2").encode(values)
+        assert (raw.ravel().tolist(), raw.dtype, clipped) == ([1, 2, -2, 2], np.int16, 0)
+
+    def test_scaling_is_undone(self) -> None:
+        values = np.array([3.0, 3.5, 4.0, 5.2], np.float32).reshape(2, 2, 1)
+        raw, _ = self.image(">i2", 0.5, 3.0).encode(values)
+        assert (raw.ravel().tolist(), raw.dtype) == ([0, 1, 2, 4], np.dtype(">i2"))
+
+    @pytest.mark.parametrize("code", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+    def test_clips_and_counts(self, code: str) -> None:
+        limits = np.iinfo(code)
+        values = np.array([-1e30, 1e30, 1.0, 0.4], np.float32).reshape(2, 2, 1)
+        raw, clipped = self.image(code).encode(values)
+        assert clipped == 2
+        assert raw[0, 0, 0] == limits.min
+        assert int(raw[0, 1, 0]) == pytest.approx(limits.max, rel=1e-15)
+        assert raw.dtype == np.dtype(code)
+
+    def test_floats_are_neither_rounded_nor_clipped(self) -> None:
+        values = np.array([1.25, -7e30, 0.1, 3], np.float32).reshape(2, 2, 1)
+        raw, clipped = self.image("f4").encode(values)
+        np.testing.assert_array_equal(raw, values)
+        assert clipped == 0
+
+    @given(
+        hnp.arrays(np.int16, (2, 2, 1)),
+        st.sampled_from([1.0, 0.5, -2.0, 0.1]),
+        st.sampled_from([0.0, -1024.0, 12.5]),
+    )
+    def test_stored_voxels_survive_the_round_trip(
+        self, raw: NDArray[np.int16], slope: float, inter: float
+    ) -> None:
+        image = self.image("i2", slope, inter).with_raw(raw)
+        encoded, clipped = image.encode(image.values())
+        np.testing.assert_array_equal(encoded, raw)
+        assert clipped == 0
+
+
+class TestLabels:
+    def test_an_integer_label_map_keeps_header_and_dtype(self, tmp_path: Path) -> None:
+        image = nifti.read(save(tmp_path / "a.nii", as_dtype("i2"), order=">", intent_code=1002))
+        label = nifti.as_label(image, (RAW > 3).astype(np.uint16))
+        assert label.header_bytes == image.header_bytes
+        assert label.raw.dtype == np.dtype(">i2")
+        np.testing.assert_array_equal(label.raw, RAW > 3)
+
+    @pytest.mark.parametrize(
+        ("code", "scaling", "top", "expected"),
+        [
+            ("f4", (1.0, 0.0), 3, "u1"),
+            ("i2", (0.5, 0.0), 3, "u1"),
+            ("u1", (1.0, 2.0), 300, "u2"),
+            ("u1", (1.0, 0.0), 300, "u2"),
+            ("i1", (1.0, 0.0), 200, "u1"),
+        ],
+    )
+    def test_any_other_becomes_the_smallest_unsigned_integer(
+        self, tmp_path: Path, code: str, scaling: tuple[float, float], top: int, expected: str
+    ) -> None:
+        image = nifti.read(
+            save(tmp_path / "a.nii.gz", as_dtype(code), OBLIQUE, scaling=scaling, codes=(0, 2))
+        )
+        wanted = (RAW > 3) * top
+        nifti.write(tmp_path / "b.nii.gz", nifti.as_label(image, wanted.astype(np.uint16)))
+        written = nib.load(tmp_path / "b.nii.gz")
+        assert written.get_data_dtype() == np.dtype(expected)
+        np.testing.assert_array_equal(np.asanyarray(written.dataobj), wanted)
+        np.testing.assert_array_equal(written.affine, nib.load(tmp_path / "a.nii.gz").affine)
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_like_keeps_geometry_and_description(self, tmp_path: Path, version: int, order: str) -> None:
+        source = save(
+            tmp_path / "a.nii", as_dtype("i2"), version=version, order=order, descrip=b"scan 7", cal_max=9.0
+        )
+        nifti.write(tmp_path / "b.nii", nifti.like(nifti.read(source), RAW.astype(np.float32) / 7))
+        written = nib.load(tmp_path / "b.nii")
+        np.testing.assert_array_equal(written.get_fdata(dtype=np.float32), RAW.astype(np.float32) / 7)
+        np.testing.assert_array_equal(written.affine, nib.load(source).affine)
+        assert written.header["descrip"] == b"scan 7"
+        assert (float(written.header["cal_max"]), int(written.header["bitpix"])) == (0.0, 32)
+        assert written.header.endianness == order
+        assert written.header["sizeof_hdr"] == {1: 348, 2: 540}[version]
+
+    def test_new_is_read_by_others(self, tmp_path: Path) -> None:
+        raw = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+        nifti.write(tmp_path / "a.nii.gz", nifti.new(Grid((5, 4, 3), ROTATED), raw))
+        written = nib.load(tmp_path / "a.nii.gz")
+        np.testing.assert_array_equal(written.get_fdata(dtype=np.float32), raw)
+        np.testing.assert_allclose(written.affine, ROTATED, atol=1e-6)
+        np.testing.assert_allclose(written.get_qform(), ROTATED, atol=1e-5)
+        by_itk = sitk.ReadImage(str(tmp_path / "a.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(by_itk).T, raw)
+        nifti.write(tmp_path / "b.nii", nifti.new(Grid((5, 4, 3), OBLIQUE), raw))
+        np.testing.assert_allclose(nifti.read(tmp_path / "b.nii").grid.affine, OBLIQUE, atol=1e-6)
+
+
+def test_voxel_hash_is_of_values_dtype_and_shape() -> None:
+    raw = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    changed = raw.copy()
+    changed[1, 2, 3] = 0
+    others = [raw.astype(np.uint16), raw.astype(">i2"), raw.reshape(3, 2, 4), changed]
+    assert len({nifti.voxel_hash(other) for other in [raw, *others]}) == 5
+    assert nifti.voxel_hash(np.asfortranarray(raw)) == nifti.voxel_hash(raw)
+
+
+def test_affine_conflict(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    for codes in ((1, 0), (0, 1), (1, 1), (0, 0)):
+        assert nifti.affine_conflict(nifti.read(save(path, as_dtype("i2"), codes=codes))) is None
+    moved = nifti.read(save(path, as_dtype("i2"), qoffset_x=ROTATED[0, 3] + 5.0))
+    assert "disagree by up to 5 mm" in str(nifti.affine_conflict(moved))
+    broken = nifti.read(save(path, as_dtype("i2"), quatern_b=3.0))
+    assert "qform is damaged" in str(nifti.affine_conflict(broken))
