@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -51,8 +50,6 @@ Shipped recipes, usable by name:
 | name | |
 | --- | --- |
 {recipes}
-
-Sections: {sections}.
 """
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path"}
 SIGNS = {"ge": ">=", "gt": ">", "le": "&lt;=", "lt": "&lt;"}
@@ -67,16 +64,15 @@ def cli_page() -> str:
         parts += [f"## {name}\n", f"{command.help}\n"]
         if hasattr(command, "commands"):
             continue
-        words = [_name(p) for p in command.params if p.param_type_name == "argument"]
+        words = [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
         parts += [f"```text\nlesionsynth {' '.join([name, *words])} [OPTIONS]\n```\n"]
         hints = get_type_hints(command.callback)
         rows = [p for p in command.params if p.name in hints]  # --help is no parameter of the function
         parts += ["| | value | default | |", "| --- | --- | --- | --- |"] if rows else []
         parts += [*(_option_row(p, hints[p.name]) for p in rows), ""]
     parts += ["## Exit codes\n", "| code | name | meaning |", "| --- | --- | --- |"]
-    return (
-        "\n".join([*parts, *(f"| {int(code)} | {code.name} | {EXITS[code]} |" for code in ExitCode)]) + "\n"
-    )
+    parts += [f"| {int(code)} | {code.name} | {EXITS[code]} |" for code in ExitCode]
+    return "\n".join([*parts, ""])
 
 
 def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -86,13 +82,11 @@ def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _commands(command, f"{prefix}{name} ")
 
 
-def _name(argument: Any) -> str:
-    return argument.metavar or argument.name.upper()
-
-
 def _option_row(parameter: Any, hint: Any) -> str:
     option = parameter.param_type_name == "option"
-    names = ", ".join(f"`{name}`" for name in (parameter.opts if option else [_name(parameter)]))
+    names = ", ".join(
+        f"`{name}`" for name in (parameter.opts if option else [parameter.metavar or parameter.name.upper()])
+    )
     value = f"`{parameter.metavar}`" if option and parameter.metavar else type_text(hint)
     value = value.removeprefix("list of ") + (", may be repeated" if parameter.multiple else "")
     default = "required" if parameter.required else str(parameter.default)
@@ -146,15 +140,11 @@ def recipe_page() -> str:
     registered = {group: kinds(group) for group in GROUPS}
     for model in (Recipe, *(model for group in registered.values() for model in group.values())):
         _find_sections(model, "")
-    headings = ["Top level", *GROUPS, *SECTIONS.values()]
     comments = {
         name: path.read_text("utf-8").split("\n", 1)[0].lstrip("# ") for name, path in shipped().items()
     }
-    intro = RECIPE_INTRO.format(
-        recipes="\n".join(f"| `{name}` | {comment} |" for name, comment in comments.items()),
-        sections=", ".join(_link(heading, heading) for heading in headings),
-    )
-    parts = [NOTE, "# Recipe\n", intro, "## Top level\n", _table(Recipe)]
+    rows = "\n".join(f"| `{name}` | {comment} |" for name, comment in comments.items())
+    parts = [NOTE, "# Recipe\n", RECIPE_INTRO.format(recipes=rows), "## Top level\n", _table(Recipe)]
     for group, models in registered.items():
         parts.append(f"## {group}\n")
         for kind, model in models.items():
@@ -174,7 +164,7 @@ def _find_sections(model: type[BaseModel], path: str) -> None:
 
 
 def _models(hint: Any) -> Iterator[type[BaseModel]]:
-    if inspect.isclass(hint) and issubclass(hint, BaseModel):
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
         yield hint
     for argument in get_args(hint):
         yield from _models(argument)
@@ -196,16 +186,14 @@ def _table(model: type[BaseModel]) -> str:
 
 def _default(value: Any) -> str:
     """A default as YAML would have it; nothing for parts with all their own defaults."""
-    if isinstance(value, dict):
-        value = {key: _plain(entry) for key, entry in value.items()}
-    return "" if _plain(value) in (None, "", {}) else f"`{json.dumps(_plain(value))}`"
 
+    def plain(part: Any) -> Any:
+        if isinstance(part, BaseModel):
+            kind = {"kind": part.kind} if _group_of(type(part)) else {}  # type: ignore[attr-defined]
+            return {**kind, **part.model_dump(mode="json", exclude_defaults=True)}
+        return {key: plain(entry) for key, entry in part.items()} if isinstance(part, dict) else part
 
-def _plain(value: Any) -> Any:
-    if not isinstance(value, BaseModel):
-        return value
-    kind = {"kind": value.kind} if _group_of(type(value)) else {}  # type: ignore[attr-defined]
-    return {**kind, **value.model_dump(mode="json", exclude_defaults=True)}
+    return "" if plain(value) in (None, "", {}) else f"`{json.dumps(plain(value))}`"
 
 
 def main() -> int:

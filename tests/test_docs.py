@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -146,6 +147,30 @@ def test_recipes_on_the_pages_are_valid(page: Path, tmp_path: Path) -> None:
         load_recipe(str(path))
 
 
+def keys(value: Any, depth: int) -> set[str]:
+    """Names of all fields of a JSON value, down to a depth."""
+    if isinstance(value, list):
+        return set().union(*(keys(entry, depth) for entry in value))
+    if not isinstance(value, dict) or depth == 0:
+        return set()
+    return set(value).union(*(keys(entry, depth - 1) for entry in value.values()))
+
+
+def assert_records_are_documented(output: Path) -> None:
+    """Every field of what a run writes is in docs/records.md."""
+    text = (ROOT / "docs" / "records.md").read_text()
+    found = keys(yaml.safe_load((output / "recipe.lock.yaml").read_text()), 1)
+    found |= set((output / "manifest.csv").read_text().splitlines()[0].split(","))
+    found |= keys([json.loads(line) for line in (output / "plan.jsonl").read_text().splitlines()], 1)
+    found |= keys([json.loads(p.read_text()) for p in (output / "likelihood").glob("*.json")], 1)
+    for path in (output / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        found |= keys(record, 1) | keys(record["load_ml"], 1) | keys(record["steps"], 1)
+        found |= keys([step["draws"] for step in record["steps"]], 2)
+    assert {"measures", "contrast_achieved", "typical_count", "input_hashes", "seed"} <= found
+    assert {name for name in found if f"`{name}`" not in text} == set()
+
+
 def test_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """All of them, in order, as a reader would type them; to be quick with one copy, of four subjects."""
     for path in (ROOT / "sample_data").rglob("*"):
@@ -167,3 +192,4 @@ def test_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert (tmp_path / "replayed" / "labelsTr" / "sub01__syn000.nii.gz").is_file()
     assert (tmp_path / "maps" / "likelihood" / "block0.nii.gz").is_file()
     assert (tmp_path / "high" / "source_maps").is_dir()
+    assert_records_are_documented(tmp_path / "high")

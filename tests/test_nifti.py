@@ -390,7 +390,8 @@ class TestWrite:
         (tmp_path / "a").write_bytes(b"old")
         program = (
             "import resource, signal, sys; from pathlib import Path; from lesionsynth import nifti, errors\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
             "try: nifti.write_bytes(Path(sys.argv[1]), bytes(100))\n"
             "except errors.OutputError as error: print(error)"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lesionsynth.plugins.contracts import FillSpec, Streams
 from lesionsynth.units import MM3_PER_ML
 
 _REACH_VOX = 12
+_LEAST_REACHED = 0.9
 _HALO_VOX = 6
 _HALO_SPREADS = 3.0
 _RING_VOX = 3
@@ -70,14 +72,19 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         preferred &= clean[box]
     for source in (preferred, usable):
         within_reach = reachable(region, source)
-        if within_reach[own].all():
+        if within_reach[own].mean() >= _LEAST_REACHED:
             break
     else:
         return None
-    region = within_reach
     spacing = canvas.grid.spacing_mm
     before = canvas.values(box)
-    filled = fill.fill(before, region, source, spacing)
+    filled = fill.fill(before, within_reach, source, spacing)
+    region = within_reach | own
+    # Voxels joined to the rest by a corner only, or shut in by fluid, take what was filled nearest to them.
+    missed = own & ~within_reach
+    if missed.any():
+        nearest = _nearest(within_reach | source, spacing)
+        filled[:, missed] = filled[(slice(None), *(index[missed] for index in nearest))]
     draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
     if fill.texture == "clone":
         filled, draw["texture"] = clone_texture(
@@ -149,10 +156,16 @@ def _labels_below(canvas: Canvas, box: Box, own: NDArray[np.bool_]) -> NDArray[n
     background = min(canvas.host.labels.of_role("background"), default=0)
     if not touching.any():
         return np.full(label.shape, background, dtype=np.uint16)
-    nearest = ndimage.distance_transform_edt(
-        ~organ, sampling=canvas.grid.spacing_mm, return_distances=False, return_indices=True
+    return np.asarray(label[tuple(_nearest(organ, canvas.grid.spacing_mm))])
+
+
+def _nearest(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.int32]:
+    """Indices (3, i, j, k) of the true voxel nearest to each voxel."""
+    return np.asarray(
+        ndimage.distance_transform_edt(
+            ~mask, sampling=spacing_mm, return_distances=False, return_indices=True
+        )
     )
-    return np.asarray(label[tuple(nearest)])
 
 
 class Removals:

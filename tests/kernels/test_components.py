@@ -26,9 +26,7 @@ def flooded(mask):
         component = set(front)
         while front:
             i, j, k = front.pop()
-            near = {
-                (i + a, j + b, k + c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)
-            } & left
+            near = {(i + a, j + b, k + c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)} & left
             left -= near
             component |= near
             front += near

@@ -39,9 +39,7 @@ def test_nearby_distance_is_exact_within_its_reach_and_no_less_beyond(mask, spac
 @given(masks, spacings, st.permutations(range(3)))
 @settings(max_examples=40)
 def test_flips_and_permutations_commute(mask, spacing_mm, order):
-    turned = nearby_distance_mm(
-        np.flip(mask.transpose(order), 1), [spacing_mm[axis] for axis in order], 2.0
-    )
+    turned = nearby_distance_mm(np.flip(mask.transpose(order), 1), [spacing_mm[axis] for axis in order], 2.0)
     expected = np.flip(nearby_distance_mm(mask, spacing_mm, 2.0).transpose(order), 1)
     np.testing.assert_allclose(turned, expected, rtol=1e-6)
 

@@ -103,9 +103,7 @@ def test_flips_commute(axis):
     image = rng.normal(size=(2, 9, 10, 11)).astype(np.float32)
     lesion, rim = rng.random((9, 10, 11)) > 0.8, rng.random((9, 10, 11)) > 0.3
     one = measure(image, lesion, rim, (1.0, 2.0, 0.5))
-    two = measure(
-        np.flip(image, axis + 1), np.flip(lesion, axis), np.flip(rim, axis), (1.0, 2.0, 0.5)
-    )
+    two = measure(np.flip(image, axis + 1), np.flip(lesion, axis), np.flip(rim, axis), (1.0, 2.0, 0.5))
     for name in ("mean", "edge", "detail"):
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-5)
 

@@ -1,0 +1,262 @@
+"""Cases, subjects, roles and masks of an input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lesionsynth.domain.case import Cohort
+from lesionsynth.domain.finding import Finding
+from lesionsynth.errors import InputError
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.cohort import open_cohort, scan_cohort
+from tests.layouts.trees import nnunet, touch
+
+
+def scan(root: Path, **fields: Any) -> Cohort:
+    return scan_cohort(InputSpec(**fields), root)[1].cohort
+
+
+def roles(root: Path, labels: dict[str, Any], **given: str) -> dict[str, str]:
+    return dict(scan(nnunet(root, ["a"], labels=labels), roles=given).labels.roles)
+
+
+def subjects(root: Path, cases: list[str], **fields: Any) -> dict[str, str]:
+    return {case.case: case.subject for case in scan(nnunet(root, cases), **fields).cases}
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("name", "role"),
+        [
+            ("lesion", "lesion"),
+            ("MS_lesions", "lesion"),
+            ("WMH", "lesion"),
+            ("non-enhancing tumor core", "lesion"),
+            ("liver_tumour", "lesion"),
+            ("liver", "organ"),
+            ("Other pathology", "protected"),
+            ("vessel", "protected"),
+            ("ignore", "ignore"),
+        ],
+    )
+    def test_are_guessed_from_names(self, tmp_path: Path, name: str, role: str) -> None:
+        found = roles(tmp_path, {"background": 0, "stroke": 1, name: 2})
+        assert found == {"background": "background", "stroke": "lesion", name: role}
+
+    def test_a_single_foreground_label_is_a_lesion(self, tmp_path: Path) -> None:
+        assert roles(tmp_path, {"nothing": 0, "foreground": 1}) == {
+            "nothing": "background",
+            "foreground": "lesion",
+        }
+
+    def test_given_ones_count(self, tmp_path: Path) -> None:
+        found = roles(tmp_path, {"background": 0, "liver": 1, "thing": 2}, thing="lesion", liver="protected")
+        assert found == {"background": "background", "liver": "protected", "thing": "lesion"}
+
+    @pytest.mark.parametrize(
+        ("labels", "given", "match"),
+        [
+            ({"background": 0, "lesion": 1, "thing": 2}, {}, "not clear what the label 'thing' means"),
+            ({"background": 0, "liver": 1, "spleen": 2}, {}, "no label is a lesion"),
+            ({"background": 0, "lesion": 1}, {"lesoin": "lesion"}, "names the label 'lesoin'"),
+        ],
+    )
+    def test_what_is_not_clear_is_asked(
+        self, tmp_path: Path, labels: dict[str, int], given: dict[str, str], match: str
+    ) -> None:
+        with pytest.raises(InputError, match=match):
+            roles(tmp_path, labels, **given)
+
+
+class TestSubjects:
+    def test_an_ending_that_names_a_session_is_left_out(self, tmp_path: Path) -> None:
+        found = subjects(
+            tmp_path,
+            [
+                "p1_ses-1",
+                "p1_ses-02",
+                "p2_tp1",
+                "p3-visit-3",
+                "p4_SESSION2",
+                "p5_scan7",
+                "p6_timepoint_1",
+                "s_1",
+            ],
+        )
+        assert found == {
+            "p1_ses-1": "p1",
+            "p1_ses-02": "p1",
+            "p2_tp1": "p2",
+            "p3-visit-3": "p3",
+            "p4_SESSION2": "p4",
+            "p5_scan7": "p5",
+            "p6_timepoint_1": "p6",
+            "s_1": "s_1",
+        }
+
+    def test_a_regular_expression_finds_them(self, tmp_path: Path) -> None:
+        found = subjects(tmp_path, ["sub01_left", "sub01_right", "sub02_left"], subject=r"(sub\d+)_.*")
+        assert set(found.values()) == {"sub01", "sub02"}
+        assert set(subjects(tmp_path, [], subject=r"(sub\d+)").values()) == {"sub01", "sub02"}
+
+    def test_a_case_that_it_does_not_fit_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="finds no subject") as caught:
+            subjects(tmp_path, ["other"], subject=r"(sub\d+)_.*")
+        assert caught.value.case == "other"
+        with pytest.raises(InputError, match="finds no subject"):
+            subjects(tmp_path, [], subject=r"other(.*)")
+
+
+class TestNames:
+    def by_table(self, root: Path, case: str, subject: str) -> list[Finding]:
+        touch(root, ["i.nii", "l.nii"])
+        (root / "t.csv").write_text(f'case,subject,label,T1\n"{case}","{subject}",l.nii,i.nii\n')
+        spec = InputSpec.model_validate({"layout": {"kind": "pattern", "table": "t.csv"}})
+        return list(scan_cohort(spec, root)[1].findings)
+
+    @pytest.mark.parametrize(
+        "name", ["../x", "a/b", "/x", "..", ".hidden", "-rf", "a b", "a\nb", "a*", "ä", "~"]
+    )
+    def test_what_cannot_be_a_file_name_is_an_error(self, tmp_path: Path, name: str) -> None:
+        (finding,) = self.by_table(tmp_path, name, "s")
+        assert (finding.level, finding.case) == ("error", name)
+        assert "cannot be a file name" in finding.fault
+        (finding,) = self.by_table(tmp_path, "c", name)
+        assert "the subject" in finding.fault
+
+    @pytest.mark.parametrize("name", ["a", "0", "sub-01", "a.b_c+d-E"])
+    def test_common_names_are_fine(self, tmp_path: Path, name: str) -> None:
+        assert self.by_table(tmp_path, name, name) == []
+
+    def test_a_synthetic_case_of_an_earlier_run_is_an_error(self, tmp_path: Path) -> None:
+        _, found = scan_cohort(InputSpec(), nnunet(tmp_path, ["a", "a__syn000"]))
+        (finding,) = found.findings
+        assert (finding.level, finding.case) == ("error", "a__syn000")
+        assert "synthetic case" in finding.fault
+
+
+class TestMasks:
+    def masks(
+        self, root: Path, cases: list[str], names: list[str], path: str, **fields: Any
+    ) -> dict[str, str]:
+        data = nnunet(root / "data", cases)
+        touch(data, names)
+        cohort = scan(data, masks={"path": path}, **fields)
+        return {mask.path.name: mask.subject for mask in cohort.masks}
+
+    def test_are_found_by_pattern(self, tmp_path: Path) -> None:
+        names = [
+            "masks/p2.nii.gz",
+            "masks/p1.nii.gz",
+            "masks/._p1.nii.gz",
+            "masks/deep/p3.nii.gz",
+            "p4.nii.gz",
+        ]
+        found = self.masks(tmp_path, ["a"], names, "masks/{subject}.nii.gz")
+        assert found == {"p1.nii.gz": "p1", "p2.nii.gz": "p2"}
+
+    @pytest.mark.parametrize("absolute", [True, False])
+    def test_may_lie_elsewhere(self, tmp_path: Path, absolute: bool) -> None:
+        touch(tmp_path, ["masks/p1/p1_seg.nii", "masks/p1/p2_seg.nii", "data/x.nii"])
+        base = tmp_path.as_posix() if absolute else ".."
+        assert self.masks(tmp_path, ["a"], [], base + "/masks/{subject}/{subject}_seg.nii") == {
+            "p1_seg.nii": "p1"
+        }
+
+    def test_only_the_folder_of_the_pattern_is_searched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        searched: list[Path] = []
+        real = Path.rglob
+        monkeypatch.setattr(Path, "rglob", lambda self, what: searched.append(self) or real(self, what))
+        self.masks(tmp_path, ["a"], ["masks/p1.nii.gz"], f"{tmp_path}/data/masks/{{subject}}.nii.gz")
+        assert searched == [tmp_path / "data" / "masks"]
+
+    def test_one_of_a_case_or_session_is_of_its_subject(self, tmp_path: Path) -> None:
+        names = [f"masks/{name}.nii.gz" for name in ("p1", "p1_ses-3", "p2_ses-1", "p9_ses-1", "p9_ses-2")]
+        found = self.masks(tmp_path, ["p1_ses-1", "p1_ses-2", "p2_ses-1"], names, "masks/{subject}.nii.gz")
+        assert found == {
+            "p1.nii.gz": "p1",
+            "p1_ses-3.nii.gz": "p1",
+            "p2_ses-1.nii.gz": "p2",
+            "p9_ses-1.nii.gz": "p9_ses-1",
+            "p9_ses-2.nii.gz": "p9_ses-2",
+        }
+
+    def test_the_rule_for_subjects_counts_too(self, tmp_path: Path) -> None:
+        found = self.masks(
+            tmp_path, ["p1-left"], ["m/p1-other.nii", "m/p3.nii"], "m/{subject}.nii", subject=r"(p\d+)-?.*"
+        )
+        assert found == {"p1-other.nii": "p1", "p3.nii": "p3"}
+
+    def test_none_at_all_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="finds no file"):
+            self.masks(tmp_path, ["a"], [], "masks/{subject}.nii.gz")
+
+
+class TestSplits:
+    def test_are_read_without_faulty_cases(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a", "b", "c"])
+        (root / "splits_final.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+        (root / "labelsTr/b.nii.gz").unlink()
+        (split,) = scan(root).splits or ()
+        assert (split.train, split.val) == (("a",), ("c",))
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "[]", "{}", "3", '[{"train": []}]', '[{"train": "a", "val": "b"}]', "[[]]", "[" * 100_000],
+    )
+    def test_broken_ones_are_an_error(self, tmp_path: Path, content: str) -> None:
+        root = nnunet(tmp_path, ["a"])
+        (root / "splits_final.json").write_text(content)
+        with pytest.raises(InputError, match="should be a list of") as caught:
+            scan(root)
+        assert caught.value.file == str(root / "splits_final.json")
+
+    def test_of_a_pattern_input_count_too(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["a_i.nii", "a.nii"])
+        (tmp_path / "splits_final.json").write_text('[{"train": ["a"], "val": []}]')
+        spec = {"kind": "pattern", "images": {"T1": "{case}_i.nii"}, "label": "{case}.nii"}
+        assert scan(tmp_path, layout=spec).splits is not None
+
+
+class TestOpen:
+    def test_a_fault_stops(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a", "b"])
+        (root / "imagesTr/a_0001.nii.gz").unlink()
+        (root / "labelsTr/b.nii.gz").unlink()
+        with pytest.raises(InputError, match="channel T1 is missing") as caught:
+            open_cohort(InputSpec(), root)
+        assert caught.value.case == "a"
+        assert "1 more fault(s)" in str(caught.value)
+        assert "on_bad_case=drop" in str(caught.value)
+
+    def test_or_its_case_is_dropped(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a", "b"])
+        (root / "imagesTr/a_0001.nii.gz").unlink()
+        _, cohort, dropped = open_cohort(InputSpec(on_bad_case="drop"), root)
+        assert [c.case for c in cohort.cases] == ["b"]
+        assert [f.case for f in dropped] == ["a"]
+
+    def test_a_warning_does_not_stop(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a"])
+        touch(root, ["imagesTr/a_0002.nii.gz"])
+        assert open_cohort(InputSpec(), root)[2] == []
+
+    def test_nothing_left(self, tmp_path: Path) -> None:
+        (tmp_path / "labelsTr").mkdir()
+        with pytest.raises(InputError, match="no case was found"):
+            open_cohort(InputSpec(), nnunet(tmp_path, []))
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="does not exist"):
+            open_cohort(InputSpec(), tmp_path / "missing")
+        layout = {"kind": "pattern", "table": "t.csv"}
+        with pytest.raises(InputError, match="does not exist"):
+            open_cohort(InputSpec.model_validate({"layout": layout}), tmp_path / "missing")
+        with pytest.raises(InputError, match="no known layout was recognised"):
+            open_cohort(InputSpec(), tmp_path)
