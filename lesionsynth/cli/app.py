@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,8 +59,19 @@ def _options(
 
 
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point. A fault that nobody foresaw is a bug: said in one line, with the place to report."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("LESIONSYNTH_DEBUG"):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"lesionsynth: unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}. "
+            "Please report this; with LESIONSYNTH_DEBUG=1 the whole traceback is shown.",
+            file=sys.stderr,
+        )
+        sys.exit(ExitCode.INTERNAL)
 
 
 # Each module adds its commands to `app`.

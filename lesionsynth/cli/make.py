@@ -40,7 +40,8 @@ def run(
     input_folder: InputFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the expanded data set.")],
     copies: Annotated[
-        int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)
+        int | None,
+        typer.Option("--copies", "-n", help="Synthetic cases per host (per fold with per_fold).", min=1),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
     overrides: Overrides = None,
@@ -120,10 +121,12 @@ def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
     print(f"voxels {outcome.voxels}")
     print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
     if recipe.folds.strategy == "none":
-        print("No splits were written (folds.strategy none): with nnU-Net, train with fold `all`.")
+        print(
+            "No splits were written (folds.strategy none): train on everything, with nnU-Net as fold `all`."
+        )
     else:
         print(
-            "splits_final.json holds the leak-safe folds: nnU-Net takes it over when it plans the data set."
+            "splits_final.json holds the leak-safe folds; nnU-Net takes it over when it plans the data set."
         )
 
 
@@ -148,7 +151,8 @@ def plan(
         Path | None, typer.Option("--output", "-o", help="JSONL file; stdout where not given.")
     ] = None,
     copies: Annotated[
-        int | None, typer.Option("--copies", "-n", help="Synthetic cases per host.", min=1)
+        int | None,
+        typer.Option("--copies", "-n", help="Synthetic cases per host (per fold with per_fold).", min=1),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
     overrides: Overrides = None,
@@ -185,10 +189,11 @@ def likelihood_build(
     quiet: Quiet = False,
 ) -> None:
     """Fit and write the likelihood maps of a recipe, one NIfTI a block, without making any case."""
-    from lesionsynth.run.session import check_output, prepare
+    from lesionsynth.bank.store import INDEX
+    from lesionsynth.run.session import BANK, check_output, prepare
 
     parsed = open_recipe(recipe, overrides)
-    check_output(input_folder, output)
+    check_output(input_folder, output, marker=f"{BANK}/{INDEX}")
     with Terminal(quiet) as terminal:
         prepared = prepare(parsed, input_folder, output, n_workers(n_jobs), terminal)
     for fit in prepared.fits.values():

@@ -36,7 +36,8 @@ class Grid:
     @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel (also where the axes are sheared)."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        i, j, k = self.affine[:3, :3].T
+        return float(abs(i @ np.cross(j, k)))
 
     def corners_mm(self) -> NDArray[np.float64]:
         """World positions of the eight corner voxels, (8, 3)."""

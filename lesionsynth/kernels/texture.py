@@ -20,8 +20,10 @@ from lesionsynth.kernels.inpaint import reachable
 
 Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
-# Layers of clean tissue around a patch from which its fill is made.
+# Layers of clean tissue around a patch from which its fill is made, and the share of their voxels
+# that may be something else; those are left out.
 _RING_VOX = 3
+_SPARE_RING = 0.2
 # Neighbouring pieces of a split region overlap by so many layers, in which they are cross-faded.
 _OVERLAP_VOX = 2
 # A piece this small is not split further.
@@ -255,31 +257,47 @@ def _cloned(
     """Way and texture of the best clean patch for `piece`, or None where there is none."""
     if not piece.any():
         return None
-    both = piece | ring
-    at = np.argwhere(both) + origin_of(window)
+    start = origin_of(window)
+    inner, outer = np.argwhere(piece) + start, np.argwhere(ring) + start
     # In random order an unclean voxel of a place is found after a few looks.
-    shuffled = around.rng.permutation(at, axis=0)
+    shuffled = around.rng.permutation(inner, axis=0)
+    spare = int(_SPARE_RING * len(outer))
+    own = around.image[(slice(None), *window)]
+    rim = ring & around.clean[window]
     for way in around.ways:
-        places = _clean_places(shuffled, way.sign, way.offsets, around.clean, _N_COMPARED)
-        if places.size == 0:
-            continue
-        pairs = _pairs(ring & around.clean[window])
-        natural = _roughness(around.image[(slice(None), *window)], pairs)
-        score = np.inf
-        for offset in way.offsets[places]:
-            i, j, k = (at * way.sign + offset).T
-            candidate = np.zeros((around.image.shape[0], *both.shape), dtype=around.image.dtype)
-            candidate[:, both] = around.image[:, i, j, k]
-            ratio = _ratio(natural, _roughness(candidate, pairs))
+        found, score = None, np.inf
+        for index in _clean_places(shuffled, outer, way.sign, way.offsets, around.clean, spare, _N_COMPARED):
+            move = way.offsets[index]
+            known = np.zeros_like(ring)
+            known[ring] = around.clean[tuple((outer * way.sign + move).T)]
+            if not reachable(piece, known)[piece].all():
+                continue
+            patch = np.zeros((own.shape[0], *ring.shape), dtype=own.dtype)
+            patch[:, piece] = around.image[(slice(None), *(inner * way.sign + move).T)]
+            patch[:, ring] = around.image[(slice(None), *(outer * way.sign + move).T)]
+            pairs = _pairs(rim & known)
+            ratio = _ratio(_roughness(own, pairs), _roughness(patch, pairs))
             unlike = float(np.abs(np.log(ratio)).sum())
             if unlike < score:
-                patch, scale, score = candidate, ratio, unlike
-        detail = patch - around.fill(patch, piece, ring)
-        detail -= detail[:, piece & ndimage.binary_dilation(ring)].mean(axis=1)[:, None, None, None]
-        differs = np.abs(np.log(scale)) > np.log(_SCALE_FROM)
-        scale = np.where(differs, np.clip(scale, *_SCALE_LIMITS), 1.0)
-        return way.name, np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
+                found, score = (patch, known, ratio), unlike
+        if found is not None:
+            return way.name, _residual(piece, *found, around.fill)
     return None
+
+
+def _residual(
+    piece: NDArray[np.bool_],
+    patch: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    ratio: NDArray[np.float64],
+    fill: Fill,
+) -> NDArray[np.float32]:
+    """What the fill of a patch from its ring `known` leaves out, without mean there, and scaled."""
+    detail = patch - fill(patch, piece, known)
+    detail -= detail[:, piece & ndimage.binary_dilation(known)].mean(axis=1)[:, None, None, None]
+    differs = np.abs(np.log(ratio)) > np.log(_SCALE_FROM)
+    scale = np.where(differs, np.clip(ratio, *_SCALE_LIMITS), 1.0)
+    return np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
 
 
 def _noise(
@@ -333,21 +351,30 @@ def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None
 
 
 @njit(cache=True, nogil=True)
-def _clean_places(points, sign, offsets, clean, wanted):  # type: ignore[no-untyped-def]
-    """Index of the first `wanted` rows of `offsets` that move all `points` onto clean voxels."""
+def _clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ignore[no-untyped-def]
+    """Index of the first `wanted` rows of `offsets` that move the points onto clean voxels.
+
+    All `inner` points (n, 3) have to become clean, and all `outer` ones but at most `spare`; none
+    may leave the volume.
+    """
     found = np.empty(wanted, np.int64)
     n = 0
     for m in range(offsets.shape[0]):
-        fits = True
-        for p in range(points.shape[0]):
-            i = sign[0] * points[p, 0] + offsets[m, 0]
-            j = sign[1] * points[p, 1] + offsets[m, 1]
-            k = sign[2] * points[p, 2] + offsets[m, 2]
+        left = 0
+        for p in range(inner.shape[0] + outer.shape[0]):
+            point = inner[p] if p < inner.shape[0] else outer[p - inner.shape[0]]
+            i = sign[0] * point[0] + offsets[m, 0]
+            j = sign[1] * point[1] + offsets[m, 1]
+            k = sign[2] * point[2] + offsets[m, 2]
             inside = 0 <= i < clean.shape[0] and 0 <= j < clean.shape[1] and 0 <= k < clean.shape[2]
-            if not (inside and clean[i, j, k]):
-                fits = False
-                break
-        if fits:
+            if inside and clean[i, j, k]:
+                continue
+            if inside and p >= inner.shape[0] and left < spare:
+                left += 1
+                continue
+            left = -1
+            break
+        if left >= 0:
             found[n] = m
             n += 1
             if n == wanted:
