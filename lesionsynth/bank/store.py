@@ -150,6 +150,11 @@ class LesionBank:
         self.about: dict[str, object] = {}
         try:
             with self._reading(INDEX):
+                ((size,),) = self._db.execute(
+                    "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+                )
+                if size != path.stat().st_size:
+                    raise ValueError(f"it has {path.stat().st_size} bytes, {size} were expected")
                 for key, value in self._db.execute("SELECT key, value FROM about"):
                     self.about[key] = json.loads(value)
         except InputError:

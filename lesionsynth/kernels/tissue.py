@@ -24,7 +24,7 @@ _MIN_BACKGROUND = 0.1
 _SPECK_MM3 = 100.0
 _MIN_CLASS_SHARE = 0.03
 _AIR_FRACTION = 0.1
-_SAMPLE = 30000
+_SAMPLE = 10000
 _MIN_SAMPLE = 300
 _MAX_ITERATIONS = 60
 _ROUNDING = 1 + 1e-4
@@ -188,13 +188,10 @@ def _fit(
         weight = total / total.sum()
         if weight.min() < _MIN_CLASS_SHARE:
             return None
-        mean = (share @ x.T) / total[:, None]
-        covariance = np.stack(
-            [
-                (s * (x - m[:, None])) @ (x - m[:, None]).T / t
-                for s, m, t in zip(share, mean, total, strict=True)
-            ]
-        )
+        # einsum: quicker here than BLAS, whose sums depend on its number of threads
+        mean = np.einsum("kn,cn->kc", share, x) / total[:, None]
+        away = x - mean[:, :, None]
+        covariance = np.einsum("kn,kan,kbn->kab", share, away, away) / total[:, None, None]
         covariance += 1e-4 * np.eye(len(x))
         log = _log_density(x, weight, mean, covariance)
         updated = np.exp(log - log.max(axis=0))

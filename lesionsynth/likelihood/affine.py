@@ -57,6 +57,8 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
     method.SetShrinkFactorsPerLevel(factors)
     method.SetSmoothingSigmasPerLevel([float(f - 1) for f in factors])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # the order of a sum is a matter of threads
     try:
         method.SetInitialTransform(
             sitk.CenteredTransformInitializer(
@@ -70,6 +72,8 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
             file=moving.path,
             remedy="Choose another `likelihood.reference` or `likelihood.channel`, or kind organ.",
         ) from None
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return _LPS @ _matrix_of(found) @ _LPS
 
 

@@ -48,8 +48,8 @@ def density_over(
             case=host.files.case,
             remedy="Look at its tissue map under bank/tissue and give `tissue.map` or `tissue.brain_mask`.",
         )
-    density = _sampled(host, likelihood, room, voxels, registration)
-    density = np.maximum(density, 0.0)
+    # In float64: a million voxels cumulated in float32 would lose the unlikely ones.
+    density = np.maximum(_sampled(host, likelihood, room, voxels, registration).astype(np.float64), 0.0)
     total = density.sum()
     density = density / total if total > 0 else np.full(voxels.size, 1.0 / voxels.size)
     cumulated = np.cumsum((1.0 - floor) * density + floor / voxels.size)
@@ -62,9 +62,10 @@ def _sampled(
     room: NDArray[np.bool_],
     voxels: NDArray[np.int64],
     registration: NDArray[np.float64] | None,
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
+    """Density of the map at `voxels`, not normalised."""
     if registration is None and host.grid.same_as(likelihood.grid) and likelihood.kind in ("grid", "map"):
-        return likelihood.density.reshape(-1)[voxels].astype(np.float64)
+        return likelihood.density.reshape(-1)[voxels]
     index = np.stack(np.unravel_index(voxels, room.shape), axis=1)
     if likelihood.kind == "organ":
         box = bounding_box(host.tissue != OUTSIDE)

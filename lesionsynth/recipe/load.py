@@ -132,11 +132,9 @@ def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
             return items
         try:
             return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise RecipeError(
-                f"cannot be read ({getattr(error, 'problem', error)}).",
-                file=place(node.start_mark),
-            ) from None
+        except (yaml.YAMLError, ValueError, LookupError):
+            kind = node.tag.rpartition(":")[2]
+            raise RecipeError(f"{node.value!r} is no {kind}.", file=place(node.start_mark)) from None
 
     try:
         loader = yaml.SafeLoader(text)
@@ -157,32 +155,37 @@ def _override(content: dict[str, Any], places: Places, text: str) -> None:
     if not equals or not all(parts):
         raise RecipeError(f"--set {text}: should be dotted.key=value, such as steps.add.load=high.")
     parsed, inner = _parse(value, f"--set {text}")
-    node = content
-    for part in parts[:-1]:
+    node, said = content, f"--set {text}"
+    for depth, part in enumerate(parts[:-1], start=1):
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields
+            places[tuple(parts[:depth])] = said
         node = node[part]
     node[parts[-1]] = parsed
     here = tuple(parts)
     for where in [where for where in places if where[: len(here)] == here]:
         del places[where]
-    for n in range(1, len(here)):
-        places.setdefault(here[:n], f"--set {text}")
-    places.update({here: f"--set {text}"} | {(*here, *rest): f"--set {text}" for rest in inner})
+    places.update({here: said} | {(*here, *rest): said for rest in inner})
 
 
 def _explain(error: ValidationError, content: Any, places: Places, path: Path) -> Iterator[str]:
     """One line an error: place, key, what should be there."""
     for item in error.errors():
-        where = _visible(item["loc"], content)
-        if item["type"] == "union_tag_invalid":
+        kind, given = item["type"], item["input"]
+        last = str(item["loc"][-1]) if item["loc"] else ""
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        if isinstance(given, dict) and "literal[" in last:
+            continue  # keys and values were meant; the model they are of tells what is wrong with them
+        where = _visible(item["loc"], content, kind == "missing")
+        if kind == "union_tag_invalid":
             where = (*where, "kind")
-        known = (where[:n] for n in range(len(where), 0, -1) if where[:n] in places)
+        # A rule over the whole recipe starts with the key that breaks it.
+        at = where or tuple(message.split(maxsplit=1)[0].rstrip(":").split("."))
+        known = (at[:n] for n in range(len(at), 0, -1) if at[:n] in places)
         place = next((places[prefix] for prefix in known), str(path))
         key = ".".join(map(str, where))
-        kind, given = item["type"], item.get("input")
         if kind == "extra_forbidden":
-            yield f"{place}: unknown key {key}.{_meant(str(where[-1]), _siblings(item['loc'], content))}"
+            yield f"{place}: unknown key {key}.{_meant(str(where[-1]), _siblings(item['loc']))}"
         elif kind == "union_tag_invalid":
             expected = item["ctx"]["expected_tags"].replace("'", "")
             found = str(item["ctx"]["tag"])
@@ -190,6 +193,10 @@ def _explain(error: ValidationError, content: Any, places: Places, path: Path) -
             yield f"{place}: {key} should be one of {expected}, got {found!r}.{meant}"
         elif kind == "union_tag_not_found":
             yield f"{place}: {key} needs a `kind`."
+        elif kind in ("model_type", "model_attributes_type", "dict_type"):
+            yield f"{place}: {key} should hold keys and values, got {given!r}."
+        elif last == "[key]":
+            yield f"{place}: {key} is no name: a letter first, then letters, digits, _ and -."
         elif kind == "missing":
             yield f"{place}: {key} is missing."
         elif kind == "literal_error":
@@ -197,26 +204,23 @@ def _explain(error: ValidationError, content: Any, places: Places, path: Path) -
             choices = expected.replace(" or ", ", ").split(", ")
             yield f"{place}: {key} should be {expected}, got {given!r}.{_meant(str(given), choices)}"
         else:
-            message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
             shown = f", got {given!r}" if not isinstance(given, dict | list) and "got" not in message else ""
             yield f"{place}: {key + ' ' if key else ''}{message}{shown}."
 
 
-def _visible(location: tuple[str | int, ...], content: Any) -> tuple[str | int, ...]:
+def _visible(location: tuple[str | int, ...], content: Any, is_missing: bool) -> tuple[str | int, ...]:
     """`location` without the union tags that pydantic puts in and the file does not have."""
     result: list[str | int] = []
     node = content
-    for position, part in enumerate(location):
+    for part in location:
         in_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
         if in_list or (isinstance(node, Mapping) and part in node):
             node = node[part]
-        elif position < len(location) - 1 or not isinstance(node, Mapping) or part == node.get("kind"):
-            continue
-        result.append(part)
-    return tuple(result)
+            result.append(part)
+    return (*result, location[-1]) if is_missing else tuple(result)
 
 
-def _siblings(location: tuple[str | int, ...], content: Any) -> list[str]:
+def _siblings(location: tuple[str | int, ...]) -> list[str]:
     """Keys that are known where an unknown one was found."""
     model: Any = Recipe
     for part in location[:-1]:
