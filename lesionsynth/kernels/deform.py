@@ -61,7 +61,7 @@ class Warp:
 
     @cached_property
     def coordinates(self) -> NDArray[np.float64]:
-        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k); whole where exact."""
+        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k)."""
         u = np.stack(
             np.meshgrid(
                 *[np.arange(n) + o for n, o in zip(self.shape, self.lower, strict=True)], indexing="ij"
@@ -69,8 +69,7 @@ class Warp:
         ).astype(np.float64)
         if self.displacement_vox is not None:
             u += self.displacement_vox
-        where = np.tensordot(self.matrix, u, axes=1) + self.centre[:, None, None, None]
-        return np.asarray(np.rint(where) if self.is_exact else where)
+        return np.asarray(np.tensordot(self.matrix, u, axes=1) + self.centre[:, None, None, None])
 
 
 def world_matrix(

@@ -86,6 +86,13 @@ def test_margins_are_cut_at_the_border_of_the_volume():
     assert lesion.label[0, 5, 5] == 1
 
 
+def test_margins_are_three_voxels_at_least():
+    label = blank()
+    label[10:13, 10:13, 10:13] = 1
+    (lesion,) = harvest(make_case(label, affine=np.diag([4.0, 2.0, 1.0, 1.0])), BankSpec())
+    assert lesion.info.shape_vox == (9, 9, 13)
+
+
 def test_no_lesions_and_one_slice():
     assert harvest(make_case(blank()), ALL) == []
     flat = blank((20, 20, 1))

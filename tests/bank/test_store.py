@@ -119,6 +119,9 @@ def test_candidates_are_sorted_and_filtered(bank):
     assert pool.subject.tolist() == ["A", "A", "B"]
     assert pool.volume_mm3.tolist() == [500.0, 50.0, 20.0]
     assert bank.candidates([]).ids.size == 0
+    everybody = bank.candidates(EVERYBODY, with_image=False)  # M/mask comes before a and b
+    assert everybody.subject.tolist() == ["M", "A", "A", "B"]
+    assert everybody.volume_mm3.tolist() == [70.0, 500.0, 50.0, 20.0]
 
 
 def test_infos_and_shapes_keep_to_their_subjects(bank):

@@ -241,14 +241,14 @@ def test_labels_are_smoother_than_nearest_neighbour():
 
 def test_the_strongest_class_wins_where_the_lesion_reaches_one_half():
     label = np.array([0, 1, 2, 0], np.uint16).reshape(4, 1, 1)
-    u = np.array([-0.49, 0.2, 0.5, 1.3, 2.3, 2.49, 2.51])
+    u = np.array([-0.49, 0.2, 0.5, 1.0, 1.3, 2.3, 2.49, 2.51])
 
     class At(Warp):
         coordinates = np.stack([u.reshape(-1, 1, 1) + 0.5, *np.zeros((2, u.size, 1, 1))])
 
     warp = At(2 * np.eye(3), np.zeros(3), (0, 0, 0), (u.size, 1, 1))
-    # donor position 0.01, 0.7, 1.0, 1.8, 2.8, 2.99, 3.01; label weights by linear interpolation
-    assert warp_label(label, warp).ravel().tolist() == [0, 1, 1, 2, 0, 0, 0]
+    # donor position 0.01, 0.7, 1.0, 1.5, 1.8, 2.8, 2.99, 3.01; between 1 and 2 the lower value wins
+    assert warp_label(label, warp).ravel().tolist() == [0, 1, 1, 1, 2, 0, 0, 0]
 
 
 def test_ties_between_two_donor_voxels_belong_to_the_lesion_on_both_sides():

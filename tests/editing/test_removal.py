@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lesionsynth.domain.load import LoadTarget
+from lesionsynth.editing.canvas import INPAINTED, Canvas
+from lesionsynth.editing.removal import Removals, remove_lesion
+from lesionsynth.fills.fast_marching import FastMarching
+from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.components import dilated
+from lesionsynth.kernels.tissue import OUTSIDE, WHITE
+from lesionsynth.rng import stream
+
+MakeHost = Callable[..., LoadedCase]
+SHAPE = (24, 24, 24)
+
+
+def cube(*corners: tuple[int, int, int], side: int = 3, value: int = 1) -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint16)
+    for i, j, k in corners:
+        label[i : i + side, j : j + side, k : k + side] = value
+    return label
+
+
+def bright(label: np.ndarray) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [(rng.normal(level, 10, SHAPE) + 200 * (label > 0)).astype(np.int16) for level in (300, 800)]
+
+
+def test_the_lesion_goes_and_nothing_else(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10), (3, 3, 3))
+    host = make_host(label=label, images=bright(label))
+    canvas = Canvas(host)
+    gone = canvas.instances == canvas.instances[11, 11, 11]
+    draw = remove_lesion(canvas, int(canvas.instances[11, 11, 11]), FastMarching(), 1)
+    assert draw is not None
+    assert draw["volume_mm3"] == 27
+    assert (canvas.label[gone] == 0).all()
+    assert (canvas.label[3:6, 3:6, 3:6] == 1).all()
+    assert canvas.load_ml == pytest.approx(0.027)
+    region = canvas.source == INPAINTED
+    assert region[dilated(gone, 2)].all()
+    for raw, image, level in zip(canvas.raw, host.images, (300, 800), strict=True):
+        assert np.array_equal(raw[~region], image.raw[~region])
+        assert abs(float(raw[gone].mean()) - level) < 15
+        assert 4 < float(raw[gone].std()) < 20  # texture like that around it (10), not a smooth patch
+
+
+def test_without_texture_the_place_is_smooth(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10), side=5)
+    spreads = []
+    for texture in ("clone", "none"):
+        canvas = Canvas(make_host(label=label, images=bright(label)))
+        remove_lesion(canvas, 1, FastMarching(texture=texture), 1)
+        spreads.append(float(canvas.raw[0][label > 0].std()))
+    assert spreads[1] < spreads[0]
+
+
+def test_the_organ_comes_back_under_a_tumour(make_host: MakeHost) -> None:
+    label = np.zeros(SHAPE, np.uint16)
+    label[4:20, 4:20, 4:20] = 2
+    tumour = cube((10, 10, 10)) > 0
+    label[tumour] = 1
+    canvas = Canvas(make_host(label=label, tissue=np.where(label > 0, WHITE, OUTSIDE).astype(np.uint8)))
+    remove_lesion(canvas, 1, FastMarching(), 1)
+    assert (canvas.label[tumour] == 2).all()
+    assert np.array_equal(canvas.label == 2, label > 0)
+
+
+def test_protected_voxels_are_neither_filled_nor_used(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10))
+    label[13:15] = 3
+    images = bright(label == 1)
+    for image in images:
+        image[label == 3] = 9000
+    host = make_host(label=label, images=images)
+    canvas = Canvas(host)
+    remove_lesion(canvas, 1, FastMarching(), 1)
+    assert (canvas.source[label == 3] == 0).all()
+    assert canvas.raw[0][label == 1].max() < 400
+
+
+def test_a_lesion_without_any_clean_tissue_around_is_kept(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10))
+    tissue = np.where(label > 0, WHITE, OUTSIDE).astype(np.uint8)
+    host = make_host(label=label, tissue=tissue)
+    canvas = Canvas(host)
+    assert remove_lesion(canvas, 1, FastMarching(), 1) is None
+    assert not canvas.changes()
+    assert canvas.load_ml == pytest.approx(0.027)
+
+
+def test_the_seed_alone_decides_the_texture(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10))
+    host = make_host(label=label, images=bright(label))
+    results = []
+    for seed in (1, 1, 2):
+        canvas = Canvas(host)
+        remove_lesion(canvas, 1, FastMarching(), seed)
+        results.append(canvas.raw[0])
+    assert np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(("target", "left"), [(0.081, 3), (0.05, 2), (0.0, 0), (1.0, 4)])
+def test_load_is_lowered_to_the_target(make_host: MakeHost, target: float, left: int) -> None:
+    label = cube((3, 3, 3), (3, 12, 3), (12, 3, 12), (12, 12, 12))
+    canvas = Canvas(make_host(label=label, images=bright(label)))
+    removals = Removals(canvas, FastMarching(), lambda *name: stream(0, *name))
+    removals.lower_load(removals.order(), LoadTarget(target, target, 0.1))
+    assert len(canvas.boxes) == left
+    assert len(removals.draws) == 4 - left
+
+
+def test_where_each_lesion_is_too_much_the_smallest_goes(make_host: MakeHost) -> None:
+    label = cube((3, 3, 3), side=6) | cube((14, 14, 14), side=4)
+    canvas = Canvas(make_host(label=label, images=bright(label)))
+    removals = Removals(canvas, FastMarching(), lambda *name: stream(0, *name))
+    removals.lower_load(removals.order(), LoadTarget(0.25, 0.25, 0.05))
+    assert [draw["volume_mm3"] for draw in removals.draws] == [64]
+
+
+def test_order_by_size(make_host: MakeHost) -> None:
+    label = cube((3, 3, 3), side=4) | cube((14, 14, 14), side=3) | cube((14, 3, 3), side=5)
+    canvas = Canvas(make_host(label=label))
+    removals = Removals(canvas, FastMarching(), lambda *name: stream(0, *name))
+    volumes = [canvas.volume_mm3(i) for i in removals.order("largest")]
+    assert volumes == [125, 64, 27]
+    assert [canvas.volume_mm3(i) for i in removals.order("smallest")] == volumes[::-1]

@@ -1,0 +1,78 @@
+"""What every operation has to keep, on whole jobs, run over the registry: registered means tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.plugins import registry
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run import session
+from lesionsynth.run.job import HostJobs
+from tests.test_invariants import Silent
+
+STEPS: dict[str, dict[str, Any]] = {
+    "populate": {"kind": "populate", "load": [2, 8]},
+    "inpaint": {"kind": "inpaint", "lesions": "random"},
+}
+"""One step of every kind: a new operation has to be added here."""
+
+
+def test_every_operation_is_in_this_suite() -> None:
+    assert set(STEPS) == set(registry.kinds("operations"))
+
+
+@pytest.fixture(params=sorted(STEPS))
+def prepared(
+    request: pytest.FixtureRequest, make_nnunet: Callable[..., Path], tmp_path: Path
+) -> session.Prepared:
+    recipe = Recipe.model_validate({"steps": {"step": STEPS[request.param]}, "output": {"copies": 1}})
+    return session.prepare(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
+
+
+def test_draws_are_json_and_replay_to_the_same_voxels(prepared: session.Prepared) -> None:
+    for job in prepared.jobs:
+        maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
+        canvas, record = maker.make(job)
+        again = maker.remake(job, json.loads(json.dumps(record)))
+        assert np.array_equal(canvas.label, again.label)
+        assert np.array_equal(canvas.source, again.source)
+        assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
+
+
+def test_account_label_and_source_map_agree(prepared: session.Prepared) -> None:
+    for job in prepared.jobs:
+        maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
+        canvas, record = maker.make(job)
+        host = maker.host
+        voxel_ml = canvas.grid.voxel_volume_mm3 / 1000
+        lesion = np.isin(canvas.label, host.labels.lesion)
+        assert record["load_ml"]["after"] == pytest.approx(lesion.sum() * voxel_ml, abs=1e-5)
+        assert np.array_equal(lesion, canvas.instances > 0)
+        assert set(np.unique(canvas.instances)) - {0} == set(canvas.boxes)
+        assert not (canvas.label != host.label)[canvas.source == 0].any()
+        for raw, image in zip(canvas.raw, host.images, strict=True):
+            assert np.array_equal(raw[canvas.source == 0], image.raw[canvas.source == 0])
+        edits = [draw["edit"] for step in record["steps"] for draw in step["draws"]]
+        assert record["lesions"]["inserted"] == edits.count("insert")
+        assert record["lesions"]["removed"] == edits.count("remove")
+
+
+def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: session.Prepared) -> None:
+    job = prepared.jobs[0]
+    maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
+    canvas = Canvas(maker.host)
+    for name, step in prepared.space.recipe.steps.items():
+        for instance in list(canvas.boxes):
+            canvas.label[canvas.instances == instance] = 0
+            canvas.instances[canvas.instances == instance] = 0
+            del canvas.boxes[instance]
+        report = step.apply(canvas, maker.context(job, name))
+        assert isinstance(report.draws, list)
+        assert all(count > 0 for count in report.rejected.values())

@@ -1,0 +1,98 @@
+"""Load control, donors and failure of populate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.run import session
+from lesionsynth.run.job import HostJobs
+from tests.test_invariants import Silent
+
+MakeData = Callable[..., Path]
+
+
+def records(make_nnunet: MakeData, tmp_path: Path, *overrides: str, n: int = 4) -> list[dict[str, Any]]:
+    recipe = load_recipe("lesionmix", ["output.copies=2", "folds.strategy=none", *overrides])
+    prepared = session.prepare(recipe, make_nnunet(n), tmp_path / "out", 1, Silent())
+    made = []
+    for host in {job.host for job in prepared.jobs}:
+        maker = HostJobs(prepared.space, prepared.space.cohort.case(host))
+        made += [maker.make(job)[1] for job in prepared.jobs if job.host == host]
+    return sorted(made, key=lambda record: str(record["case"]))
+
+
+@pytest.mark.parametrize("load", ["low", "high", "real", "gaussian", "4.0", "[1, 3]"])
+def test_targets_are_met_within_the_tolerance_or_reported(
+    make_nnunet: MakeData, tmp_path: Path, load: str
+) -> None:
+    made = records(make_nnunet, tmp_path, f"steps.add.load={load}")
+    for record in made:
+        volumes = record["load_ml"]
+        met = abs(volumes["after"] - volumes["target"]) <= 0.05 * volumes["target"] + 1e-6
+        assert record["shortfall"] == (not met)
+    assert sum(not record["shortfall"] for record in made) >= 0.75 * len(made)
+
+
+def test_both_ways(make_nnunet: MakeData, tmp_path: Path) -> None:
+    made = records(make_nnunet, tmp_path, "steps.add.load=3.0")
+    assert any(r["load_ml"]["before"] > 3.2 and r["lesions"]["removed"] for r in made)
+    assert any(r["load_ml"]["before"] < 2.8 and r["lesions"]["inserted"] for r in made)
+
+
+def test_donors_are_other_subjects(make_nnunet: MakeData, tmp_path: Path) -> None:
+    for record in records(make_nnunet, tmp_path, "steps.add.load=6.0"):
+        assert record["own_subject_donors"] == 0
+        assert all(donor["subject"] != record["host"]["subject"] for donor in record["donors"])
+
+
+def test_replace_takes_the_hosts_own_lesions_out(make_nnunet: MakeData, tmp_path: Path) -> None:
+    for record in records(make_nnunet, tmp_path, "steps.add.replace=1.0", "steps.add.load=3.0"):
+        assert record["lesions"]["removed"] == record["lesions"]["before"]
+
+
+def test_keep_never_removes(make_nnunet: MakeData, tmp_path: Path) -> None:
+    for record in records(
+        make_nnunet, tmp_path, "steps.add.surplus=keep", "steps.add.load=30.0", "steps.add.tries=5"
+    ):
+        assert record["lesions"]["removed"] == 0
+        assert record["lesions"]["inserted"] > 0
+
+
+def test_max_lesions_is_kept_and_said(make_nnunet: MakeData, tmp_path: Path) -> None:
+    made = records(
+        make_nnunet, tmp_path, "steps.add.max_lesions=2", "steps.add.load=9.0", "steps.add.replace=1.0"
+    )
+    for record in made:
+        assert record["lesions"]["after"] <= 2
+
+
+def test_a_met_target_still_gives_another_case(make_nnunet: MakeData, tmp_path: Path) -> None:
+    for record in records(make_nnunet, tmp_path, "steps.add.load={kind: fixed, ml: 5.0, tolerance: 0.5}"):
+        assert record["lesions"]["removed"] + record["lesions"]["inserted"] > 0
+
+
+@pytest.mark.parametrize("kind", ["shell", "ratio", "host_lesions", "zscore", "histogram", "absolute"])
+@pytest.mark.parametrize("blend", ["alpha", "rim", "hard"])
+def test_every_contrast_and_blend_runs(make_nnunet: MakeData, tmp_path: Path, kind: str, blend: str) -> None:
+    made = records(
+        make_nnunet, tmp_path, f"steps.add.contrast.kind={kind}", f"steps.add.blend={{kind: {blend}}}",
+        "steps.add.load=6.0", "steps.add.check={contrast: [-99, 99], edge: [0, 99], detail: [0, 99]}", n=3,
+    )  # fmt: skip
+    inserted = [d for r in made for s in r["steps"] for d in s["draws"] if d["edit"] == "insert"]
+    assert inserted
+    if kind in ("shell", "ratio", "host_lesions"):
+        kept = np.median([d["measures"]["contrast"][d["measures"]["lead_channel"]] for d in inserted])
+        assert 0.5 < kept < 1.5
+
+
+def test_published_recipe_runs(make_nnunet: MakeData, tmp_path: Path) -> None:
+    recipe = load_recipe("lesionmix_published", ["output.copies=1"])
+    outcome = session.run(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
+    assert len(outcome.done) == 4
+    assert sum(row["lesions_inserted"] for row in outcome.done) > 0
