@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -138,10 +138,15 @@ class LoadedCase:
         """Scaled intensities of the whole case, (C, i, j, k) float32, made once for all its copies."""
         return self.values()
 
-    @lru_cache(maxsize=2)  # noqa: B019 - a case lives as long as the job of its host
     def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
         """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""
-        return np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
+        if n_vox not in self._clean_away:
+            self._clean_away[n_vox] = np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
+        return self._clean_away[n_vox]
+
+    @cached_property
+    def _clean_away(self) -> dict[int, NDArray[np.bool_]]:
+        return {}
 
     @cached_property
     def tissue_stats(self) -> list[tuple[float, float]]:

@@ -250,16 +250,16 @@ class LesionBank:
             yield info, self._mask(info, row)[0]
 
     def _rows(self, subjects: Iterable[str] | None) -> Iterator[Row]:
-        wanted = None if subjects is None else set(subjects)
+        wanted = None if subjects is None else sorted(set(subjects))
+        marks = "" if wanted is None else f" WHERE lesions.subject IN ({','.join('?' * len(wanted))})"
         with self._reading(INDEX):
-            found = self._db.execute(f"{LESION_QUERY} ORDER BY lesions.id")
+            found = self._db.execute(f"{LESION_QUERY}{marks} ORDER BY lesions.id", wanted or ())
         while True:
             with self._reading(INDEX):
                 row = found.fetchone()
             if row is None:
                 return
-            if wanted is None or row[2] in wanted:
-                yield row
+            yield row
 
     def _row(self, column: str, key: int | str) -> Row:
         with self._reading(INDEX):

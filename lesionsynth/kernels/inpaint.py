@@ -65,7 +65,7 @@ def fast_marching_fill(
 
     A voxel p is given the mean of ``I(q) + grad I(q) . (p - q)`` over the known voxels q of the
     ball around it, weighted by direction (q behind the front), distance and level set (q on the
-    level line of p), as published. Three things differ from the two-dimensional original:
+    level line of p), as published. Four things differ from the two-dimensional original:
 
     - the distance weight is ``|p - q|**-3``: in three dimensions the number of voxels at a distance
       grows with one power more;
@@ -73,7 +73,9 @@ def fast_marching_fill(
       gradients in the ball. Where they agree (a ramp) nothing changes; where they do not (noise,
       folded cortex) the fill does not run away;
     - voxels that are equally far from the sources do not see each other, so the result does not
-      depend on the direction of the axes.
+      depend on the direction of the axes;
+    - where fronts meet they leave creases. These are smoothed away by a few sweeps towards the
+      solution of Laplace's equation, one for every smallest voxel edge of depth.
 
     All channels are filled in one march. The values never leave the range of the sources within
     the radius of the region, in each channel.
@@ -151,6 +153,8 @@ def fast_marching_fill(
         raise ValueError(f"{bad} values of the sources near the region are not finite")
     near = values[(state == _SOURCE) & (depth <= radius_vox)]
     _extrapolate(values, state, time, order, offsets, edge, strides, near.min(axis=0), near.max(axis=0))
+    # As many sweeps as the front went deep: enough for the creases, too few to undo the fill.
+    _relax(values, state, order, edge, strides, int(np.ceil(time[order[-1]])))
 
     filled = image.copy()
     core = tuple(slice(m, n - m) for m, n in zip(margin, shape, strict=True))
@@ -322,3 +326,27 @@ def _extrapolate(values, state, time, order, offsets, edge, strides, lowest, hig
             damping = agreement / mean_square if mean_square > 0.0 else 0.0
             value = (level[c] + damping * step[c]) / total
             values[p, c] = min(max(value, lowest[c]), highest[c])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _relax(values, state, order, edge, strides, sweeps):  # type: ignore[no-untyped-def]
+    """Replace the filled voxels of `values` by the mean of their face neighbours, `sweeps` times."""
+    n_channels = values.shape[1]
+    updated = np.empty((order.size, n_channels), values.dtype)
+    mean = np.empty(n_channels)
+    for _ in range(sweeps):
+        for n in range(order.size):
+            mean[:] = 0.0
+            total = 0.0
+            for a in range(3):
+                for q in (order[n] - strides[a], order[n] + strides[a]):
+                    if state[q] != _BLOCKED:
+                        w = 1.0 / (edge[a] * edge[a])
+                        total += w
+                        for c in range(n_channels):
+                            mean[c] += w * values[q, c]
+            for c in range(n_channels):
+                updated[n, c] = mean[c] / total
+        for n in range(order.size):
+            for c in range(n_channels):
+                values[order[n], c] = updated[n, c]

@@ -21,8 +21,9 @@ _REACH = 3.0
 _NUGGET = 4.0
 # Beyond the face neighbours, sources are averaged in cells of this many smallest voxel edges.
 _CELL = 2.0
-# Upper bound of the equations; the cells grow until it is met.
-_MAX_CELLS = 300
+# The cells grow until there are no more of them than this, or than the region's volume to the power
+# of 2/3, which grows like its surface. Bounds of the number of equations.
+_MAX_CELLS = (300, 1200)
 # Voxels evaluated at a time, to bound the memory.
 _CHUNK = 4096
 
@@ -35,11 +36,11 @@ def trend_fill(
 ) -> NDArray[np.float32]:
     """Fill `region` with the smooth trend of the sources around it, without their texture.
 
-    Ordinary kriging with a linear variogram and a nugget, which in three dimensions is the
-    thin-plate smoothing spline: the sources are taken as trend plus noise, and only the trend is
-    carried on. All channels share one system of equations. Sources beyond the face neighbours of
-    the region are averaged in cells, and the number of cells is bounded, so the time hardly
-    depends on the size; around very large regions the trend gets coarse.
+    Ordinary kriging with a linear variogram and a nugget: the sources are taken as trend plus
+    noise, and only the trend is carried on, within the range of the averaged sources of each
+    channel. All channels share one system of equations. Sources beyond the face neighbours of
+    the region are averaged in cells, and the number of cells is bounded (300 to 1200, by the size
+    of the region), so the trend gets coarse around very large regions.
 
     Parameters
     ----------
@@ -83,7 +84,8 @@ def trend_fill(
         raise ValueError(f"no source lies around the {int(inside.sum())} voxels to fill")
 
     crop = image[(slice(None), *box)]
-    place, level, count = _cells(crop, face, near, edge)
+    most = float(np.clip(np.count_nonzero(inside) ** (2 / 3), *_MAX_CELLS))
+    place, level, count = _cells(crop, face, near, edge, most)
     if not np.isfinite(level).all():
         raise ValueError("some sources near the region are not finite")
     n = count.size
@@ -100,19 +102,24 @@ def trend_fill(
     for start in range(0, at.shape[0], _CHUNK):
         part = slice(start, start + _CHUNK)
         values[:, part] = (weights[n] - _distances(at[part], place) @ weights[:n]).T
+    np.clip(values, level.min(axis=0)[:, None], level.max(axis=0)[:, None], out=values)
     filled[(slice(None), *box)][:, inside] = values
     return filled
 
 
 def _cells(
-    crop: NDArray[np.float32], face: NDArray[np.bool_], near: NDArray[np.bool_], edge: NDArray[np.float64]
+    crop: NDArray[np.float32],
+    face: NDArray[np.bool_],
+    near: NDArray[np.bool_],
+    edge: NDArray[np.float64],
+    most: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Places (n, 3), mean values (n, C) and voxel counts (n,) of the cells of the sources."""
     growth = 1.0
     while True:
         parts = [_averaged(crop, face, edge, growth), _averaged(crop, near, edge, _CELL * growth)]
         place, level, count = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        if count.size <= _MAX_CELLS:
+        if count.size <= most:
             return place, level, count
         growth *= 1.25
 

@@ -12,6 +12,7 @@ from lesionsynth.domain.load import LOAD_KINDS, LesionLoad, LoadTarget, draw_loa
 from lesionsynth.spec import Range, Spec
 
 MAX_SHARE_QUANTILE = 0.95
+_FEWEST_LOADS = 3
 
 
 class LoadSpec(Spec):
@@ -49,12 +50,13 @@ class LoadSpec(Spec):
     def draw(self, loads: Sequence[LesionLoad], host: LesionLoad, rng: np.random.Generator) -> LoadTarget:
         """Draw a target for a host.
 
-        A named target is kept within the share of the tissue (95th percentile) that lesions take in the
+        Where there are fewer than three training loads, their range says little, and is widened to half the
+        least and one and a half times the largest. A named target is kept within the share of the tissue (95th percentile) that lesions take in the
         training cases: small fields of view cannot hold the loads of large ones.
         """
         if self.kind in LOAD_KINDS:
-            drawn = draw_load_ml(self.kind, [load.ml for load in loads], rng)
-            shares = [load.ml / load.tissue_ml for load in loads if load.tissue_ml > 0]
+            drawn = draw_load_ml(self.kind, _spread([load.ml for load in loads]), rng)
+            shares = _spread([load.ml / load.tissue_ml for load in loads if load.tissue_ml > 0])
             most = host.tissue_ml * float(np.quantile(shares, MAX_SHARE_QUANTILE)) if shares else drawn
             return LoadTarget(min(drawn, most), drawn, self.tolerance)
         if self.kind == "fixed":
@@ -63,3 +65,9 @@ class LoadSpec(Spec):
             low, high = self.range_ml or (0.0, 0.0)
             exact = float(rng.uniform(low, high))
         return LoadTarget(exact, exact, self.tolerance)
+
+
+def _spread(values: list[float]) -> list[float]:
+    """`values`, and something below and above them where they are too few to have a range."""
+    few = 0 < len(values) < _FEWEST_LOADS
+    return [0.5 * min(values), *values, 1.5 * max(values)] if few else values

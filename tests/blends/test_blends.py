@@ -33,12 +33,12 @@ def test_rim_mixes_the_outermost_layer_two_to_one():
 
 
 def test_alpha_keeps_the_label_whole_and_fades_over_its_width():
-    assert line(Alpha()).tolist() == [0] * 4 + [0.5] + [1] * 5 + [0.5] + [0] * 4
-    np.testing.assert_allclose(line(Alpha(width_mm=4.0))[:6], [0, 0, 0.25, 0.5, 0.75, 1])
+    assert line(Alpha()).tolist() == [0] * 3 + [0.25, 0.75] + [1] * 5 + [0.75, 0.25] + [0] * 3
+    np.testing.assert_allclose(line(Alpha(width_mm=4.0))[:6], [0, 0.125, 0.375, 0.625, 0.875, 1])
 
 
 def test_alpha_is_in_mm_and_as_wide_as_coarse_voxels_are():
-    np.testing.assert_allclose(line(Alpha(), (0.5, 0.5, 0.5))[:6], [0, 0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(line(Alpha(), (0.5, 0.5, 0.5))[:6], [0, 0.125, 0.375, 0.625, 0.875, 1])
     np.testing.assert_allclose(line(Alpha(), (3.0, 3.0, 3.0)), line(Alpha()))
-    assert Alpha().reach_mm((3.0, 3.0, 5.0)) == 6.0
-    assert Alpha().reach_mm((0.5, 0.5, 0.5)) == 2.0
+    assert Alpha().reach_mm((3.0, 3.0, 5.0)) == 7.5
+    assert Alpha().reach_mm((0.5, 0.5, 0.5)) == 2.25

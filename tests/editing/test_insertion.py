@@ -74,7 +74,7 @@ def test_only_label_and_rim_change(make_host: MakeHost, make_lesion: MakeLesion)
     for raw, image in zip(canvas.raw, host.images, strict=True):
         changed |= raw != image.raw
     near = np.zeros_like(changed)
-    near[8:13, 9:14, 10:15] = True
+    near[7:14, 8:15, 9:16] = True
     assert not (changed & ~near).any()
     assert np.array_equal(canvas.source == FIRST_DONOR, canvas.source > 0)
     assert not (changed & (canvas.source == 0)).any()

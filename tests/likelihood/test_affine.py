@@ -62,12 +62,10 @@ def test_orientation_spacing_and_intensities_of_the_moving_image_do_not_matter(r
     true = world(6, (1.05, 1.0, 0.95), (4, 2, -3))
     affine = np.array([[0, -4.0, 0, 60.0], [0, 0, 4.0, -70.0], [-4.0, 0, 0, 60.0], [0, 0, 0, 1.0]])
     moving = moved(reference, true, affine, (30, 32, 34))
-    shifted = nifti.new(moving.grid, (moving.values() * -2.0 - 1024.0).astype(np.float32))
     assert shift_mm(register(moving, reference), true, reference) < 2.5
-    assert (
-        shift_mm(register(nifti.new(moving.grid, moving.values() - 1024), reference), true, reference) < 2.5
-    )
-    assert np.isfinite(register(shifted, reference)).all()
+    # Intensities around zero, as in CT, have no centre of mass of their own.
+    centred = nifti.new(moving.grid, moving.values() - moving.values().mean() * np.float32(1.01))
+    assert shift_mm(register(centred, reference), true, reference) < 2.5
 
 
 def test_the_result_is_the_same_on_every_run(reference):

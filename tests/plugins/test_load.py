@@ -60,8 +60,16 @@ def test_a_named_target_keeps_to_the_share_of_tissue_that_lesions_take():
 
 
 def test_masks_alone_say_nothing_of_shares():
-    loads = [LesionLoad(5.0, 1, 0.0)]
+    loads = [LesionLoad(5.0, 1, 0.0)] * 3
     assert {t.ml for t in draws("uniform", loads, LesionLoad(0, 0, 1.0))} == {5.0}
+
+
+def test_one_or_two_subjects_say_little_of_the_range():
+    found = [t.ml for t in draws("uniform", [LesionLoad(4.0, 1, 1000.0)])]
+    assert 2.0 <= min(found) < 2.5
+    assert 5.5 < max(found) <= 6.0
+    exact = {t.ml for t in draws("uniform", [LesionLoad(4.0, 1, 1000.0)] * 3)}
+    assert exact == {4.0}
 
 
 def test_the_tolerance_is_handed_on():
