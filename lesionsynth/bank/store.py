@@ -250,10 +250,10 @@ class LesionBank:
             yield info, self._mask(info, row)[0]
 
     def _rows(self, subjects: Iterable[str] | None) -> Iterator[Row]:
-        wanted = None if subjects is None else sorted(set(subjects))
-        marks = "" if wanted is None else f" WHERE lesions.subject IN ({','.join('?' * len(wanted))})"
+        only = "" if subjects is None else " WHERE lesions.subject IN (SELECT value FROM json_each(?))"
+        values = [] if subjects is None else [json.dumps(sorted(set(subjects)))]
         with self._reading(INDEX):
-            found = self._db.execute(f"{LESION_QUERY}{marks} ORDER BY lesions.id", wanted or ())
+            found = self._db.execute(f"{LESION_QUERY}{only} ORDER BY lesions.id", values)
         while True:
             with self._reading(INDEX):
                 row = found.fetchone()

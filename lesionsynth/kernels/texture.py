@@ -278,6 +278,10 @@ def _cloned(
             pairs = _pairs(rim & known)
             ratio = _ratio(_roughness(own, pairs), _roughness(patch, pairs))
             unlike = float(np.abs(np.log(ratio)).sum())
+            if rim.any():
+                # Structure that the surroundings do not have would look pasted.
+                excess = _ratio(patch[:, piece].std(axis=1), own[:, rim].std(axis=1))
+                unlike += float(np.log(np.maximum(excess, 1.0)).sum())
             if unlike < score:
                 found, score = (patch, known, ratio), unlike
         if found is not None:
@@ -343,7 +347,7 @@ def _roughness(
 
 
 def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Factors (C,) from the one roughness to the other; one where either says nothing."""
+    """Factors (C,) from the one measure to the other; one where either says nothing."""
     if wanted is None or found is None:
         return np.ones(1)
     known = (wanted > 0) & (found > 0)

@@ -16,6 +16,9 @@ from lesionsynth.domain.grid import bounding_box, grown
 
 # Sources this far from the region are used, in smallest voxel edges. Face neighbours always are.
 _REACH = 3.0
+# Length over which the trend forgets, in smallest voxel edges. Deep in a large region it goes back to
+# the mean of the surroundings instead of carrying their slopes on.
+_RANGE = 15.0
 # Variance of the texture over the slope of the trend's variogram, in smallest voxel edges: 3 to 6
 # on the FLAIR, T1 and T2 images it was measured on. Half and double of it make no difference.
 _NUGGET = 4.0
@@ -36,7 +39,7 @@ def trend_fill(
 ) -> NDArray[np.float32]:
     """Fill `region` with the smooth trend of the sources around it, without their texture.
 
-    Ordinary kriging with a linear variogram and a nugget: the sources are taken as trend plus
+    Ordinary kriging with an exponential variogram and a nugget: the sources are taken as trend plus
     noise, and only the trend is carried on, within the range of the averaged sources of each
     channel. All channels share one system of equations. Sources beyond the face neighbours of
     the region are averaged in cells, and the number of cells is bounded (300 to 1200, by the size
@@ -91,8 +94,8 @@ def trend_fill(
     n = count.size
     # The last row and column make the weights of every voxel sum to one.
     matrix = np.ones((n + 1, n + 1))
-    matrix[:n, :n] = -_distances(place, place)
-    matrix[np.arange(n), np.arange(n)] = _NUGGET / count
+    matrix[:n, :n] = _covariance(place, place)
+    matrix[np.arange(n), np.arange(n)] += _NUGGET / count
     matrix[n, n] = 0.0
     weights = np.linalg.solve(matrix, np.vstack([level, np.zeros((1, level.shape[1]))]))
 
@@ -101,7 +104,7 @@ def trend_fill(
     values = np.empty((image.shape[0], at.shape[0]), dtype=image.dtype)
     for start in range(0, at.shape[0], _CHUNK):
         part = slice(start, start + _CHUNK)
-        values[:, part] = (weights[n] - _distances(at[part], place) @ weights[:n]).T
+        values[:, part] = (weights[n] + _covariance(at[part], place) @ weights[:n]).T
     np.clip(values, level.min(axis=0)[:, None], level.max(axis=0)[:, None], out=values)
     filled[(slice(None), *box)][:, inside] = values
     return filled
@@ -138,9 +141,9 @@ def _averaged(
     return mean[:, :3], mean[:, 3:], count
 
 
-def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Euclidean distances (n, m) of two sets of points (n, 3) and (m, 3)."""
+def _covariance(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Covariance (n, m) of the trend at two sets of points, for a variogram of slope one at zero."""
     square = np.zeros((a.shape[0], b.shape[0]))
     for axis in range(3):
         square += np.subtract.outer(a[:, axis], b[:, axis]) ** 2
-    return np.sqrt(square)
+    return _RANGE * np.exp(np.sqrt(square) / -_RANGE)

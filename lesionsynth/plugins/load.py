@@ -51,8 +51,9 @@ class LoadSpec(Spec):
         """Draw a target for a host.
 
         Where there are fewer than three training loads, their range says little, and is widened to half the
-        least and one and a half times the largest. A named target is kept within the share of the tissue (95th percentile) that lesions take in the
-        training cases: small fields of view cannot hold the loads of large ones.
+        least and one and a half times the largest. A named target is kept within the share of the tissue
+        (95th percentile) that lesions take in the training cases: small fields of view cannot hold the
+        loads of large ones.
         """
         if self.kind in LOAD_KINDS:
             drawn = draw_load_ml(self.kind, _spread([load.ml for load in loads]), rng)

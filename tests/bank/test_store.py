@@ -130,6 +130,15 @@ def test_infos_and_shapes_keep_to_their_subjects(bank):
     assert [i.lesion for i, _ in bank.shapes(["A"])] == ["a/0001", "a/0003"]
 
 
+def test_any_number_of_subjects_with_any_names(tmp_path):
+    names = ['a "quoted" one', "äö 7", "[1]", "7"]
+    cases = [(make_summary(n, n), [make_lesion(f"{n}/0001", n)]) for n in names]
+    with make_bank(tmp_path, cases) as bank:
+        crowd = [f"S{n}" for n in range(40_000)]
+        assert [i.subject for i in bank.infos([*crowd, *names])] == sorted(names)
+        assert list(bank.infos([])) == []
+
+
 def test_a_bank_without_lesions_or_cases(tmp_path):
     with make_bank(tmp_path / "a", [(make_summary("a", "A"), [])]) as bank:
         assert bank.candidates(["A"]).ids.size == 0
