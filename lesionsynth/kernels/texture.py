@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
+from lesionsynth.kernels.intensity import robust_spread
 
 Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
@@ -24,6 +25,7 @@ Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDA
 # that may be something else; those are left out.
 _RING_VOX = 3
 _SPARE_RING = 0.2
+_MAX_EXCESS = 2.5
 # Neighbouring pieces of a split region overlap by so many layers, in which they are cross-faded.
 _OVERLAP_VOX = 2
 # A piece this small is not split further.
@@ -193,6 +195,8 @@ def _detail(
     usable = around.clean[box] | region
     total = np.zeros((around.image.shape[0], *region.shape), dtype=np.float32)
     weight2 = np.zeros(region.shape, dtype=np.float32)
+    around_it = ndimage.binary_dilation(region, iterations=_RING_VOX) & around.clean[box]
+    spread = np.array([robust_spread(channel[around_it]) for channel in around.image[(slice(None), *box)]])
     stack = [(inner, component)]
     while stack:
         tight, core = stack.pop()
@@ -203,8 +207,16 @@ def _detail(
         ring = ndimage.binary_dilation(weight > 0, iterations=_RING_VOX) & usable[window] & (weight == 0)
         # Voxels walled in by other tissue cannot be filled in the patch either.
         weight[~reachable(weight > 0, ring)] = 0.0
-        found = _cloned(weight > 0, ring, shifted(window, origin_of(box)), around)
-        if found is None and np.count_nonzero(core) > _MIN_PIECE_VOX:
+        small = np.count_nonzero(core) <= _MIN_PIECE_VOX
+        found = _cloned(
+            weight > 0,
+            ring,
+            shifted(window, origin_of(box)),
+            around,
+            spread,
+            np.inf if small else _MAX_EXCESS,
+        )
+        if found is None and not small:
             stack.extend(_halves(tight, core, around.spacing_mm))
             continue
         if found is None:
@@ -252,7 +264,7 @@ def _halves(
 
 
 def _cloned(
-    piece: NDArray[np.bool_], ring: NDArray[np.bool_], window: Box, around: _Surroundings
+    piece: NDArray[np.bool_], ring: NDArray[np.bool_], window: Box, around: _Surroundings, spread, most
 ) -> tuple[str, NDArray[np.float32]] | None:
     """Way and texture of the best clean patch for `piece`, or None where there is none."""
     if not piece.any():
@@ -278,10 +290,10 @@ def _cloned(
             pairs = _pairs(rim & known)
             ratio = _ratio(_roughness(own, pairs), _roughness(patch, pairs))
             unlike = float(np.abs(np.log(ratio)).sum())
-            if rim.any():
-                # Structure that the surroundings do not have would look pasted.
-                excess = _ratio(patch[:, piece].std(axis=1), own[:, rim].std(axis=1))
-                unlike += float(np.log(np.maximum(excess, 1.0)).sum())
+            excess = float(_ratio(patch[:, piece].std(axis=1), spread).max())
+            unlike += np.log(max(excess, 1.0))
+            if excess > most:
+                continue
             if unlike < score:
                 found, score = (patch, known, ratio), unlike
         if found is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lesionsynth.bank.harvest import BankSpec
 from lesionsynth.domain.case import Role
@@ -41,10 +41,15 @@ class MasksSpec(Spec):
         return value
 
 
+def _kind_alone(value: Any) -> Any:
+    """Let ``layout: nnunet`` stand for ``layout: {kind: nnunet}``."""
+    return {"kind": value} if isinstance(value, str) and value not in ("auto", "same") else value
+
+
 class InputSpec(Spec):
     """What the input is and what its labels mean."""
 
-    layout: AnyLayout | Literal["auto"] = "auto"
+    layout: Annotated[AnyLayout | Literal["auto"], BeforeValidator(_kind_alone)] = "auto"
     """How files are found; auto recognises nnU-Net raw data sets."""
     subject: str | None = None
     """Regular expression with one group that finds the subject in a case id, such as (sub\\d+)_ses.*; leaks
@@ -76,7 +81,7 @@ class OutputSpec(Spec):
     """Synthetic cases per host (and per fold with folds.strategy per_fold)."""
     originals: Literal["copy", "link", "omit"] = "copy"
     """The input's own cases: copied, hard-linked where the disk allows it, or left out."""
-    layout: AnyLayout | Literal["same"] = "same"
+    layout: Annotated[AnyLayout | Literal["same"], BeforeValidator(_kind_alone)] = "same"
     """How the output is laid out."""
     source_map: bool = False
     """Write a volume that tells where each voxel comes from: 0 host, 1 inpainted, k + 1 the k-th donor."""

@@ -37,7 +37,7 @@ _COLUMNS = (
 
 
 def place_original(space: Workspace, files: CaseFiles) -> str:
-    """Copy or hard-link one case of the input into the output, byte for byte."""
+    """Copy or hard-link one case of the input into the output, byte for byte unless compression differs."""
     pairs = [
         (path, space.layout.image_path(files, files.case, k, space.cohort))
         for k, path in enumerate(files.images)
@@ -49,12 +49,10 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
             temporary.unlink(missing_ok=True)
-            if space.recipe.output.originals == "link":
-                try:
-                    os.link(source, temporary)
-                except OSError:  # another file system, or one without links
-                    shutil.copyfile(source, temporary)
-            else:
+            if source.name.endswith(".gz") != target.name.endswith(".gz"):
+                nifti.write(target, nifti.read(source))
+                continue
+            if space.recipe.output.originals != "link" or not _linked(source, temporary):
                 shutil.copyfile(source, temporary)
             os.replace(temporary, target)
         except OSError as error:
@@ -65,6 +63,15 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
                 remedy="Check free space and permissions, then run the same command again.",
             ) from None
     return files.case
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Hard-link, where the file system can and the two lie on the same one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
 
 
 def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str, Any]]) -> str:

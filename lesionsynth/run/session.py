@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,16 +171,20 @@ def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
 
 
 @contextmanager
-def _fresh_folder_removed_on_error(output: Path) -> Iterator[None]:
-    """A run that fails before its first job leaves no half-made output behind."""
-    existed = (output / LOCK).is_file()
+def _as_it_was_on_error(output: Path) -> Iterator[None]:
+    """A run that cannot start leaves no new folder and no half-made output behind."""
+    if output.is_dir() and any(output.iterdir()):
+        yield
+        return
+    new = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        if not existed:
-            import shutil
-
-            shutil.rmtree(output, ignore_errors=True)
+        for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         raise
 
 
@@ -203,8 +208,8 @@ def run(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Progres
     """
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)
-    check_output(root, output)
-    with _fresh_folder_removed_on_error(output):
+    with _as_it_was_on_error(output):
+        check_output(root, output)
         prepared = prepare(recipe, root, output, n_jobs, progress)
         space = prepared.space
         nifti.write_bytes(output / LOCK, lock_text(space, None))
