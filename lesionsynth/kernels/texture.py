@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
+from lesionsynth.kernels.patches import Way, clean_places, draw_ways
 
 Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
@@ -25,7 +25,6 @@ Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDA
 # that may be something else; those are left out.
 _RING_VOX = 3
 _SPARE_RING = 0.2
-_MAX_EXCESS = 2.5
 # Neighbouring pieces of a split region overlap by so many layers, in which they are cross-faded.
 _OVERLAP_VOX = 2
 # A piece this small is not split further.
@@ -34,25 +33,14 @@ _MIN_PIECE_VOX = 60
 # one the ratio of the two must be: smaller differences are chance and anatomy.
 _SCALE_LIMITS = (0.7, 1.4)
 _SCALE_FROM = 1.25
-# Places tried for a patch, and the number of clean ones among them that are compared.
-_N_MIRRORED = 512
-_N_SHIFTED = 8192
+# Clean places that are compared.
 _N_COMPARED = 6
-# How far from the exactly mirrored place a patch may lie.
-_MIRROR_REACH_MM = 12.0
+# How far clean tissue is looked for that says what the texture around a component is like.
+_NEARBY_VOX = (4, 8, 16)
 # Fewer pairs of neighbours than this say nothing about the texture.
 _MIN_PAIRS = 30
 # Mean absolute difference of two independent draws from N(0, 1).
 _MEAN_DIFFERENCE = 2.0 / np.sqrt(np.pi)
-
-
-@dataclass(frozen=True)
-class _Way:
-    """Places to try: voxel x goes to ``sign * x + offset`` for each of the offsets (n, 3)."""
-
-    name: str
-    sign: NDArray[np.int64]
-    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +52,7 @@ class _Surroundings:
     spacing_mm: NDArray[np.float64]
     fill: Fill
     rng: np.random.Generator
-    ways: list[_Way]
+    ways: list[Way]
 
 
 def clone_texture(
@@ -81,16 +69,16 @@ def clone_texture(
     """Add to the filled region what the fill of a clean patch of the same shape leaves out.
 
     For each connected component of the region, ``filled + patch - fill(patch)``. The patch is the
-    component moved by whole voxels, mirrored first if `mirror_axis` is given. All its voxels, and
-    the ring from which it is filled, are clean; of a few clean places the one is taken whose
-    texture is most like that around the region. The difference is made free of its mean next to the
-    ring and, where the roughness around the region clearly differs from that around the patch,
-    scaled by their ratio (0.7 to 1.4).
+    component moved by whole voxels, mirrored first if `mirror_axis` is given. All its voxels are
+    clean, and four fifths at least of the ring from which it is filled; of a few such places the
+    one is taken whose texture is most like that around the region. The difference is made free of
+    its mean next to the ring and, where the roughness around the region clearly differs from that
+    around the patch, scaled by their ratio (0.7 to 1.4).
 
     A component without a place as a whole is halved across its longest axis until every piece has
     one. Pieces overlap, and are cross-faded such that the variance, not the amplitude, stays the
-    same. A small piece that still has no place gets Gaussian noise of the roughness of the clean
-    tissue nearby.
+    same. A small piece that still has no place gets Gaussian noise as rough as the clean tissue
+    nearby.
 
     Parameters
     ----------
@@ -129,7 +117,7 @@ def clone_texture(
     ValueError
         If a voxel of the region is marked as clean.
     """
-    place = box or grown((slice(0, 0),) * 3, clean.shape, clean.shape)
+    place = box or (slice(0, clean.shape[0]), slice(0, clean.shape[1]), slice(0, clean.shape[2]))
     if clean[place][region].any():
         raise ValueError(f"{int(clean[place][region].sum())} voxels of the region are marked as clean")
     pieces = dict.fromkeys(("mirror", "shift", "noise", "none"), 0)
@@ -139,7 +127,7 @@ def clone_texture(
         return textured, pieces
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     # The places are drawn once: pieces that take the same shift join without a seam.
-    ways = _ways(clean, spacing, rng, mirror_axis)
+    ways = draw_ways(clean, spacing, rng, mirror_axis)
     around = _Surroundings(image, clean, spacing, fill, rng, ways)
     labels, _ = ndimage.label(region[tight], structure=np.ones((3, 3, 3)))
     for label, inner in enumerate(ndimage.find_objects(labels), start=1):
@@ -148,40 +136,6 @@ def clone_texture(
         detail = _detail(component, shifted(local, origin_of(place)), around, pieces)
         textured[(slice(None), *local)][:, component] += detail[:, component]
     return textured, pieces
-
-
-def _ways(
-    clean: NDArray[np.bool_],
-    spacing_mm: NDArray[np.float64],
-    rng: np.random.Generator,
-    mirror_axis: int | None,
-) -> list[_Way]:
-    """Draw the places to try, in order: around the mirrored place, then around the region."""
-    straight = np.ones(3, dtype=np.int64)
-    ways = []
-    if mirror_axis is not None:
-        # Twice the centre of mass, from a sample of about 1e5 voxels.
-        step = max(1, round((clean.size / 1e5) ** (1 / 3)))
-        index = np.nonzero(clean[::step, ::step, ::step])[mirror_axis]
-        mirrored = straight.copy()
-        mirrored[mirror_axis] = -1
-        offsets = _offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1, spacing_mm, rng)
-        offsets[:, mirror_axis] += round(2.0 * step * float(index.mean())) if index.size else 0
-        ways.append(_Way("mirror", mirrored, offsets))
-    reach_mm = 0.5 * float(np.linalg.norm(spacing_mm * clean.shape))
-    # The third power of a uniform number prefers near places strongly.
-    ways.append(_Way("shift", straight, _offsets(_N_SHIFTED, reach_mm, 3, spacing_mm, rng)))
-    return ways
-
-
-def _offsets(
-    n: int, reach_mm: float, power: int, spacing_mm: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw `n` offsets in voxels (n, 3), of random directions, up to `reach_mm` long."""
-    direction = rng.normal(size=(n, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    length_mm = reach_mm * rng.random((n, 1)) ** power
-    return np.rint(direction * length_mm / spacing_mm).astype(np.int64)
 
 
 def _detail(
@@ -195,8 +149,7 @@ def _detail(
     usable = around.clean[box] | region
     total = np.zeros((around.image.shape[0], *region.shape), dtype=np.float32)
     weight2 = np.zeros(region.shape, dtype=np.float32)
-    around_it = ndimage.binary_dilation(region, iterations=_RING_VOX) & around.clean[box]
-    spread = np.array([robust_spread(channel[around_it]) for channel in around.image[(slice(None), *box)]])
+    spread, roughness = _nearby(region, box, around)
     stack = [(inner, component)]
     while stack:
         tight, core = stack.pop()
@@ -207,22 +160,14 @@ def _detail(
         ring = ndimage.binary_dilation(weight > 0, iterations=_RING_VOX) & usable[window] & (weight == 0)
         # Voxels walled in by other tissue cannot be filled in the patch either.
         weight[~reachable(weight > 0, ring)] = 0.0
-        small = np.count_nonzero(core) <= _MIN_PIECE_VOX
-        found = _cloned(
-            weight > 0,
-            ring,
-            shifted(window, origin_of(box)),
-            around,
-            spread,
-            np.inf if small else _MAX_EXCESS,
-        )
-        if found is None and not small:
+        found = _cloned(weight > 0, ring, shifted(window, origin_of(box)), spread, around)
+        if found is None and np.count_nonzero(core) > _MIN_PIECE_VOX:
             stack.extend(_halves(tight, core, around.spacing_mm))
             continue
         if found is None:
             weight[...] = 0.0
             weight[_within(tight, window)] = core
-            found = _noise(weight.shape, region, box, around)
+            found = _noise(weight.shape, roughness, around)
         way, detail = found
         pieces[way] += 1
         total[(slice(None), *window)] += weight * detail
@@ -264,9 +209,17 @@ def _halves(
 
 
 def _cloned(
-    piece: NDArray[np.bool_], ring: NDArray[np.bool_], window: Box, around: _Surroundings, spread, most
+    piece: NDArray[np.bool_],
+    ring: NDArray[np.bool_],
+    window: Box,
+    spread: NDArray[np.float64],
+    around: _Surroundings,
 ) -> tuple[str, NDArray[np.float32]] | None:
-    """Way and texture of the best clean patch for `piece`, or None where there is none."""
+    """Way and texture of the best clean patch for `piece`, or None where there is none.
+
+    Best is the patch that is as rough as the tissue around the piece, and whose values do not spread
+    more than `spread` (C,), which is what they do around the component.
+    """
     if not piece.any():
         return None
     start = origin_of(window)
@@ -278,7 +231,7 @@ def _cloned(
     rim = ring & around.clean[window]
     for way in around.ways:
         found, score = None, np.inf
-        for index in _clean_places(shuffled, outer, way.sign, way.offsets, around.clean, spare, _N_COMPARED):
+        for index in clean_places(shuffled, outer, way.sign, way.offsets, around.clean, spare, _N_COMPARED):
             move = way.offsets[index]
             known = np.zeros_like(ring)
             known[ring] = around.clean[tuple((outer * way.sign + move).T)]
@@ -290,10 +243,9 @@ def _cloned(
             pairs = _pairs(rim & known)
             ratio = _ratio(_roughness(own, pairs), _roughness(patch, pairs))
             unlike = float(np.abs(np.log(ratio)).sum())
-            excess = float(_ratio(patch[:, piece].std(axis=1), spread).max())
-            unlike += np.log(max(excess, 1.0))
-            if excess > most:
-                continue
+            # Structure that the surroundings do not have would look pasted.
+            excess = _ratio(patch[:, piece].std(axis=1, dtype=np.float64), spread)
+            unlike += float(np.log(np.maximum(excess, 1.0)).max())
             if unlike < score:
                 found, score = (patch, known, ratio), unlike
         if found is not None:
@@ -316,20 +268,30 @@ def _residual(
     return np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
 
 
-def _noise(
-    shape: tuple[int, ...], region: NDArray[np.bool_], box: Box, around: _Surroundings
-) -> tuple[str, NDArray[np.float32]]:
-    """Way and texture of the last resort: noise as rough as the clean tissue around the region."""
-    for reach in (4, 8, 16):
+def _nearby(
+    region: NDArray[np.bool_], box: Box, around: _Surroundings
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Spread (C,) and roughness (C,) of the nearest clean tissue around a component."""
+    for reach in _NEARBY_VOX:
         larger = grown(box, (reach,) * 3, around.clean.shape)
         near = np.zeros(shape_of(larger), dtype=bool)
         near[_within(box, larger)] = region
         near = ndimage.binary_dilation(near, iterations=reach) & around.clean[larger]
-        natural = _roughness(around.image[(slice(None), *larger)], _pairs(near))
-        if natural is not None:
-            white = around.rng.standard_normal((natural.size, *shape), dtype=np.float32)
-            return "noise", white * (natural / _MEAN_DIFFERENCE).astype(np.float32)[:, None, None, None]
-    return "none", np.zeros((around.image.shape[0], *shape), dtype=np.float32)
+        values = around.image[(slice(None), *larger)]
+        roughness = _roughness(values, _pairs(near))
+        if roughness is not None:
+            break
+    return np.array([robust_spread(channel[near]) for channel in values]), roughness
+
+
+def _noise(
+    shape: tuple[int, ...], roughness: NDArray[np.float64] | None, around: _Surroundings
+) -> tuple[str, NDArray[np.float32]]:
+    """Way and texture of the last resort, for a piece of the given shape."""
+    if roughness is None:
+        return "none", np.zeros((around.image.shape[0], *shape), dtype=np.float32)
+    white = around.rng.standard_normal((roughness.size, *shape), dtype=np.float32)
+    return "noise", white * (roughness / _MEAN_DIFFERENCE).astype(np.float32)[:, None, None, None]
 
 
 def _pairs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -364,35 +326,3 @@ def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None
         return np.ones(1)
     known = (wanted > 0) & (found > 0)
     return np.asarray(np.divide(wanted, found, out=np.ones_like(wanted), where=known))
-
-
-@njit(cache=True, nogil=True)
-def _clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ignore[no-untyped-def]
-    """Index of the first `wanted` rows of `offsets` that move the points onto clean voxels.
-
-    All `inner` points (n, 3) have to become clean, and all `outer` ones but at most `spare`; none
-    may leave the volume.
-    """
-    found = np.empty(wanted, np.int64)
-    n = 0
-    for m in range(offsets.shape[0]):
-        left = 0
-        for p in range(inner.shape[0] + outer.shape[0]):
-            point = inner[p] if p < inner.shape[0] else outer[p - inner.shape[0]]
-            i = sign[0] * point[0] + offsets[m, 0]
-            j = sign[1] * point[1] + offsets[m, 1]
-            k = sign[2] * point[2] + offsets[m, 2]
-            inside = 0 <= i < clean.shape[0] and 0 <= j < clean.shape[1] and 0 <= k < clean.shape[2]
-            if inside and clean[i, j, k]:
-                continue
-            if inside and p >= inner.shape[0] and left < spare:
-                left += 1
-                continue
-            left = -1
-            break
-        if left >= 0:
-            found[n] = m
-            n += 1
-            if n == wanted:
-                break
-    return found[:n]

@@ -183,8 +183,8 @@ def _as_it_was_on_error(output: Path) -> Iterator[None]:
         for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            elif path.exists():
+                path.unlink()
         raise
 
 

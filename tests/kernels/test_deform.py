@@ -173,7 +173,7 @@ def sphere(radius, spacing_mm=(1.0, 1.0, 1.0), margin=3):
 @given(st.tuples(*[st.floats(0.7, 1.5)] * 3), angles)
 @settings(max_examples=25, deadline=None)
 def test_volume_changes_by_the_product_of_the_scales(scale, degrees):
-    label = sphere(8.0)
+    label = sphere(12.0)
     warped = warp_label(label, onto(label, world=world_matrix((False,) * 3, degrees, scale)))
     assert (warped > 0).sum() == pytest.approx(label.sum() * np.prod(scale), rel=0.08)  # lattice effects
 

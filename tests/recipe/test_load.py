@@ -77,8 +77,9 @@ class TestErrors:
                 "recipe.yaml:4: unknown key steps.add.laod. Did you mean load?",
             ),
             (
-                MINIMAL + "input: {layout: nnunet}\n",
-                "recipe.yaml:4: input.layout should hold keys and values, got 'nnunet'.",
+                MINIMAL + "input: {layout: nnunt}\n",
+                "recipe.yaml:4: input.layout.kind should be one of nnunet, pattern, got 'nnunt'. "
+                "Did you mean nnunet?",
             ),
             (MINIMAL + "output: 3\n", "recipe.yaml:4: output should hold keys and values, got 3."),
             (MINIMAL + "sed: 3\n", "recipe.yaml:4: unknown key sed. Did you mean seed?"),

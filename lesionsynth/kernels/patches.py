@@ -1,0 +1,119 @@
+"""Places to which a region may be moved so that it lies on clean tissue as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+# Places that are drawn.
+_N_MIRRORED = 512
+_N_SHIFTED = 8192
+# How far from the exactly mirrored place one may lie.
+_MIRROR_REACH_MM = 12.0
+
+
+@dataclass(frozen=True)
+class Way:
+    """Places of one kind: voxel x goes to ``sign * x + offset``, for each of the offsets (n, 3)."""
+
+    name: str
+    sign: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+def draw_ways(
+    clean: NDArray[np.bool_],
+    spacing_mm: NDArray[np.float64],
+    rng: np.random.Generator,
+    mirror_axis: int | None,
+) -> list[Way]:
+    """Draw places to try: around the mirrored place (`mirror`), then around the region (`shift`).
+
+    Parameters
+    ----------
+    clean : ndarray of bool, shape (i, j, k)
+        Its centre of mass along `mirror_axis` is the mid-plane.
+    spacing_mm : ndarray of float64, shape (3,)
+        Voxel edges in mm.
+    rng : numpy.random.Generator
+    mirror_axis : int or None
+        Axis that runs from left to right; None for no mirrored places.
+
+    Returns
+    -------
+    list of Way
+        In the order in which they should be tried. Many of the places lie outside the volume.
+    """
+    straight = np.ones(3, dtype=np.int64)
+    ways = []
+    if mirror_axis is not None:
+        # A sample of about 1e5 voxels is enough to find the mid-plane.
+        step = max(1, round((clean.size / 1e5) ** (1 / 3)))
+        index = np.nonzero(clean[::step, ::step, ::step])[mirror_axis]
+        mirrored = straight.copy()
+        mirrored[mirror_axis] = -1
+        offsets = _offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1, spacing_mm, rng)
+        offsets[:, mirror_axis] += round(2.0 * step * float(index.mean())) if index.size else 0
+        ways.append(Way("mirror", mirrored, offsets))
+    reach_mm = 0.5 * float(np.linalg.norm(spacing_mm * clean.shape))
+    # The third power of a uniform number prefers near places strongly.
+    ways.append(Way("shift", straight, _offsets(_N_SHIFTED, reach_mm, 3, spacing_mm, rng)))
+    return ways
+
+
+def _offsets(
+    n: int, reach_mm: float, power: int, spacing_mm: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw `n` offsets in voxels (n, 3), of random directions, up to `reach_mm` long."""
+    direction = rng.normal(size=(n, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length_mm = reach_mm * rng.random((n, 1)) ** power
+    return np.rint(direction * length_mm / spacing_mm).astype(np.int64)
+
+
+@njit(cache=True, nogil=True)
+def clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ignore[no-untyped-def]
+    """Find the first places where the points come to lie on clean voxels.
+
+    Parameters
+    ----------
+    inner, outer : ndarray of int64, shape (n, 3)
+        Voxels of the patch, which all have to come clean, and of the ring around it, which have to
+        but for `spare` of them. None may leave the volume.
+    sign, offsets : ndarray of int64, shapes (3,) and (m, 3)
+        The places, as in :class:`Way`.
+    clean : ndarray of bool, shape (i, j, k)
+    spare, wanted : int
+        Unclean voxels of the ring that are let pass; number of places after which to stop.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,), n <= wanted
+        Rows of `offsets`, in their order.
+    """
+    found = np.empty(wanted, np.int64)
+    n = 0
+    for m in range(offsets.shape[0]):
+        left = 0
+        for p in range(inner.shape[0] + outer.shape[0]):
+            point = inner[p] if p < inner.shape[0] else outer[p - inner.shape[0]]
+            i = sign[0] * point[0] + offsets[m, 0]
+            j = sign[1] * point[1] + offsets[m, 1]
+            k = sign[2] * point[2] + offsets[m, 2]
+            inside = 0 <= i < clean.shape[0] and 0 <= j < clean.shape[1] and 0 <= k < clean.shape[2]
+            if inside and clean[i, j, k]:
+                continue
+            if inside and p >= inner.shape[0] and left < spare:
+                left += 1
+                continue
+            left = -1
+            break
+        if left >= 0:
+            found[n] = m
+            n += 1
+            if n == wanted:
+                break
+    return found[:n]
