@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -249,9 +250,15 @@ def _execute(prepared: Prepared, outcome: Outcome, n_jobs: int, progress: Progre
             pending.setdefault(job.host, []).append(job)
     if outcome.skipped:
         progress.note(f"{outcome.skipped} cases are there already.")
-    items = [(host, (space, space.cohort.case(host), tuple(jobs))) for host, jobs in pending.items()]
-    totals = {"read": 0.0, "compute": 0.0, "write": 0.0}
     total = sum(len(jobs) for jobs in pending.values())
+    # All copies of a host together, so that it is read once, unless that would leave workers idle.
+    share = max(1, math.ceil(total / n_jobs))
+    items = [
+        (host, (space, space.cohort.case(host), tuple(jobs[start : start + share])))
+        for host, jobs in pending.items()
+        for start in range(0, len(jobs), share)
+    ]
+    totals = {"read": 0.0, "compute": 0.0, "write": 0.0}
     for result in run_all(
         run_host, items, stage="synthesise", n_jobs=n_jobs, progress=progress, weight=_cases_of, total=total
     ):
