@@ -1,0 +1,30 @@
+"""The smooth trend of the surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth.kernels.trend import trend_fill
+from lesionsynth.plugins.contracts import FillSpec
+from lesionsynth.plugins.registry import register
+
+
+@register("fills")
+class Trend(FillSpec):
+    """Carry on the smooth trend of the surroundings, without their noise (kriging)."""
+
+    kind: Literal["trend"] = "trend"
+
+    def fill(
+        self,
+        image: NDArray[np.float32],
+        region: NDArray[np.bool_],
+        source: NDArray[np.bool_],
+        spacing_mm: Sequence[float],
+    ) -> NDArray[np.float32]:
+        """All channels by one system of equations."""
+        return trend_fill(image, region, source, spacing_mm)
