@@ -68,7 +68,7 @@ def run(
     if as_json:
         print_json(_as_json(outcome))
     elif not quiet:
-        _tell(outcome, prepared, verbose)
+        _tell(outcome, verbose)
     for failure in outcome.failures:
         print(f"lesionsynth: {failure.stage}: {failure.error}", file=sys.stderr)
     if outcome.failures:
@@ -97,8 +97,10 @@ def _as_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
+def _tell(outcome: Outcome, verbose: bool) -> None:
     """Say on stdout what was made, what fell short, and what to do next."""
+    from lesionsynth.run.finalize import SPLITS
+
     added = sum(row["lesions_inserted"] for row in outcome.done)
     removed = sum(row["lesions_removed"] for row in outcome.done)
     own = sum(row["own_subject_donors"] for row in outcome.done)
@@ -120,10 +122,8 @@ def _tell(outcome: Outcome, recipe: Recipe, verbose: bool) -> None:
         print(f"{len(clipped)} case(s) were clipped to the range of their dtype, such as {clipped[0]}.")
     print(f"voxels {outcome.voxels}")
     print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
-    if recipe.folds.strategy == "none":
-        print(
-            "No splits were written (folds.strategy none): train on everything, with nnU-Net as fold `all`."
-        )
+    if not (outcome.output / SPLITS).is_file():
+        print("No splits were written: everything is training data, with nnU-Net fold `all`.")
     else:
         print(
             "splits_final.json holds the leak-safe folds; nnU-Net takes it over when it plans the data set."

@@ -83,7 +83,7 @@ def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str,
     cases += [(files.case, files) for files in cohort.cases] if originals else []
     for name, content in space.layout.description(cohort, sorted(cases, key=lambda c: c[0])).items():
         nifti.write_bytes(inside(space.output, Path(name)), content)
-    if recipe.folds.strategy != "none":
+    if splits and recipe.folds.strategy != "none":
         pairs = [(row["case"], row["subjects"]) for row in synthetic]
         folds = extended_splits(cohort, splits, pairs, originals)
         nifti.write_bytes(space.output / SPLITS, (json.dumps(folds, indent=2) + "\n").encode())

@@ -66,6 +66,8 @@ def find_splits(cohort: Cohort, spec: FoldSpec, seed: int) -> tuple[tuple[Split,
         _check(cohort, splits)
         return splits, f"folds: {len(names)}, from the table's column."
     subjects = list(cohort.subjects)
+    if len(subjects) < 2:
+        return (), "folds: none, there is one subject; everything is training data."
     wanted = max(2, min(5, len(subjects) // 2)) if spec.count == "auto" else spec.count
     count = min(wanted, len(subjects))
     stream(seed, "folds").shuffle(subjects)

@@ -104,9 +104,14 @@ class TestFind:
             2,
         ]
 
+    def test_one_subject_makes_no_folds(self) -> None:
+        splits, why = find_splits(cohort({"s0_0": "s0", "s0_1": "s0"}), FoldSpec(), 3)
+        assert splits == ()
+        assert "one subject" in why
+
     @pytest.mark.parametrize(
         ("subjects", "count", "expected"),
-        [(1, "auto", 1), (3, "auto", 2), (6, "auto", 3), (30, "auto", 5), (6, 4, 4)],
+        [(2, "auto", 2), (3, "auto", 2), (6, "auto", 3), (30, "auto", 5), (6, 4, 4)],
     )
     def test_made_ones_are_a_partition_by_subject(
         self, subjects: int, count: int | str, expected: int

@@ -269,3 +269,10 @@ def test_missing_outputs_are_made_again(make_nnunet: MakeData, tmp_path: Path) -
     assert second.skipped == 2
     assert second.voxels == first.voxels
     assert np.array_equal(nifti.read(lost).raw, content)
+
+
+def test_one_subject_has_no_folds(make_nnunet: MakeData, tmp_path: Path) -> None:
+    outcome = go(make_nnunet(1), tmp_path / "out")
+    assert len(outcome.done) == 1
+    assert outcome.done[0]["own_subject_donors"] == outcome.done[0]["lesions_inserted"]
+    assert not (tmp_path / "out" / "splits_final.json").exists()
