@@ -32,9 +32,9 @@ class CheckSpec(Spec):
 
     contrast: Range = (0.7, 1.4)
     """Contrast against the surroundings, after the intended scaling."""
-    edge: Range = (0.6, 1.6)
+    edge: Range = (0.7, 1.4)
     """Steepness of the border."""
-    detail: Range = (0.6, 1.6)
+    detail: Range = (0.7, 1.4)
     """High-frequency texture inside."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lesionsynth.bank.store import LesionBank
@@ -82,8 +81,3 @@ def make_plan(
 def plan_lines(jobs: Iterable[Job]) -> bytes:
     """The plan as JSONL."""
     return "".join(json.dumps(job.as_json()) + "\n" for job in jobs).encode()
-
-
-def read_plan(path: Path) -> list[Job]:
-    """Read what :func:`plan_lines` has made."""
-    return [Job.from_json(json.loads(line)) for line in path.read_text().splitlines()]
