@@ -284,6 +284,7 @@ def _extrapolate(values, state, time, order, offsets, edge, strides, lowest, hig
     square = np.empty(n_channels)
     for p in order:
         # Known at this moment: the sources, and the region's voxels that came strictly before.
+        # Barriers are never reached.
         before = time[p] - _TIE
         steepness = _normal(p, state, time, edge, strides, normal)
         level[:] = 0.0
@@ -293,7 +294,7 @@ def _extrapolate(values, state, time, order, offsets, edge, strides, lowest, hig
         total = 0.0
         for o in range(jump.size):
             q = p + jump[o]
-            if state[q] == _BLOCKED or time[q] > before:
+            if time[q] > before:
                 continue
             along = arm[o, 0] * normal[0] + arm[o, 1] * normal[1] + arm[o, 2] * normal[2]
             direction = max(abs(along) / (length[o] * steepness + 1e-12), _MIN_DIRECTION)
@@ -304,10 +305,10 @@ def _extrapolate(values, state, time, order, offsets, edge, strides, lowest, hig
             for a in range(3):
                 low, high = q - strides[a], q + strides[a]
                 span = 2.0 * edge[a]
-                if state[low] == _BLOCKED or time[low] > before:
+                if time[low] > before:
                     low = q
                     span = edge[a]
-                if state[high] == _BLOCKED or time[high] > before:
+                if time[high] > before:
                     if low == q:
                         continue
                     high = q

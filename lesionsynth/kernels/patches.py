@@ -17,11 +17,35 @@ _MIRROR_REACH_MM = 12.0
 
 @dataclass(frozen=True)
 class Way:
-    """Places of one kind: voxel x goes to ``sign * x + offset``, for each of the offsets (n, 3)."""
+    """Places of one kind: voxel x goes to ``sign * x + offset``, for each of the offsets (n, 3).
+
+    `used` (n,) marks the offsets that a patch was taken from. Pieces that overlap must not take the
+    same: equal textures add up to more than independent ones.
+    """
 
     name: str
     sign: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    used: NDArray[np.bool_]
+
+    def find(
+        self,
+        inner: NDArray[np.int64],
+        outer: NDArray[np.int64],
+        clean: NDArray[np.bool_],
+        spare: int,
+        wanted: int,
+    ) -> NDArray[np.int64]:
+        """Rows of `offsets` that fit, unused ones if there are any; see :func:`clean_places`."""
+        for passed_over in (self.used, np.zeros_like(self.used)):
+            found = clean_places(inner, outer, self.sign, self.offsets, passed_over, clean, spare, wanted)
+            if found.size or not passed_over.any():
+                break
+        return np.asarray(found, dtype=np.int64)
+
+    def use(self, row: int) -> None:
+        """Mark an offset, and all that equal it, as used."""
+        self.used[(self.offsets == self.offsets[row]).all(axis=1)] = True
 
 
 def draw_ways(
@@ -57,10 +81,11 @@ def draw_ways(
         mirrored[mirror_axis] = -1
         offsets = _offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1, spacing_mm, rng)
         offsets[:, mirror_axis] += round(2.0 * step * float(index.mean())) if index.size else 0
-        ways.append(Way("mirror", mirrored, offsets))
+        ways.append(Way("mirror", mirrored, offsets, np.zeros(_N_MIRRORED, dtype=bool)))
     reach_mm = 0.5 * float(np.linalg.norm(spacing_mm * clean.shape))
     # The third power of a uniform number prefers near places strongly.
-    ways.append(Way("shift", straight, _offsets(_N_SHIFTED, reach_mm, 3, spacing_mm, rng)))
+    offsets = _offsets(_N_SHIFTED, reach_mm, 3, spacing_mm, rng)
+    ways.append(Way("shift", straight, offsets, np.zeros(_N_SHIFTED, dtype=bool)))
     return ways
 
 
@@ -75,7 +100,7 @@ def _offsets(
 
 
 @njit(cache=True, nogil=True)
-def clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ignore[no-untyped-def]
+def clean_places(inner, outer, sign, offsets, used, clean, spare, wanted):  # type: ignore[no-untyped-def]
     """Find the first places where the points come to lie on clean voxels.
 
     Parameters
@@ -85,6 +110,8 @@ def clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ig
         but for `spare` of them. None may leave the volume.
     sign, offsets : ndarray of int64, shapes (3,) and (m, 3)
         The places, as in :class:`Way`.
+    used : ndarray of bool, shape (m,)
+        Places to be passed over.
     clean : ndarray of bool, shape (i, j, k)
     spare, wanted : int
         Unclean voxels of the ring that are let pass; number of places after which to stop.
@@ -97,6 +124,8 @@ def clean_places(inner, outer, sign, offsets, clean, spare, wanted):  # type: ig
     found = np.empty(wanted, np.int64)
     n = 0
     for m in range(offsets.shape[0]):
+        if used[m]:
+            continue
         left = 0
         for p in range(inner.shape[0] + outer.shape[0]):
             point = inner[p] if p < inner.shape[0] else outer[p - inner.shape[0]]

@@ -17,7 +17,7 @@ from scipy import ndimage
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
-from lesionsynth.kernels.patches import Way, clean_places, draw_ways
+from lesionsynth.kernels.patches import Way, draw_ways
 
 Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
@@ -126,7 +126,6 @@ def clone_texture(
     if tight is None:
         return textured, pieces
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    # The places are drawn once: pieces that take the same shift join without a seam.
     ways = draw_ways(clean, spacing, rng, mirror_axis)
     around = _Surroundings(image, clean, spacing, fill, rng, ways)
     labels, _ = ndimage.label(region[tight], structure=np.ones((3, 3, 3)))
@@ -230,9 +229,9 @@ def _cloned(
     own = around.image[(slice(None), *window)]
     rim = ring & around.clean[window]
     for way in around.ways:
-        found, score = None, np.inf
-        for index in clean_places(shuffled, outer, way.sign, way.offsets, around.clean, spare, _N_COMPARED):
-            move = way.offsets[index]
+        found, score, best = None, np.inf, 0
+        for row in way.find(shuffled, outer, around.clean, spare, _N_COMPARED):
+            move = way.offsets[row]
             known = np.zeros_like(ring)
             known[ring] = around.clean[tuple((outer * way.sign + move).T)]
             if not reachable(piece, known)[piece].all():
@@ -247,8 +246,9 @@ def _cloned(
             excess = _ratio(patch[:, piece].std(axis=1, dtype=np.float64), spread)
             unlike += float(np.log(np.maximum(excess, 1.0)).max())
             if unlike < score:
-                found, score = (patch, known, ratio), unlike
+                found, score, best = (patch, known, ratio), unlike, row
         if found is not None:
+            way.use(best)
             return way.name, _residual(piece, *found, around.fill)
     return None
 

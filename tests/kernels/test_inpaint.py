@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lesionsynth.kernels.inpaint import fast_marching_fill, reachable
+from lesionsynth.kernels.inpaint import _march, fast_marching_fill, reachable
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -22,6 +22,29 @@ def test_the_voxel_between_two_sources_gets_their_mean():
     image = np.array([1.0, -7.0, 3.0], dtype=np.float32).reshape(1, 3, 1, 1)
     region = np.array([False, True, False]).reshape(3, 1, 1)
     assert fast_marching_fill(image, region, ~region, CUBE)[0, 1, 0, 0] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_front_takes_the_distance_in_voxel_edges(axis):
+    """Sources on one face of a block: every layer is one edge of that axis farther."""
+    edge = np.array([1.0, 1.5, 4.0])
+    state = np.full((5, 5, 5), 2, dtype=np.uint8)
+    np.moveaxis(state, axis, 0)[0] = 1
+    state = np.pad(state, 1)
+    time, order = _march(state.ravel(), 2, edge, np.array([49, 7, 1]), np.inf)
+    layers = np.moveaxis(time.reshape(7, 7, 7)[1:-1, 1:-1, 1:-1], axis, 0)
+    np.testing.assert_allclose(layers, np.broadcast_to((np.arange(5) * edge[axis])[:, None, None], (5, 5, 5)))
+    assert (np.diff(time[order]) >= 0).all()
+    assert order.size == 100
+
+
+def test_the_front_goes_straight_between_the_axes():
+    """Upwind scheme by hand: from sources at 0 beside and above, T^2 + T^2 = 1."""
+    state = np.zeros((4, 4, 3), dtype=np.uint8)
+    state[1, 2, 1] = state[2, 1, 1] = 1
+    state[2, 2, 1] = 2
+    time, _ = _march(state.ravel(), 2, np.ones(3), np.array([12, 3, 1]), np.inf)
+    assert time.reshape(4, 4, 3)[2, 2, 1] == pytest.approx(np.sqrt(0.5))
 
 
 def test_a_constant_is_filled_with_the_constant():
@@ -72,7 +95,7 @@ def test_what_is_neither_source_nor_region_is_never_used():
 def test_a_source_behind_a_barrier_is_not_used():
     """Only voxels on this side of a wall of one voxel can feed the region, however near the others are."""
     image = np.full((1, 12, 9, 9), 10.0, dtype=np.float32)
-    image[:, 7:] = 1000.0
+    image[:, 7:] = np.nan
     region = np.zeros((12, 9, 9), bool)
     region[3:6, 3:6, 3:6] = True
     source = ~region
@@ -89,13 +112,25 @@ def test_channels_are_filled_as_if_alone():
 
 
 def test_the_range_of_the_sources_is_not_left():
-    shape = (20, 20, 20)
-    steep = np.exp(np.indices(shape)[0] / 3.0)[None].astype(np.float32) + noise(shape)
-    region = ball(shape, (12, 10, 10), 5)
-    near = ball(shape, (12, 10, 10), 9) & ~region
-    filled = fast_marching_fill(steep, region, ~region, CUBE)
-    assert filled[0][region].max() <= steep[0][near].max()
-    assert filled[0][region].min() >= steep[0][near].min()
+    """A slope on one side of the region does not go on beyond what it has reached."""
+    shape = (24, 12, 12)
+    slope = (np.indices(shape)[0] * 10.0)[None].astype(np.float32)
+    region = np.zeros(shape, bool)
+    region[10:20, 3:9, 3:9] = True
+    source = ~region & (np.indices(shape)[0] < 11)
+    filled = fast_marching_fill(slope, region, source, CUBE)[0][region]
+    assert filled.min() >= 70
+    assert 95 < filled.max() <= 100
+
+
+def test_distances_count_in_mm():
+    """Sources of 0 in the same slice are up to 4 mm away, those of 100 in the next slices 6 mm."""
+    image = np.full((1, 9, 5, 3), 100.0, dtype=np.float32)
+    image[..., 1] = 0.0
+    region = np.zeros((9, 5, 3), bool)
+    region[1:8, :, 1] = True
+    assert fast_marching_fill(image, region, ~region, (1.0, 1.0, 6.0))[0, 4, 2, 1] < 30
+    assert fast_marching_fill(image, region, ~region, (6.0, 1.0, 1.0))[0, 4, 2, 1] > 70
 
 
 def test_noise_is_averaged_not_amplified():

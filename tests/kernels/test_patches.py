@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lesionsynth.kernels.patches import clean_places, draw_ways
+from lesionsynth.kernels.patches import Way, clean_places, draw_ways
 
 STRAIGHT = np.ones(3, dtype=np.int64)
 POINTS = np.array([[1, 1, 1], [2, 1, 1]])
@@ -11,7 +11,9 @@ RING = np.array([[0, 1, 1], [3, 1, 1], [1, 0, 1], [1, 2, 1]])
 
 
 def places(offsets, clean, sign=STRAIGHT, spare=0, wanted=10):
-    return clean_places(POINTS, RING, np.asarray(sign), np.array(offsets), clean, spare, wanted).tolist()
+    offsets = np.array(offsets)
+    used = np.zeros(len(offsets), bool)
+    return clean_places(POINTS, RING, np.asarray(sign), offsets, used, clean, spare, wanted).tolist()
 
 
 def test_a_place_is_clean_or_it_is_not():
@@ -45,6 +47,18 @@ def test_the_ring_may_miss_some_voxels_the_patch_none():
 
 def test_the_search_stops_after_enough_places():
     assert places([[0, 0, 0]] * 5, np.ones((6, 3, 3), bool), wanted=3) == [0, 1, 2]
+
+
+def test_used_places_are_taken_again_only_where_there_are_no_others():
+    clean = np.ones((6, 3, 3), bool)
+    offsets = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [2, 0, 0], [9, 0, 0]])
+    way = Way("shift", STRAIGHT, offsets, np.zeros(5, bool))
+    assert way.find(POINTS, RING, clean, 0, 10).tolist() == [0, 1, 2, 3]
+    way.use(2)
+    assert way.find(POINTS, RING, clean, 0, 10).tolist() == [1, 3]
+    way.use(1)
+    way.use(3)
+    assert way.find(POINTS, RING, clean, 0, 10).tolist() == [0, 1, 2, 3]
 
 
 def test_places_near_by_are_preferred():

@@ -70,6 +70,16 @@ def test_the_outermost_layer_keeps_its_mean():
     np.testing.assert_allclose(textured[:, layer].mean(axis=1), filled[:, layer].mean(axis=1), atol=1e-3)
 
 
+def test_where_there_is_no_texture_none_is_added():
+    """What the fill can tell of the patch is not texture: a slope must not come in twice."""
+    shape = (40, 30, 30)
+    slope = (np.indices(shape)[0] * 6.0 + np.indices(shape)[1] * 3.0)[None].astype(np.float32)
+    region = ball(shape, (18, 15, 15), 4)
+    textured, _, pieces = clone(slope, region, ~region)
+    assert pieces["shift"] == 1
+    assert np.abs(textured - slope)[0][region].max() < 6
+
+
 def find_window(image, pattern, mask):
     """Offsets of all places where `image` looks like `pattern` in `mask`, up to a constant."""
     index = np.argwhere(mask)
@@ -131,29 +141,56 @@ def test_unclean_tissue_is_never_cloned():
     assert pieces["noise"] == pieces["none"] == 0
 
 
-def thin_slab(shape):
-    """A slab-like brain: clean places for pieces of it only."""
-    i = np.indices(shape)[0]
-    return (i >= shape[0] - 12) & (i < shape[0])
-
-
 def test_a_region_without_a_place_as_a_whole_is_split():
     image = tissue((54, 34, 34), n_channels=2)
     region = ball(image.shape[1:], (20, 17, 17), 12)
-    clean = thin_slab(region.shape)
-    textured, _, pieces = clone(image, region, clean)
+    slab = np.indices(region.shape)[0] >= 42
+    textured, _, pieces = clone(image, region, slab)
     assert pieces["shift"] > 3
     assert pieces["noise"] == pieces["none"] == 0
     inner = ball(image.shape[1:], (20, 17, 17), 11)
     for channel in range(2):
         natural = high_pass_sd(image[channel], ~region)
-        assert 0.8 < high_pass_sd(textured[channel], inner) / natural < 1.25
+        assert 0.87 < high_pass_sd(textured[channel], inner) / natural < 1.15
         # No seam: every plane is as rough as the rest, wherever the pieces were cut.
         detail = textured[channel] - ndimage.uniform_filter(textured[channel], 3)
         for axis, centre in enumerate((20, 17, 17)):
             for plane in range(centre - 8, centre + 9):
                 rough = detail.take(plane, axis)[inner.take(plane, axis)].std()
                 assert 0.75 < rough / natural < 1.3
+
+
+def test_cross_fading_keeps_the_variance():
+    image = np.random.default_rng(0).normal(0, 5, (1, 54, 34, 34)).astype(np.float32)
+    region = ball(image.shape[1:], (20, 17, 17), 12)
+    textured, _, pieces = clone(image, region, np.indices(region.shape)[0] >= 42, fill=nothing)
+    assert pieces["shift"] > 3
+    assert textured[0][region].std() == pytest.approx(5, rel=0.03)
+
+
+def test_texture_does_not_fade_where_pieces_meet():
+    """Texture that is correlated over some voxels is small at the border of a patch."""
+    white = np.random.default_rng(0).standard_normal((54, 40, 40))
+    smooth = ndimage.gaussian_filter(white, 1.0)
+    image = (100 + 5 * smooth / smooth.std())[None].astype(np.float32)
+    region, inner = (ball(white.shape, (20, 20, 20), radius) for radius in (14, 12))
+    slab = np.indices(region.shape)[0] >= 39
+    results = [clone(image, region, slab, seed=seed) for seed in range(3)]
+    assert all(pieces["shift"] > 3 for _, _, pieces in results)
+    assert np.mean([textured[0][inner].std() for textured, _, _ in results]) == pytest.approx(5, rel=0.1)
+
+
+def test_a_place_with_too_little_of_its_ring_is_not_used():
+    """A slab as thick as the ball holds 84 % of its ring, a bar as thick as the ball 68 %."""
+    image = tissue((56, 34, 34))
+    region = ball(image.shape[1:], (8, 17, 17), 4)
+    near = ball(image.shape[1:], (8, 17, 17), 8) & ~region
+    i, j, _ = np.indices(region.shape)
+    slabs = (i % 12 >= 3) & (i >= 17)
+    _, _, pieces = clone(image, region, near | slabs)
+    assert sum(pieces.values()) == 1
+    _, _, pieces = clone(image, region, near | (slabs & (j % 12 >= 3)))
+    assert sum(pieces.values()) > 1
 
 
 def test_noise_is_the_last_resort():
