@@ -79,8 +79,8 @@ def test_kinds_are_sorted_and_told_apart_by_their_name():
 
 
 def test_a_group_of_one_kind_has_that_kind_as_its_type():
-    (only,) = registry.kinds("fills").values()
-    assert registry.union("fills") is only
+    (only,) = registry.kinds("sources").values()
+    assert registry.union("sources") is only
 
 
 def test_a_kind_can_be_registered_once():
