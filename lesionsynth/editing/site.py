@@ -26,7 +26,8 @@ class SiteSpec(Spec):
     clipped: Probability = 0.15
     """Largest share that may fall on fluid, on protected labels or outside, and is cut off."""
     like_donor: bool = True
-    """Only places of the donor's class (periventricular, juxtacortical, deep; edge, inside)."""
+    """Only places of the donor's class (periventricular, juxtacortical, deep; edge, inside), and only if the
+    lesion stays in its size class or comes into the next."""
     overlap: Literal["avoid", "merge", "overwrite"] = "avoid"
     """What to do with lesions that are there: keep a gap; join them and leave their voxels; replace them."""
     gap_vox: int = Field(default=1, ge=0)

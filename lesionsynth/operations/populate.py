@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from lesionsynth.domain.lesion import Lesion
+from lesionsynth.domain.lesion import Lesion, size_class
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.contrast import ContrastSpec, draw_contrast
@@ -206,6 +206,8 @@ class Populate(OperationSpec):
             return "a speck is left"
         if single and volume < bounds[0]:
             return "does not fit the load"
+        if self.site.like_donor and abs(size_class(volume) - lesion.info.size_class) > 1:
+            return "leaves its size class"
         failed = passes(insertion.measures, self.check)
         if failed is not None:
             return f"{failed} out of range"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.lesion import size_class
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
@@ -96,3 +98,14 @@ def test_published_recipe_runs(make_nnunet: MakeData, tmp_path: Path) -> None:
     outcome = session.run(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
     assert len(outcome.done) == 4
     assert sum(row["lesions_inserted"] for row in outcome.done) > 0
+
+
+def test_lesions_stay_near_their_size_class(make_nnunet: MakeData, tmp_path: Path) -> None:
+    far = ["steps.add.geometry.scale={p: 1.0, factor: [0.55, 0.6], per_axis: false}", "steps.add.load=6.0"]
+    far.append("steps.add.check={contrast: [-99, 99], edge: [0, 99], detail: [0, 99]}")
+    kept = records(make_nnunet, tmp_path, *far)
+    sizes = {info.lesion: info.size_class for info in LesionBank(tmp_path / "out" / "bank").infos()}
+    assert any(step["rejected"].get("leaves its size class") for r in kept for step in r["steps"])
+    for record in kept:
+        for draw in (d for step in record["steps"] for d in step["draws"] if d["edit"] == "insert"):
+            assert abs(size_class(draw["volume_mm3"]) - sizes[draw["donor"]["lesion"]]) <= 1
