@@ -17,6 +17,7 @@ from lesionsynth.editing.geometry import GeometrySpec, draw_geometry, warp_of
 from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
 from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.editing.site import SiteFinder, SiteSpec
+from lesionsynth.errors import LesionsynthError
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import (
@@ -98,7 +99,8 @@ class Populate(OperationSpec):
                 continue
             lesion = context.sources[self.source].lesion(draw["donor"], context.donors)
             insertion = self._make(canvas, context, lesion, draw)
-            assert insertion is not None
+            if insertion is None:
+                raise LesionsynthError("a recorded lesion finds no tissue in its host.", case=canvas.case)
             canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
 
     def _remove(self, canvas: Canvas, context: StepContext, target: LoadTarget) -> Removals:
