@@ -90,5 +90,11 @@ class OutputError(LesionsynthError):
     exit_code = ExitCode.OUTPUT
 
 
+class DeviceError(LesionsynthError):
+    """The device that was asked for is not there or too small."""
+
+    exit_code = ExitCode.USAGE
+
+
 class NoRoomError(LesionsynthError):
     """No edit of a case was possible; the case is not written."""

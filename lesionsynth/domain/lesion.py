@@ -114,9 +114,13 @@ class Lesion:
     rim : ndarray, (i, j, k), bool
         Voxels that may be carried along around the label: the lesion and its own kind of
         tissue, not fluid, not outside, no other lesion.
+    on_host : bool
+        `image` is what the lesion adds to its host's own intensities, in units of the spread of the
+        host's tissue (0 far from the lesion), instead of intensities of a donor.
     """
 
     info: LesionInfo
     image: NDArray[np.float32]
     label: NDArray[np.uint16]
     rim: NDArray[np.bool_]
+    on_host: bool = False

@@ -112,15 +112,20 @@ def make_insertion(
     allowed &= warp_mask(lesion.rim, warp)[crop] & (canvas.instances[box] == 0)
     allowed |= mask
     shell_values, spread = _surroundings(canvas, box, mask)
-    maps = intensity_map(
-        draw["contrast"],
-        contrast.factor_limits,
-        lesion.info.channels,
-        shell_values,
-        spread,
-        lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
-    )
-    donor = apply_map(warp_image(lesion.image, warp)[(slice(None), *crop)], maps)
+    warped = warp_image(lesion.image, warp)[(slice(None), *crop)]
+    if lesion.on_host:
+        maps = [{"scale": [s * draw["contrast"]["brightness"]], "offset": [0.0]} for s in spread]
+        donor = before + apply_map(warped, maps)
+    else:
+        maps = intensity_map(
+            draw["contrast"],
+            contrast.factor_limits,
+            lesion.info.channels,
+            shell_values,
+            spread,
+            lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
+        )
+        donor = apply_map(warped, maps)
     noise = draw["contrast"].get("noise", 0.0) * np.array(spread, dtype=np.float32)
     if noise.any():
         rng = np.random.default_rng(draw["seed"])

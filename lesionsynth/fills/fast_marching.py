@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesionsynth.kernels.inpaint import fast_marching_fill
-from lesionsynth.plugins.contracts import FillSpec
+from lesionsynth.plugins.contracts import FillSpec, Surroundings
 from lesionsynth.plugins.registry import register
 
 
@@ -28,6 +28,7 @@ class FastMarching(FillSpec):
         region: NDArray[np.bool_],
         source: NDArray[np.bool_],
         spacing_mm: Sequence[float],
+        around: Surroundings | None = None,
     ) -> NDArray[np.float32]:
         """All channels in one march."""
         return fast_marching_fill(image, region, source, spacing_mm, self.radius_vox)

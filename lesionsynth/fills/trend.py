@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth.kernels.trend import trend_fill
-from lesionsynth.plugins.contracts import FillSpec
+from lesionsynth.plugins.contracts import FillSpec, Surroundings
 from lesionsynth.plugins.registry import register
 
 
@@ -25,6 +25,7 @@ class Trend(FillSpec):
         region: NDArray[np.bool_],
         source: NDArray[np.bool_],
         spacing_mm: Sequence[float],
+        around: Surroundings | None = None,
     ) -> NDArray[np.float32]:
         """All channels by one system of equations."""
         return trend_fill(image, region, source, spacing_mm)

@@ -168,20 +168,22 @@ class Populate(OperationSpec):
         """
         least = (target.low_ml - canvas.load_ml) * MM3_PER_ML / slack
         most = (target.high_ml - canvas.load_ml) * MM3_PER_ML * slack
-        smallest, largest = self.geometry.scale.fit
+        source = context.sources[self.source]
+        geometry = source.own_geometry or self.geometry
+        smallest, largest = geometry.scale.fit
         wanted = Wanted(
             min_mm3=least / largest**3 if single else 0.0,
             max_mm3=most / smallest**3,
             host_subject=canvas.host.files.subject,
+            host_case=canvas.case,
         )
-        source = context.sources[self.source]
         donor = source.draw(rng, context.donors, wanted)
         if donor is None:
             return "no donor of a fitting size"
         lesion = source.lesion(donor, context.donors)
-        pose = draw_geometry(self.geometry, lesion, rng)
+        pose = draw_geometry(geometry, lesion, rng)
         bounds = (least if single else self.min_volume_mm3, most)
-        label = self._fit(canvas, lesion, pose, bounds)
+        label = self._fit(canvas, lesion, pose, bounds, geometry.scale.fit)
         if label is None:
             return "does not fit the load"
         warp = warp_of(lesion, pose, canvas.grid, 0.0)
@@ -215,9 +217,16 @@ class Populate(OperationSpec):
             return f"{failed} out of range"
         return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
 
-    def _fit(self, canvas: Canvas, lesion: Lesion, pose: dict[str, Any], bounds: tuple[float, float]) -> Any:
+    def _fit(
+        self,
+        canvas: Canvas,
+        lesion: Lesion,
+        pose: dict[str, Any],
+        bounds: tuple[float, float],
+        limits: tuple[float, float],
+    ) -> Any:
         """Warped label with a volume within `bounds` (mm3), "fit" set in its pose; None if there is none."""
-        low, high = self.geometry.scale.fit
+        low, high = limits
         middle = 0.5 * (bounds[0] + bounds[1]) if bounds[0] > self.min_volume_mm3 else bounds[1]
         volume = lesion.info.volume_mm3 * float(np.prod(pose["scale"]))
         if volume > bounds[1]:  # known before anything is resampled

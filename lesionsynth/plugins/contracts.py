@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lesionsynth.backend import modules_of
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.finding import Finding
+from lesionsynth.domain.grid import Box
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.domain.load import LoadTarget
+from lesionsynth.host import LoadedCase
 from lesionsynth.plugins.load import LoadSpec
 from lesionsynth.spec import Spec
 
@@ -28,9 +31,15 @@ Draw = dict[str, Any]
 
 
 class BlendSpec(Spec):
-    """Joins a lesion to its host."""
+    """Joins a lesion to its host.
+
+    `alpha` and `compose` take and return arrays of one library, NumPy or CuPy
+    (:func:`lesionsynth.backend.modules_of`).
+    """
 
     kind: str
+    spreads: ClassVar[bool] = False
+    """Whether the composite differs from the host where alpha is 0, within the reach."""
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw what is random in this blend; nothing by default."""
@@ -71,18 +80,49 @@ class BlendSpec(Spec):
 
         Exactly the host where alpha is 0 and the lesion where it is 1, and never beyond the two.
         """
+        xp, _ = modules_of(host, lesion, alpha)
         step = lesion - host
-        return np.where(alpha < 0.5, host + alpha * step, lesion - (1 - alpha) * step)
+        composite: NDArray[np.float32] = xp.where(
+            alpha < 0.5, host + alpha * step, lesion - (1 - alpha) * step
+        )
+        return composite
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The whole case around a crop that is to be filled; NumPy arrays.
+
+    Parameters
+    ----------
+    image : ndarray, (C, i, j, k), float32
+        Intensities of the case. What they are in the region is not read.
+    clean : ndarray, (i, j, k), bool
+        Tissue to imitate, free of lesions and of the region.
+    box : Box
+        Where the crop lies.
+    mirror : callable
+        Gives the 4x4 matrix from voxels to the voxels of the contralateral place, or None where the
+        anatomy has no known mid-plane.
+    """
+
+    image: NDArray[np.float32]
+    clean: NDArray[np.bool_]
+    box: Box
+    mirror: Callable[[], NDArray[np.float64] | None]
 
 
 class FillSpec(Spec):
-    """Fills the place of a removed lesion from what surrounds it."""
+    """Fills the place of a removed lesion from what surrounds it.
+
+    `fill` takes and returns arrays of one library, NumPy or CuPy (:func:`lesionsynth.backend.modules_of`).
+    """
 
     kind: str
     grow_vox: int = Field(default=2, ge=0, le=6)
     """Voxels by which the place is grown first: annotations leave out the partial-volume rim."""
-    texture: Literal["clone", "none"] = "clone"
-    """clone: give the fill the texture of a clean patch of the same image; none: leave it smooth."""
+    texture: Literal["clone", "spectrum", "noise", "none"] = "clone"
+    """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum
+    of clean tissue; noise: white noise of its strength; none: leave the fill as it is."""
 
     @abstractmethod
     def fill(
@@ -91,10 +131,13 @@ class FillSpec(Spec):
         region: NDArray[np.bool_],
         source: NDArray[np.bool_],
         spacing_mm: Sequence[float],
+        around: Surroundings | None = None,
     ) -> NDArray[np.float32]:
         """Fill `region` of `image` (C, i, j, k) from the voxels of `source`; the rest is unchanged.
 
         All of the region is within reach of a source (:func:`lesionsynth.kernels.inpaint.reachable`).
+        `around` is for fills that look further than the crop; it is None where a patch is filled to find
+        its texture.
         """
 
 
@@ -106,21 +149,26 @@ class Wanted:
     ----------
     min_mm3, max_mm3 : float
         Volume before any augmentation.
-    host_subject : str
-        The person it is meant for.
+    host_subject, host_case : str
+        The person and the case it is meant for.
     """
 
     min_mm3: float
     max_mm3: float
     host_subject: str
+    host_case: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Donors:
-    """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves."""
+    """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves.
+
+    `load` reads a whole case of these subjects, for operations that need more of a donor than its lesions.
+    """
 
     bank: LesionBank
     subjects: tuple[str, ...]
+    load: Callable[[str], LoadedCase] | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -128,6 +176,11 @@ class SourceSpec(Spec):
     """Yields lesions."""
 
     kind: str
+
+    @property
+    def own_geometry(self) -> Any:
+        """GeometrySpec (:mod:`lesionsynth.editing.geometry`) for its lesions; None for that of the step."""
+        return None
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:

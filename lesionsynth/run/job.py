@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.errors import LesionsynthError, NoRoomError
+from lesionsynth.errors import LeakError, LesionsynthError, NoRoomError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import density_over
 from lesionsynth.plugins.contracts import Donors, LayoutSpec, StepContext, StepReport
@@ -70,22 +71,37 @@ class HostJobs:
     def __init__(self, space: Workspace, files: CaseFiles) -> None:
         self.space = space
         self.bank = LesionBank(space.bank)
+        self.host = self._load(files)
+        self._donor: LoadedCase | None = None
+        self._fits: dict[str, tuple[Fit, Donors, Any]] = {}
+
+    def _donor_case(self, subjects: tuple[str, ...], case: str) -> LoadedCase:
+        """A whole case of one of `subjects`; the last one is kept."""
+        if self._donor is None or self._donor.files.case != case:
+            files = self.space.cohort.case(case)
+            if files.subject not in subjects:
+                raise LeakError(f"{files.subject} may not be a donor here.", case=case)
+            self._donor = self._load(files)
+        return self._donor
+
+    def _load(self, files: CaseFiles) -> LoadedCase:
+        """Read a case of the bank; its tissue was found when the bank was built."""
         summary = self.bank.case(files.case)
         kind: Any = summary.tissue_kind
         tissue = (self.bank.tissue(files.case), kind)
-        self.host: LoadedCase = load_case(files, space.cohort, space.recipe.tissue, tissue)
-        if self.host.source_hashes != summary.source_hashes:
+        case = load_case(files, self.space.cohort, self.space.recipe.tissue, tissue)
+        if case.source_hashes != summary.source_hashes:
             raise LesionsynthError(
                 "its files have changed since the lesion bank was built.",
                 case=files.case,
                 remedy="Run the command again, so that the bank is built anew.",
             )
-        self._fits: dict[str, tuple[Fit, Donors, Any]] = {}
+        return case
 
     def _fitted(self, block: str) -> tuple[Fit, Donors, Any]:
         if block not in self._fits:
             fit = Fit.read(self.space.fits, block)
-            donors = Donors(self.bank, fit.subjects)
+            donors = Donors(self.bank, fit.subjects, partial(self._donor_case, fit.subjects))
             matrix = fit.registrations.get(self.host.files.case)
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
             sites = density_over(
