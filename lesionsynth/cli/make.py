@@ -12,6 +12,7 @@ from lesionsynth.cli.app import app
 from lesionsynth.cli.terminal import (
     AsJson,
     InputFolder,
+    OnDevice,
     Overrides,
     Quiet,
     RecipeName,
@@ -46,6 +47,7 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
     overrides: Overrides = None,
     n_jobs: Workers = 1,
+    device: OnDevice = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 7 where a load target was not met.")
     ] = False,
@@ -64,7 +66,7 @@ def run(
     from lesionsynth.run import session
 
     with Terminal(quiet, verbose) as terminal:
-        outcome = session.run(prepared, input_folder, output, n_workers(n_jobs), terminal)
+        outcome = session.run(prepared, input_folder, output, n_workers(n_jobs), terminal, device)
     if as_json:
         print_json(_as_json(outcome))
     elif not quiet:
@@ -120,6 +122,9 @@ def _tell(outcome: Outcome, verbose: bool) -> None:
     clipped = [row["case"] for row in outcome.done if row["clipped_voxels"]]
     if clipped:
         print(f"{len(clipped)} case(s) were clipped to the range of their dtype, such as {clipped[0]}.")
+    warned = [row["case"] for row in outcome.done if row["warnings"]]
+    if warned:
+        print(f"{len(warned)} case(s) have warnings in their records, such as {warned[0]}.")
     print(f"voxels {outcome.voxels}")
     print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
     if not (outcome.output / SPLITS).is_file():

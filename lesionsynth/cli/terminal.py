@@ -33,6 +33,9 @@ Overrides = Annotated[
 Workers = Annotated[
     int, typer.Option("--n-jobs", "-j", help="Worker processes; 0 takes every core there is.", min=0)
 ]
+OnDevice = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:i; cuda never falls back to the CPU.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="More detail.")]

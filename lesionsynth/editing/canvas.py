@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
+from lesionsynth.backend import Device
 from lesionsynth.domain.grid import Box
 from lesionsynth.host import LoadedCase
 from lesionsynth.units import MM3_PER_ML
@@ -21,10 +22,13 @@ class Canvas:
     ----------
     host : LoadedCase
         Is never changed; several canvases share it.
+    device : Device, optional
+        Where kernels run; the CPU by default.
     """
 
-    def __init__(self, host: LoadedCase) -> None:
+    def __init__(self, host: LoadedCase, device: Device | None = None) -> None:
         self.host = host
+        self.device = device or Device()
         self.grid = host.grid
         self.raw = [image.raw.copy(order="F") for image in host.images]
         self.label = host.label.copy()

@@ -15,6 +15,7 @@ import numpy as np
 
 import lesionsynth
 from lesionsynth import nifti
+from lesionsynth.backend import open_device
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.editing.canvas import Canvas
@@ -26,7 +27,7 @@ from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.plan import Job
-from lesionsynth.run.pool import Failure
+from lesionsynth.run.pool import Failure, worker_number
 
 RECORDS = "records"
 
@@ -36,6 +37,7 @@ class Workspace:
     """Everything a job needs to find its way: recipe, cohort, folders. Sent to the workers.
 
     `key` is what the output depends on: an output folder is continued only by a run with the same key.
+    `device` is what ``--device`` asks for; the GPUs are shared by so many `workers`.
     """
 
     recipe: Recipe
@@ -45,6 +47,8 @@ class Workspace:
     fits: Path
     output: Path
     key: str
+    device: str = "cpu"
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class HostJobs:
         self.space = space
         self.bank = LesionBank(space.bank)
         self.host = self._load(files)
+        self.device = open_device(space.device, worker_number(), space.workers)
         self._donor: LoadedCase | None = None
         self._fits: dict[str, tuple[Fit, Donors, Any]] = {}
 
@@ -125,6 +130,11 @@ class HostJobs:
             typical_count=fit.typical_count,
         )
 
+    def _canvas(self) -> Canvas:
+        self.device.free()
+        self.device.notes.clear()
+        return Canvas(self.host, self.device)
+
     def make(self, job: Job) -> tuple[Canvas, dict[str, Any]]:
         """Make one copy in memory; the canvas and the record of it.
 
@@ -133,7 +143,7 @@ class HostJobs:
         NoRoomError
             If nothing could be changed: a copy of the host is no new case.
         """
-        canvas = Canvas(self.host)
+        canvas = self._canvas()
         reports = {
             name: operation.apply(canvas, self.context(job, name))
             for name, operation in self.space.recipe.steps.items()
@@ -148,7 +158,7 @@ class HostJobs:
 
     def remake(self, job: Job, record: dict[str, Any]) -> Canvas:
         """Make a copy again from its record, without drawing anything."""
-        canvas = Canvas(self.host)
+        canvas = self._canvas()
         for done in record["steps"]:
             operation = self.space.recipe.steps[done["step"]]
             operation.replay(canvas, self.context(job, done["step"]), done["draws"])
@@ -200,6 +210,8 @@ class HostJobs:
                 "after": len(canvas.boxes),
             },
             "clipped_voxels": canvas.clipped_vox,
+            "device": self.device.name,
+            "warnings": list(dict.fromkeys(self.device.notes)),
             "steps": [
                 {
                     "step": name,
@@ -279,6 +291,7 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
         "lesions_inserted": record["lesions"]["inserted"],
         "own_subject_donors": record["own_subject_donors"],
         "clipped_voxels": record["clipped_voxels"],
+        "warnings": record["warnings"],
         "hashes": record["hashes"],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ def available_cores() -> int:
     cores: int = joblib.cpu_count()
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cores, int(slurm)) if slurm.isdigit() and int(slurm) > 0 else cores
+
+
+def worker_number() -> int:
+    """Number of this worker process, from 0; 0 in the main process too."""
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    return int(number) - 1 if number.isdigit() else 0
 
 
 def run_all(
