@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.backend import Device
-from lesionsynth.domain.grid import Box
+from lesionsynth.domain.grid import Box, origin_of, shifted
 from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.components import components
 from lesionsynth.units import MM3_PER_ML
 
 HOST, INPAINTED, FIRST_DONOR = 0, 1, 2
@@ -98,6 +99,42 @@ class Canvas:
             if self.volume_mm3(int(other)) == 0:
                 del self.boxes[int(other)]
         return instance
+
+    def replace(
+        self, box: Box, values: NDArray[np.float32], region: NDArray[np.bool_], label: NDArray[np.uint16]
+    ) -> None:
+        """Commit a piece of another case: intensities and labels of `region`, whatever was there.
+
+        Lesions that come along get an instance for each connected piece. So does what is left of a lesion
+        that is cut in several: its largest piece keeps the number.
+        """
+        self.write(box, values, region)
+        self.source[box][region] = FIRST_DONOR + self._inserted
+        self._inserted += 1
+        self.label[box][region] = label[region]
+        lesion = np.zeros(region.shape, dtype=bool)
+        lesion[region] = np.isin(label[region], self.host.labels.lesion)
+        replaced = self.instances[box][region]
+        self._lesion_vox += int(np.count_nonzero(lesion)) - int(np.count_nonzero(replaced))
+        self.instances[box][region] = 0
+        for other in np.unique(replaced[replaced > 0]):
+            self._number(self.boxes[int(other)], self.instances[self.boxes[int(other)]] == other, int(other))
+        self._number(box, lesion)
+
+    def _number(self, box: Box, lesion: NDArray[np.bool_], keeps: int | None = None) -> None:
+        """Give each connected piece of a lesion in `box` an instance; `keeps` is the largest one's."""
+        pieces, boxes = components(lesion)
+        if keeps is not None:
+            del self.boxes[keeps]
+        largest = int(np.argmax(np.bincount(pieces[lesion], minlength=1))) if boxes else 0
+        for number, inner in enumerate(boxes, start=1):
+            instance = self._next_instance
+            if number == largest and keeps is not None:
+                instance = keeps
+            else:
+                self._next_instance += 1
+            self.boxes[instance] = shifted(inner, origin_of(box))
+            self.instances[self.boxes[instance]][pieces[inner] == number] = instance
 
     def remove(
         self,

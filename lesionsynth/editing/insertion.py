@@ -111,7 +111,7 @@ def make_insertion(
     allowed = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
     allowed &= warp_mask(lesion.rim, warp)[crop] & (canvas.instances[box] == 0)
     allowed |= mask
-    shell_values, spread = _surroundings(canvas, box, mask)
+    shell_values, spread = surroundings(canvas, box, mask)
     warped = warp_image(lesion.image, warp)[(slice(None), *crop)]
     if lesion.on_host:
         maps = [{"scale": [s * draw["contrast"]["brightness"]], "offset": [0.0]} for s in spread]
@@ -139,7 +139,7 @@ def make_insertion(
     return Insertion(box, values, changed, label, measures)
 
 
-def _surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
     """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
     spacing = canvas.grid.spacing_mm
     own = bounding_box(mask)
