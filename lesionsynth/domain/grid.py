@@ -61,13 +61,13 @@ class Grid:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """Smallest box around the true voxels, or None where there are none."""
+    """Smallest box around the true voxels of a mask on any device, or None where there are none."""
     spans = []
     for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if hit.size == 0:
+        hit = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+        if not hit.any():
             return None
-        spans.append(slice(int(hit[0]), int(hit[-1]) + 1))
+        spans.append(slice(int(hit.argmax()), len(hit) - int(hit[::-1].argmax())))
     return (spans[0], spans[1], spans[2])
 
 

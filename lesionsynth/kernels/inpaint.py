@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lesionsynth.backend import modules_of
 from lesionsynth.domain.grid import bounding_box, grown
 
 _BLOCKED, _SOURCE, _REGION = 0, 1, 2
@@ -41,14 +41,15 @@ def reachable(region: NDArray[np.bool_], source: NDArray[np.bool_]) -> NDArray[n
         The part of `region` that :func:`fast_marching_fill` can fill. Empty if `region` is empty
         or no source touches it.
     """
-    reached = np.zeros_like(region)
+    xp, ndimage = modules_of(region, source)
+    reached = xp.zeros_like(region)
     tight = bounding_box(region)
     if tight is None:
         return reached
     box = grown(tight, (1, 1, 1), region.shape)
     labels, n = ndimage.label(region[box])
-    joined = np.zeros(n + 1, dtype=bool)
-    joined[np.unique(labels[ndimage.binary_dilation(source[box])])] = True
+    joined = xp.zeros(n + 1, dtype=bool)
+    joined[labels[ndimage.binary_dilation(source[box])]] = True
     joined[0] = False
     reached[box] = joined[labels]
     return reached
