@@ -20,6 +20,7 @@ from tests.test_invariants import Silent
 STEPS: dict[str, dict[str, Any]] = {
     "populate": {"kind": "populate", "load": [2, 8]},
     "inpaint": {"kind": "inpaint", "lesions": "random"},
+    "carve_mix": {"kind": "carve_mix", "donors": 2},
 }
 """One step of every kind: a new operation has to be added here."""
 
