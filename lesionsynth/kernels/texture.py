@@ -18,6 +18,17 @@ from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_o
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.patches import Way, draw_ways
+from lesionsynth.kernels.pieces import (
+    BEYOND,
+    OTHER,
+    REGION,
+    USABLE,
+    compare,
+    lay_out,
+    neighbours,
+    off_plane,
+    roughness,
+)
 
 Fill = Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], NDArray[np.float32]]
 
@@ -76,8 +87,8 @@ def clone_texture(
     around the patch, scaled by their ratio (0.7 to 1.4).
 
     A component without a place as a whole is halved across its longest axis until every piece has
-    one. Pieces overlap, and are cross-faded such that the variance, not the amplitude, stays the
-    same. A small piece that still has no place gets Gaussian noise as rough as the clean tissue
+    one. Of the patch of a piece, what a plane through its ring leaves out is taken. Pieces overlap,
+    and are cross-faded such that the variance, not the amplitude, stays the same. A small piece that still has no place gets Gaussian noise as rough as the clean tissue
     nearby.
 
     Parameters
@@ -137,42 +148,78 @@ def clone_texture(
     return textured, pieces
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Voxels of a piece, its overlap included, with their weights, and of its ring; places in the volume."""
+
+    inner: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    outer: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+
+class _Component:
+    """One component of the region in a box of its own, padded by a voxel, whose voxels have flat indices."""
+
+    def __init__(self, component: NDArray[np.bool_], place: Box, clean: NDArray[np.bool_]) -> None:
+        self.box = grown(place, (_RING_VOX,) * 3, clean.shape)
+        kind = np.full([n + 2 for n in shape_of(self.box)], BEYOND, dtype=np.uint8)
+        core = kind[1:-1, 1:-1, 1:-1]
+        core[...] = np.where(clean[self.box], USABLE, OTHER)
+        core[_within(place, self.box)][component] = REGION
+        self.shape, self.kind = kind.shape, kind.ravel()
+        self.strides = np.array([kind.shape[1] * kind.shape[2], kind.shape[2], 1], dtype=np.int64)
+        self.origin = np.array(origin_of(self.box)) - 1
+        self.stamp = np.zeros(kind.size, dtype=np.int64)
+        self.slot = np.zeros(kind.size, dtype=np.int32)
+        self.first = 1
+
+    def points(self, flat: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places in the volume (n, 3)."""
+        return np.stack(np.unravel_index(flat, self.shape), axis=1) + self.origin
+
+    def flat(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Flat indices (n,) of places in the volume."""
+        return np.asarray((points - self.origin) @ self.strides)
+
+    def piece(self, core: NDArray[np.int64]) -> _Piece:
+        """The piece around a core, given by its places."""
+        inner, weight, outer = lay_out(
+            self.flat(core), self.kind, self.stamp, self.first, self.strides, _OVERLAP_VOX, _RING_VOX
+        )
+        self.first += _OVERLAP_VOX + _RING_VOX + 3
+        pairs = neighbours(outer, self.slot, self.strides)
+        return _Piece(self.points(inner), weight, self.points(outer), pairs)
+
+
 def _detail(
     component: NDArray[np.bool_], place: Box, around: _Surroundings, pieces: dict[str, int]
 ) -> NDArray[np.float32]:
     """Texture (C, shape of `component`) for one component that lies at `place`."""
-    box = grown(place, (_RING_VOX,) * 3, around.clean.shape)
-    inner = _within(place, box)
-    region = np.zeros(shape_of(box), dtype=bool)
-    region[inner] = component
-    usable = around.clean[box] | region
-    total = np.zeros((around.image.shape[0], *region.shape), dtype=np.float32)
-    weight2 = np.zeros(region.shape, dtype=np.float32)
-    spread, roughness = _nearby(region, box, around)
-    stack = [(inner, component)]
+    whole = _Component(component, place, around.clean)
+    spread, rough = _nearby(component, place, around)
+    total = np.zeros((around.image.shape[0], whole.kind.size), dtype=np.float32)
+    weight2 = np.zeros(whole.kind.size, dtype=np.float32)
+    start = np.argwhere(component) + origin_of(place)
+    stack = [start]
     while stack:
-        tight, core = stack.pop()
-        window = grown(tight, (_RING_VOX + _OVERLAP_VOX,) * 3, region.shape)
-        weight = np.zeros(shape_of(window), dtype=np.float32)
-        weight[_within(tight, window)] = core
-        _fade(weight, region[window])
-        ring = ndimage.binary_dilation(weight > 0, iterations=_RING_VOX) & usable[window] & (weight == 0)
-        # Voxels walled in by other tissue cannot be filled in the patch either.
-        weight[~reachable(weight > 0, ring)] = 0.0
-        found = _cloned(weight > 0, ring, shifted(window, origin_of(box)), spread, around)
-        if found is None and np.count_nonzero(core) > _MIN_PIECE_VOX:
-            stack.extend(_halves(tight, core, around.spacing_mm))
+        core = stack.pop()
+        piece = whole.piece(core)
+        found = _cloned(piece, spread, around, whole.box if core is start else None)
+        if found is None and len(core) > _MIN_PIECE_VOX:
+            stack.extend(_halves(core, around.spacing_mm))
             continue
+        at, weight = whole.flat(piece.inner), piece.weight
         if found is None:
-            weight[...] = 0.0
-            weight[_within(tight, window)] = core
-            found = _noise(weight.shape, roughness, around)
+            at, weight = whole.flat(core), np.ones(len(core), dtype=np.float32)
+            found = _noise(len(core), rough, around)
         way, detail = found
         pieces[way] += 1
-        total[(slice(None), *window)] += weight * detail
-        weight2[window] += weight**2
+        total[:, at] += weight * detail
+        weight2[at] += weight**2
     total /= np.sqrt(np.where(weight2 > 0, weight2, 1.0))
-    return total[(slice(None), *inner)]
+    shaped = total.reshape(-1, *whole.shape)[:, 1:-1, 1:-1, 1:-1]
+    return shaped[(slice(None), *_within(place, whole.box))]
 
 
 def _within(box: Box, outer: Box) -> Box:
@@ -180,149 +227,119 @@ def _within(box: Box, outer: Box) -> Box:
     return shifted(box, [-o for o in origin_of(outer)])
 
 
-def _fade(weight: NDArray[np.float32], region: NDArray[np.bool_]) -> None:
-    """Let the weight of a piece, one in its core, fall over the layers of the region around it."""
-    core = weight > 0
-    for layer in range(1, _OVERLAP_VOX + 1):
-        larger = ndimage.binary_dilation(core, mask=region)
-        weight[larger & ~core] = 1.0 - layer / (_OVERLAP_VOX + 1)
-        core = larger
-
-
-def _halves(
-    tight: Box, core: NDArray[np.bool_], spacing_mm: NDArray[np.float64]
-) -> list[tuple[Box, NDArray[np.bool_]]]:
-    """Cut the mask of a piece, which fills its box, in two at the median of its longest axis."""
-    axis = int(np.argmax((np.array(core.shape) - 1) * spacing_mm))
-    profile = core.sum(axis=tuple(a for a in range(3) if a != axis))
-    cut = min(max(int(np.searchsorted(np.cumsum(profile), 0.5 * profile.sum())), 1), core.shape[axis] - 1)
-    halves = []
-    for part in (slice(0, cut), slice(cut, None)):
-        cropped = core[tuple(part if a == axis else slice(None) for a in range(3))]
-        inner = bounding_box(cropped)
-        assert inner is not None
-        start = [cut if a == axis and part.stop is None else 0 for a in range(3)]
-        place = shifted(shifted(inner, start), origin_of(tight))
-        halves.append((place, cropped[inner]))
-    return halves
+def _halves(core: NDArray[np.int64], spacing_mm: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Cut the voxels (n, 3) of a piece in two at the median of its longest axis."""
+    low = core.min(axis=0)
+    extent = core.max(axis=0) - low
+    axis = int(np.argmax(extent * spacing_mm))
+    profile = np.bincount(core[:, axis] - low[axis])
+    cut = min(max(int(np.searchsorted(np.cumsum(profile), 0.5 * len(core))), 1), int(extent[axis]))
+    first = core[:, axis] - low[axis] < cut
+    return [core[first], core[~first]]
 
 
 def _cloned(
-    piece: NDArray[np.bool_],
-    ring: NDArray[np.bool_],
-    window: Box,
-    spread: NDArray[np.float64],
-    around: _Surroundings,
+    piece: _Piece, spread: NDArray[np.float64], around: _Surroundings, whole: Box | None
 ) -> tuple[str, NDArray[np.float32]] | None:
-    """Way and texture of the best clean patch for `piece`, or None where there is none.
+    """Way and texture (C, n) of the best clean patch for `piece`, or None where there is none.
 
     Best is the patch that is as rough as the tissue around the piece, and whose values do not spread
-    more than `spread` (C,), which is what they do around the component.
+    more than `spread` (C,), which is what they do around the component. `whole` is the box of the
+    component where the piece is all of it.
     """
-    if not piece.any():
+    if not len(piece.inner):
         return None
-    start = origin_of(window)
-    inner, outer = np.argwhere(piece) + start, np.argwhere(ring) + start
     # In random order an unclean voxel of a place is found after a few looks.
-    shuffled = around.rng.permutation(inner, axis=0)
-    spare = int(_SPARE_RING * len(outer))
-    own = around.image[(slice(None), *window)]
-    rim = ring & around.clean[window]
+    shuffled = around.rng.permutation(piece.inner, axis=0)
+    spare = int(_SPARE_RING * len(piece.outer))
     for way in around.ways:
-        found, score, best = None, np.inf, 0
-        for row in way.find(shuffled, outer, around.clean, spare, _N_COMPARED):
-            move = way.offsets[row]
-            known = np.zeros_like(ring)
-            known[ring] = around.clean[tuple((outer * way.sign + move).T)]
-            if not reachable(piece, known)[piece].all():
-                continue
-            patch = np.zeros((own.shape[0], *ring.shape), dtype=own.dtype)
-            patch[:, piece] = around.image[(slice(None), *(inner * way.sign + move).T)]
-            patch[:, ring] = around.image[(slice(None), *(outer * way.sign + move).T)]
-            pairs = _pairs(rim & known)
-            ratio = _ratio(_roughness(own, pairs), _roughness(patch, pairs))
-            unlike = float(np.abs(np.log(ratio)).sum())
-            # Structure that the surroundings do not have would look pasted.
-            excess = _ratio(patch[:, piece].std(axis=1, dtype=np.float64), spread)
-            unlike += float(np.log(np.maximum(excess, 1.0)).max())
-            if unlike < score:
-                found, score, best = (patch, known, ratio), unlike, row
-        if found is not None:
-            way.use(best)
-            return way.name, _residual(piece, *found, around.fill)
+        rows = way.find(shuffled, piece.outer, around.clean, spare, _N_COMPARED)
+        moves = way.offsets[rows]
+        unlike, ratio = compare(
+            around.image,
+            around.clean,
+            piece.inner,
+            piece.outer,
+            piece.pairs,
+            way.sign,
+            moves,
+            spread,
+            _MIN_PAIRS,
+        )
+        for n in np.argsort(unlike, kind="stable"):
+            if whole is None:
+                detail = off_plane(
+                    around.image,
+                    around.clean,
+                    piece.inner,
+                    piece.outer,
+                    way.sign,
+                    moves[n],
+                    around.spacing_mm,
+                )
+            else:
+                found = _off_fill(piece, whole, way.sign, moves[n], around)
+                if found is None:
+                    continue
+                detail = found
+            way.use(int(rows[n]))
+            differs = np.abs(np.log(ratio[n])) > np.log(_SCALE_FROM)
+            scale = np.where(differs, np.clip(ratio[n], *_SCALE_LIMITS), 1.0)
+            return way.name, np.asarray(detail * scale[:, None], dtype=np.float32)
     return None
 
 
-def _residual(
-    piece: NDArray[np.bool_],
-    patch: NDArray[np.float32],
-    known: NDArray[np.bool_],
-    ratio: NDArray[np.float64],
-    fill: Fill,
-) -> NDArray[np.float32]:
-    """What the fill of a patch from its ring `known` leaves out, without mean there, and scaled."""
-    detail = patch - fill(patch, piece, known)
-    detail -= detail[:, piece & ndimage.binary_dilation(known)].mean(axis=1)[:, None, None, None]
-    differs = np.abs(np.log(ratio)) > np.log(_SCALE_FROM)
-    scale = np.where(differs, np.clip(ratio, *_SCALE_LIMITS), 1.0)
-    return np.asarray(detail * scale[:, None, None, None], dtype=np.float32)
+def _off_fill(
+    piece: _Piece, box: Box, sign: NDArray[np.int64], move: NDArray[np.int64], around: _Surroundings
+) -> NDArray[np.float32] | None:
+    """What the fill of a patch from its clean ring leaves out (C, n), without mean next to the ring.
+
+    None where the ring does not reach all of the patch.
+    """
+    inner, outer = (tuple((points - origin_of(box)).T) for points in (piece.inner, piece.outer))
+    hole = np.zeros(shape_of(box), dtype=bool)
+    hole[inner] = True
+    there = tuple((piece.outer * sign + move).T)
+    inside = np.all([(t >= 0) & (t < n) for t, n in zip(there, around.clean.shape, strict=True)], axis=0)
+    kept = tuple(t[inside] for t in there)
+    clean = around.clean[kept]
+    known = np.zeros(hole.shape, dtype=bool)
+    known[tuple(o[inside][clean] for o in outer)] = True
+    if not reachable(hole, known)[hole].all():
+        return None
+    patch = np.zeros((around.image.shape[0], *hole.shape), dtype=np.float32)
+    patch[(slice(None), *inner)] = around.image[(slice(None), *(piece.inner * sign + move).T)]
+    patch[:, known] = 0.0
+    patch[(slice(None), *(o[inside][clean] for o in outer))] = around.image[
+        (slice(None), *(k[clean] for k in kept))
+    ]
+    detail = patch - around.fill(patch, hole, known)
+    detail -= detail[:, hole & ndimage.binary_dilation(known)].mean(axis=1)[:, None, None, None]
+    return np.asarray(detail[(slice(None), *inner)])
 
 
 def _nearby(
-    region: NDArray[np.bool_], box: Box, around: _Surroundings
+    component: NDArray[np.bool_], place: Box, around: _Surroundings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Spread (C,) and roughness (C,) of the nearest clean tissue around a component."""
     for reach in _NEARBY_VOX:
-        larger = grown(box, (reach,) * 3, around.clean.shape)
+        larger = grown(place, (reach,) * 3, around.clean.shape)
         near = np.zeros(shape_of(larger), dtype=bool)
-        near[_within(box, larger)] = region
+        near[_within(place, larger)] = component
         near = ndimage.binary_dilation(near, iterations=reach) & around.clean[larger]
         values = around.image[(slice(None), *larger)]
-        roughness = _roughness(values, _pairs(near))
-        if roughness is not None:
+        rough = roughness(values, near, _MIN_PAIRS)
+        if rough[0] >= 0:
             break
-    return np.array([robust_spread(channel[near]) for channel in values]), roughness
+    spread = np.array([robust_spread(channel[near]) for channel in values])
+    return spread, rough if rough[0] >= 0 else None
 
 
 def _noise(
-    shape: tuple[int, ...], roughness: NDArray[np.float64] | None, around: _Surroundings
+    n: int, rough: NDArray[np.float64] | None, around: _Surroundings
 ) -> tuple[str, NDArray[np.float32]]:
-    """Way and texture of the last resort, for a piece of the given shape."""
-    if roughness is None:
-        return "none", np.zeros((around.image.shape[0], *shape), dtype=np.float32)
-    white = around.rng.standard_normal((roughness.size, *shape), dtype=np.float32)
-    return "noise", white * (roughness / _MEAN_DIFFERENCE).astype(np.float32)[:, None, None, None]
-
-
-def _pairs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Flat indices of the voxels of all pairs of face neighbours inside `mask`."""
-    flat = np.arange(mask.size).reshape(mask.shape)
-    lows, highs = [], []
-    for axis in range(3):
-        cut, at = np.moveaxis(mask, axis, 0), np.moveaxis(flat, axis, 0)
-        both = cut[:-1] & cut[1:]
-        lows.append(at[:-1][both])
-        highs.append(at[1:][both])
-    return np.concatenate(lows), np.concatenate(highs)
-
-
-def _roughness(
-    values: NDArray[np.float32], pairs: tuple[NDArray[np.int64], NDArray[np.int64]]
-) -> NDArray[np.float64] | None:
-    """Mean absolute difference (C,) of the pairs of voxels, or None for too few of them.
-
-    Unlike the spread of a high-pass it needs no voxels outside the mask.
-    """
-    low, high = pairs
-    if low.size < _MIN_PAIRS:
-        return None
-    flat = values.reshape(values.shape[0], -1)
-    return np.asarray(np.abs(flat[:, high] - flat[:, low]).mean(axis=1), dtype=np.float64)
-
-
-def _ratio(wanted: NDArray[np.float64] | None, found: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Factors (C,) from the one measure to the other; one where either says nothing."""
-    if wanted is None or found is None:
-        return np.ones(1)
-    known = (wanted > 0) & (found > 0)
-    return np.asarray(np.divide(wanted, found, out=np.ones_like(wanted), where=known))
+    """Way and texture (C, n) of the last resort."""
+    if rough is None:
+        return "none", np.zeros((around.image.shape[0], n), dtype=np.float32)
+    white = around.rng.standard_normal((rough.size, n), dtype=np.float32)
+    return "noise", white * (rough / _MEAN_DIFFERENCE).astype(np.float32)[:, None]
