@@ -21,6 +21,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "populate": {"kind": "populate", "load": [2, 8]},
     "inpaint": {"kind": "inpaint", "lesions": "random"},
     "carve_mix": {"kind": "carve_mix", "donors": 2},
+    "copy_paste": {"kind": "copy_paste", "lesions": [1, 3]},
+    "self_mix": {"kind": "self_mix", "lesions": [1, 3]},
 }
 """One step of every kind: a new operation has to be added here."""
 
