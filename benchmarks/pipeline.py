@@ -1,0 +1,165 @@
+"""Whole cases and whole commands against the floor of only reading and writing the same files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from measure import Row, interleaved, medians, spoken_all
+from volumes import SAMPLE, make_data_set
+
+from lesionsynth import gzip_io, nifti
+from lesionsynth.domain.case import CaseFiles
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.job import HostJobs, Workspace, run_host
+from lesionsynth.run.plan import Job
+from lesionsynth.run.session import prepare
+
+LESIONS = 10
+
+
+class Quiet:
+    """Progress that nobody sees."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, done: int = 1) -> None:
+        """Nothing."""
+
+    def note(self, message: str) -> None:
+        """Nothing."""
+
+
+def populate_recipe(limit: int, copies: int) -> Recipe:
+    """Add lesions by soft Poisson Blending until the host has `limit`."""
+    step = {
+        "kind": "populate",
+        "load": 10000,
+        "surplus": "keep",
+        "max_lesions": limit,
+        "blend": {"kind": "soft_poisson"},
+    }
+    return Recipe.model_validate(
+        {"steps": {"add": step}, "folds": {"strategy": "none"}, "output": {"copies": copies}}
+    )
+
+
+def ready(root: Path, folder: Path, copies: int) -> tuple[Workspace, CaseFiles, list[Job]]:
+    """A data set whose bank and plan are made: what is left is the work on its first host."""
+    prepared = prepare(populate_recipe(LESIONS, copies), root, folder, 1, Quiet())
+    host = prepared.space.cohort.cases[0]
+    own = HostJobs(prepared.space, host).host.load.count
+    space = replace(prepared.space, recipe=populate_recipe(own + LESIONS, copies))
+    return space, host, [job for job in prepared.jobs if job.host == host.case]
+
+
+def read_all(files: CaseFiles) -> list[nifti.Image]:
+    """Decode every file of a case, as the floor does."""
+    return [nifti.read(path) for path in (*files.images, files.label)]
+
+
+def write_all(images: list[nifti.Image], folder: Path) -> None:
+    """Compress every file at level 1 and write it, without anything else."""
+    for number, image in enumerate(images):
+        data = image.header_bytes + image.raw.tobytes(order="F")
+        (folder / f"{number}.nii.gz").write_bytes(gzip_io.compress(data))
+
+
+def populate_rows(rounds: int) -> list[Row]:
+    """T1, T2, T3: populate against the floor."""
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for target_id, channels, bound in (("T1", 4, 1.5), ("T2", 1, 1.8)):
+            folder = Path(scratch) / target_id
+            space, host, jobs = ready(make_data_set(folder / "data", channels), folder / "out", 1)
+
+            def floor(host: CaseFiles = host, folder: Path = folder) -> None:
+                write_all(read_all(host), folder)
+
+            def ours(space: Workspace = space, host: CaseFiles = host, jobs: list[Job] = jobs) -> None:
+                run_host(space, host, jobs)
+
+            seconds = interleaved({"floor": floor, "populate": ours}, rounds)
+            middle = medians(seconds)
+            what = (
+                f"populate, {channels} channel(s) + mask, {LESIONS} lesions / read + write of the same files"
+            )
+            ratio = middle["populate"] / middle["floor"]
+            rows.append(Row(target_id, what, ratio, bound, detail=spoken_all(seconds)))
+        rows += [_copies_row(Path(scratch), rounds, *kind) for kind in (("float32", 1.2), ("int16", 0.8))]
+    return rows
+
+
+def _copies_row(scratch: Path, rounds: int, dtype: str, bound: float) -> Row:
+    """T3: several copies of one host, time per copy against compressing one anew."""
+    copies = 5
+    folder = scratch / f"T3{dtype}"
+    space, host, jobs = ready(make_data_set(folder / "data", 4, dtype=dtype), folder / "out", copies)
+    images = read_all(host)
+    copies_s: list[float] = []
+
+    def ours() -> None:
+        done = run_host(space, host, jobs)
+        copies_s.append((done.seconds["compute"] + done.seconds["write"]) / copies)
+
+    seconds = interleaved({"write": lambda: write_all(images, folder), "run": ours}, rounds)
+    per_copy = float(np.median(copies_s[1:]))
+    kind = "stripped float32" if dtype == "float32" else "noisy int16"
+    what = f"{copies} copies a host, {kind}: time per copy / level-1 write of it"
+    detail = f"per copy {1000 * per_copy:.4g} ms; {spoken_all({'write': seconds['write']})}"
+    return Row("T3", what, per_copy / medians(seconds)["write"], bound, detail=detail)
+
+
+def _command(*arguments: str) -> Callable[[], None]:
+    return lambda: subprocess.run(
+        [sys.executable, "-m", "lesionsynth", *arguments], check=True, capture_output=True
+    )
+
+
+def command_rows(rounds: int) -> list[Row]:
+    """T11, T12, T13: workers, start-up, the toy run."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+
+    def run_toy(workers: int, copies: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "lesionsynth", "run", "lesionmix", "-i", str(SAMPLE), "-q"]
+            started = time.perf_counter()
+            subprocess.run(
+                [*command, "-o", f"{folder}/out", "-n", str(copies), "-j", str(workers)],
+                check=True,
+                capture_output=True,
+                env=environment,
+            )
+            return time.perf_counter() - started
+
+    help_s = interleaved(
+        {
+            "help": _command("--help"),
+            "python": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
+        },
+        max(5, rounds),
+    )
+    toy = interleaved({"toy run": lambda: run_toy(1, 2)}, rounds)
+    workers = interleaved({"1 worker": lambda: run_toy(1, 24), "2 workers": lambda: run_toy(2, 24)}, rounds)
+    middle = medians(workers)
+    gain = middle["1 worker"] / middle["2 workers"]
+    return [
+        Row("T11", "sample_data, 24 copies: 1 worker / 2", gain, 1.7, "higher", detail=spoken_all(workers)),
+        Row("T12", "lesionsynth --help", medians(help_s)["help"], 0.2, unit="s", detail=spoken_all(help_s)),
+        Row(
+            "T13",
+            "toy run: 8 subjects, 2 copies each, whole command",
+            medians(toy)["toy run"],
+            3.0,
+            unit="s",
+            detail=spoken_all(toy),
+        ),
+    ]
