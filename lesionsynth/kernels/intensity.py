@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionsynth.domain.grid import bounding_box, grown
 from lesionsynth.kernels.components import NEIGHBOURS_6
 from lesionsynth.kernels.distance import nearby_distance_mm, voxel_scale
 
@@ -70,17 +71,34 @@ def measure(
         `edge` is the mean gradient magnitude per mm over the layers on both sides of the border,
         `detail` the standard deviation of the image minus its Gaussian (1 mm) within the lesion.
     """
+    sigma = [_DETAIL_SIGMA_MM * voxel_scale(spacing_mm) / s for s in spacing_mm]
+    own = bounding_box(lesion)
+    assert own is not None
+    # As far as the Gaussian reaches: what lies beyond cannot matter.
+    box = grown(own, [int(4.0 * s + 0.5) + 1 for s in sigma], lesion.shape)
+    lesion, rim, image = lesion[box], rim[box], image[(slice(None), *box)]
     inner = lesion & ~ndimage.binary_erosion(lesion, NEIGHBOURS_6)
     border = inner | (ndimage.binary_dilation(lesion, NEIGHBOURS_6) & ~lesion & rim)
-    sigma = [_DETAIL_SIGMA_MM * voxel_scale(spacing_mm) / s for s in spacing_mm]
-    mean, edge, detail = [], [], []
-    for channel in image:
-        squared = np.zeros(border.sum(), dtype=np.float64)
-        for axis, step in enumerate(spacing_mm):
-            if channel.shape[axis] > 1:
-                squared += np.gradient(channel, step, axis=axis)[border].astype(np.float64) ** 2
-        edge.append(np.sqrt(squared).mean())
-        high = channel - ndimage.gaussian_filter(channel, sigma, mode="nearest")
-        detail.append(high[lesion].std(dtype=np.float64))
-        mean.append(channel[lesion].mean(dtype=np.float64))
-    return Measures(np.array(mean), np.array(edge), np.array(detail))
+    edge = np.sqrt(_squared_gradient(image, border, spacing_mm)).mean(axis=1)
+    smooth = ndimage.gaussian_filter(image, [0.0, *sigma], mode="nearest")
+    return Measures(
+        image[:, lesion].mean(axis=1, dtype=np.float64),
+        edge,
+        (image[:, lesion] - smooth[:, lesion]).std(axis=1, dtype=np.float64),
+    )
+
+
+def _squared_gradient(
+    image: NDArray[np.float32], where: NDArray[np.bool_], spacing_mm: Sequence[float]
+) -> NDArray[np.float64]:
+    """Squared gradient magnitude per mm, (C, N), at the true voxels; one-sided at the faces of the crop."""
+    at = np.nonzero(where)
+    squared = np.zeros((len(image), at[0].size))
+    for axis, step_mm in enumerate(spacing_mm):
+        low, high = list(at), list(at)
+        low[axis] = np.maximum(at[axis] - 1, 0)
+        high[axis] = np.minimum(at[axis] + 1, where.shape[axis] - 1)
+        steps = np.maximum(high[axis] - low[axis], 1)
+        difference = image[(slice(None), *high)].astype(np.float64) - image[(slice(None), *low)]
+        squared += (difference / (steps * step_mm)) ** 2
+    return squared
