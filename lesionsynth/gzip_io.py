@@ -2,29 +2,42 @@
 
 A truncated or damaged stream is always an error, and no stream can make us allocate more than the
 size the caller has derived from the file's header.
+
+What is written is one ordinary gzip member made of slabs: pieces that are compressed by themselves, each
+ended by a full flush. A slab that has not changed is not compressed again; the checksums are combined.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 try:
     import deflate
 except ImportError:
     deflate = None
 try:
-    from isal import igzip, igzip_lib
+    from isal import igzip, igzip_lib, isal_zlib
 except ImportError:
-    igzip = igzip_lib = None  # type: ignore[assignment]
+    igzip = igzip_lib = isal_zlib = None  # type: ignore[assignment]
 
 MAX_DEFLATE_RATIO = 1032
 """No deflate stream can expand by more than this (RFC 1951)."""
 
+DEFAULT_LEVEL = 1
+"""Level of compression that is written unless another is asked for."""
+
 _TRAILING_LIMIT = 1 << 26
+_ZLIB_LEVELS = {1: 1, 2: 3, 3: 6}
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""Deflate, no flags, no time stamp, no name, unknown system."""
+_LAST_BLOCK = b"\x03\0"
+"""An empty block that says that it is the last."""
 
 
 class GzipError(ValueError):
@@ -88,9 +101,71 @@ def decompress(data: bytes, at_least: int) -> bytes | memoryview:
     return head
 
 
-def compress(data: bytes | memoryview) -> bytes:
-    """Compress at level 1 without a time stamp, so that equal input gives equal output."""
-    if igzip is not None:
-        compressed: bytes = igzip.compress(data, compresslevel=1, mtime=0)
-        return compressed
-    return gzip.compress(data, compresslevel=1, mtime=0)
+@dataclass(frozen=True)
+class Slab:
+    """A piece of a stream, compressed by itself.
+
+    Parameters
+    ----------
+    packed : bytes
+        Raw deflate blocks, none of them the last, up to a byte's border.
+    crc : int
+        CRC-32 of the content.
+    size : int
+        Bytes of the content.
+    """
+
+    packed: bytes
+    crc: int
+    size: int
+
+
+def pack(data: bytes | memoryview, level: int = DEFAULT_LEVEL) -> Slab:
+    """Compress a piece so that it can stand anywhere in a stream.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        Contiguous.
+    level : int
+        1 (fastest) to 3, of igzip; zlib's 1, 3 and 6 stand in for them.
+    """
+    if isal_zlib is not None:
+        packer = isal_zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    else:
+        packer = zlib.compressobj(_ZLIB_LEVELS[level], zlib.DEFLATED, -zlib.MAX_WBITS)
+    return Slab(packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH), crc32(data), len(data))
+
+
+def member(slabs: Iterable[Slab]) -> list[bytes]:
+    """The parts of a gzip member that holds the content of `slabs` in turn, without a time stamp."""
+    parts, crc, size = [_HEADER], 0, 0
+    for slab in slabs:
+        parts.append(slab.packed)
+        crc = _combined(crc, slab.crc, slab.size)
+        size += slab.size
+    return [*parts, _LAST_BLOCK, struct.pack("<II", crc, size % (1 << 32))]
+
+
+def crc32(data: bytes | memoryview) -> int:
+    """CRC-32, as gzip has it."""
+    return zlib.crc32(data) if isal_zlib is None else int(isal_zlib.crc32(data))
+
+
+def adler32(data: bytes | memoryview) -> int:
+    """Adler-32, as zlib has it."""
+    return zlib.adler32(data) if isal_zlib is None else int(isal_zlib.adler32(data))
+
+
+def _combined(first: int, second: int, size: int) -> int:
+    """CRC-32 of two pieces joined, from theirs and the second one's size."""
+    if isal_zlib is not None:
+        return int(isal_zlib.crc32_combine(first, second, size))
+    # A CRC is linear over exclusive or, but for its start: zeros carry the first one over the second piece.
+    zeros = bytes(size)
+    return zlib.crc32(zeros, first) ^ zlib.crc32(zeros) ^ second
+
+
+def compress(data: bytes | memoryview, level: int = DEFAULT_LEVEL) -> bytes:
+    """Compress without a time stamp, so that equal input gives equal output."""
+    return b"".join(member([pack(data, level)]))

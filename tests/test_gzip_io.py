@@ -6,15 +6,19 @@ import gzip
 import struct
 import subprocess
 import tracemalloc
+import zlib
+from itertools import pairwise
 from pathlib import Path
 
+import deflate
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from isal import igzip
 
 from lesionsynth import gzip_io
-from lesionsynth.gzip_io import GzipError, compress, decompress, peek
+from lesionsynth.gzip_io import GzipError, Slab, adler32, compress, crc32, decompress, member, pack, peek
 
 ENGINES = ("libdeflate", "igzip", "zlib")
 CONTENT = np.random.default_rng(0).integers(0, 50, 20_000).astype(np.uint8).tobytes()
@@ -29,6 +33,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(gzip_io, "deflate", None)
     if request.param == "zlib":
         monkeypatch.setattr(gzip_io, "igzip", None)
+        monkeypatch.setattr(gzip_io, "isal_zlib", None)
     return str(request.param)
 
 
@@ -146,3 +151,56 @@ def test_what_is_no_gzip_is_an_error(engine: str) -> None:
     for data in (b"", b"\x1f", b"no gzip at all", b"\x1f\x8b\x07" + bytes(40)):
         with pytest.raises(GzipError):
             decompress(data, 10)
+
+
+LEVELS = (1, 2, 3)
+
+
+def joined(content: bytes, cuts: list[int], level: int = 1) -> bytes:
+    """A stream packed in slabs that end at `cuts`."""
+    edges = [0, *sorted(cuts), len(content)]
+    return b"".join(member([pack(content[a:b], level) for a, b in pairwise(edges)]))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("cuts", [[], [1], [352, 8000, 8001, 19_999], [0, 5000, 5000, 20_000]])
+def test_slabs_make_one_ordinary_member(engine: str, cuts: list[int], level: int, tmp_path: Path) -> None:
+    packed = joined(CONTENT, cuts, level)
+    assert zlib.decompress(packed, 31) == CONTENT  # refuses whatever follows the first member
+    assert gzip.decompress(packed) == CONTENT
+    assert deflate.gzip_decompress(packed) == CONTENT
+    assert igzip.decompress(packed) == CONTENT
+    assert decompress(packed, len(CONTENT)) == CONTENT
+    (tmp_path / "a.gz").write_bytes(packed)
+    assert subprocess.run(["gzip", "-t", tmp_path / "a.gz"], check=False).returncode == 0
+
+
+@shares_fixture
+@given(st.lists(st.binary(max_size=200), max_size=8))
+def test_any_pieces_are_joined_with_the_right_checksum(engine: str, pieces: list[bytes]) -> None:
+    packed = b"".join(member(pack(piece) for piece in pieces))
+    whole = b"".join(pieces)
+    assert gzip.decompress(packed) == whole
+    assert struct.unpack("<II", packed[-8:]) == (zlib.crc32(whole), len(whole))
+
+
+def test_a_slab_is_the_same_wherever_it_stands(engine: str) -> None:
+    first, second = pack(CONTENT[:9000]), pack(CONTENT[9000:])
+    assert gzip.decompress(b"".join(member([second, first, second]))) == (
+        CONTENT[9000:] + CONTENT[:9000] + CONTENT[9000:]
+    )
+
+
+def test_the_size_of_a_long_stream_wraps_as_gzip_has_it(engine: str) -> None:
+    long = Slab(b"", 0, (1 << 32) - 5)
+    assert struct.unpack("<I", member([long, pack(b"0123456789")])[-1][4:]) == (5,)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_compresses(engine: str, level: int) -> None:
+    assert len(compress(CONTENT, level)) < 0.9 * len(CONTENT)
+
+
+def test_checksums_are_those_of_zlib(engine: str) -> None:
+    assert crc32(CONTENT) == zlib.crc32(CONTENT)
+    assert adler32(CONTENT) == zlib.adler32(CONTENT)

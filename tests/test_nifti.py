@@ -6,6 +6,8 @@ import gzip
 import stat
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -49,6 +51,7 @@ class TestRead:
         monkeypatch.setattr(gzip_io, "deflate", None)
         if engine == "zlib":
             monkeypatch.setattr(gzip_io, "igzip", None)
+            monkeypatch.setattr(gzip_io, "isal_zlib", None)
         image = nifti.read(path)
         np.testing.assert_array_equal(image.raw, expected.raw)
         assert (image.header_bytes, image.source_hash) == (expected.header_bytes, expected.source_hash)
@@ -228,6 +231,127 @@ class TestWrite:
                 nifti.write_bytes(path, b"x")
             assert caught.value.file == str(path)
         assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "inner"]
+
+
+class TestCopiesOfAHost:
+    """Slabs that a copy shares with its host are compressed once; nothing in the files tells."""
+
+    def host(self, path: Path, code: str = "f4", order: str = "<") -> nifti.Image:
+        raw = np.random.default_rng(0).integers(0, 200, (6, 5, 21)).astype(code)
+        return nifti.read(save(path, raw, order=order, scaling=(0.5, 3.0), descrip=b"scan 7"))
+
+    def written(self, path: Path, image: nifti.Image, level: int = 1) -> bytes:
+        nifti.write(path, image, level=level, sync=False)
+        return path.read_bytes()
+
+    @pytest.mark.parametrize("engine", ["igzip", "zlib"])
+    @pytest.mark.parametrize("code", ["u1", "i2", "f4", "f8"])
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_bytes_are_those_of_an_image_by_itself(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, code: str, engine: str
+    ) -> None:
+        if engine == "zlib":
+            monkeypatch.setattr(gzip_io, "isal_zlib", None)
+        host = self.host(tmp_path / "h.nii.gz", code, order)
+        for number, slices in enumerate(((), (0,), (7, 8), (20,), tuple(range(21)))):
+            raw = host.raw.copy(order="F")
+            raw[2, 3, list(slices)] += raw.dtype.type(1)
+            copy = host.with_raw(raw)
+            alone = replace(copy, base=None)
+            path = tmp_path / f"{number}.nii.gz"
+            assert self.written(path, copy) == self.written(tmp_path / "alone.nii.gz", alone)
+            again = nifti.read(path)
+            np.testing.assert_array_equal(again.raw, raw)
+            assert (again.header_bytes, again.raw.dtype) == (host.header_bytes, host.raw.dtype)
+            assert gzip.decompress(path.read_bytes()) == host.header_bytes + raw.tobytes(order="F")
+
+    def test_untouched_slabs_are_compressed_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        packed = []
+        pack = gzip_io.pack
+        monkeypatch.setattr(
+            gzip_io, "pack", lambda data, level: packed.append(len(data)) or pack(data, level)
+        )
+        host = self.host(tmp_path / "h.nii.gz")
+        slab = 4 * 6 * 5 * 8
+        for expected in ([352, slab, slab, slab * 5 // 8], [352, slab], [352, slab]):
+            raw = host.raw.copy(order="F")
+            raw[1, 1, 9] = -5.0
+            nifti.write(tmp_path / "c.nii.gz", host.with_raw(raw), sync=False)
+            assert packed == expected
+            packed.clear()
+
+    def test_bits_count_and_not_values(self, tmp_path: Path) -> None:
+        host = self.host(tmp_path / "h.nii.gz")
+        raw = host.raw.copy(order="F")
+        raw[0, 0, 0], raw[1, 0, 0] = np.nan, 0.0
+        host = replace(host, raw=raw)
+        other = raw.copy(order="F")
+        other[1, 0, 0] = -0.0
+        self.written(tmp_path / "a.nii.gz", host.with_raw(raw.copy(order="F")))
+        self.written(tmp_path / "b.nii.gz", host.with_raw(other))
+        for name, expected in (("a", raw), ("b", other)):
+            found = nifti.read(tmp_path / f"{name}.nii.gz").raw
+            assert found.tobytes(order="F") == expected.tobytes(order="F")
+
+    def test_a_copy_of_a_copy_knows_the_host(self, tmp_path: Path) -> None:
+        host = self.host(tmp_path / "h.nii.gz")
+        assert host.with_raw(host.raw).with_raw(host.raw).base is host
+
+    def test_another_memory_layout_or_dtype_is_no_trouble(self, tmp_path: Path) -> None:
+        host = self.host(tmp_path / "h.nii.gz")
+        for number, raw in enumerate((np.ascontiguousarray(host.raw), host.raw.astype(np.float64))):
+            packed = self.written(tmp_path / f"{number}.nii.gz", host.with_raw(raw))
+            assert gzip.decompress(packed)[352:] == raw.tobytes(order="F")
+
+    @pytest.mark.parametrize("level", [1, 2, 3])
+    def test_levels_hold_the_same_and_others_read_it(self, tmp_path: Path, level: int) -> None:
+        host = self.host(tmp_path / "h.nii.gz")
+        raw = host.raw.copy(order="F")
+        raw[1:3, 1:3, 3:12] = 77
+        path = tmp_path / "c.nii.gz"
+        for copy in (host.raw, raw):  # the second time with what the first has packed
+            packed = self.written(path, host.with_raw(copy), level)
+            assert zlib.decompress(packed, 31)[352:] == copy.tobytes(order="F")
+            assert subprocess.run(["gzip", "-t", path], check=False).returncode == 0
+            np.testing.assert_array_equal(nib.load(path).get_fdata(), copy * 0.5 + 3.0)
+            np.testing.assert_allclose(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, copy * 0.5 + 3.0)
+
+    def test_label_maps_are_copies_too(self, tmp_path: Path) -> None:
+        host = self.host(tmp_path / "h.nii.gz", "u1")
+        label = nifti.as_label(replace(host, slope=1.0, inter=0.0), host.raw.astype(np.uint16))
+        assert label.base is not None
+        assert gzip.decompress(self.written(tmp_path / "l.nii.gz", label))[352:] == host.raw.tobytes(
+            order="F"
+        )
+
+    def test_plain_files(self, tmp_path: Path) -> None:
+        host = self.host(tmp_path / "h.nii")
+        assert self.written(tmp_path / "c.nii", host.with_raw(host.raw)) == (tmp_path / "h.nii").read_bytes()
+
+
+class TestVoxelHash:
+    def test_tells_voxels_dtypes_and_shapes_apart(self) -> None:
+        raw = np.random.default_rng(0).integers(0, 9, (4, 5, 20), np.int16)
+        one = raw.copy()
+        one[3, 4, 19] += 1
+        swapped = raw.copy()
+        swapped[0, 0, :8], swapped[0, 0, 8:16] = raw[0, 0, 8:16], raw[0, 0, :8]
+        others = (one, swapped, raw.astype(np.int32), raw.reshape(5, 4, 20), raw.astype(">i2"), raw[:, :, :0])
+        assert len({nifti.voxel_hash(image) for image in (raw, *others)}) == 7
+
+    def test_is_of_the_voxels_and_not_of_their_layout(self) -> None:
+        raw = np.random.default_rng(0).normal(size=(4, 5, 20)).astype(np.float32)
+        assert (
+            nifti.voxel_hash(raw) == nifti.voxel_hash(np.asfortranarray(raw)) == nifti.voxel_hash(raw[:, ::1])
+        )
+
+    def test_does_not_depend_on_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = np.random.default_rng(0).normal(size=(4, 5, 20)).astype(np.float32)
+        found = nifti.voxel_hash(raw)
+        monkeypatch.setattr(gzip_io, "isal_zlib", None)
+        assert nifti.voxel_hash(raw) == found
 
 
 class TestEncode:

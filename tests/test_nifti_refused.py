@@ -51,6 +51,7 @@ class TestRefused:
             monkeypatch.setattr(gzip_io, "deflate", None)
         if engine == "zlib":
             monkeypatch.setattr(gzip_io, "igzip", None)
+            monkeypatch.setattr(gzip_io, "isal_zlib", None)
         self.fails(path, "damaged")
 
     def test_garbage_behind(self, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ class Canvas:
         self.device = device or Device()
         self.grid = host.grid
         self.raw = [image.raw.copy(order="F") for image in host.images]
-        self.label = host.label.copy()
-        self.source = np.zeros(host.grid.shape, dtype=np.uint16)
+        self.label = host.label.copy(order="K")
+        self.source = np.zeros(host.grid.shape, dtype=np.uint16, order="F")
         labels, boxes = host.lesions
         self.instances = labels.copy()
         self.boxes: dict[int, Box] = dict(enumerate(boxes, start=1))

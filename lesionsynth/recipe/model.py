@@ -83,6 +83,9 @@ class OutputSpec(Spec):
     """The input's own cases: copied, hard-linked where the disk allows it, or left out."""
     layout: Annotated[AnyLayout | Literal["same"], BeforeValidator(_kind_alone)] = "same"
     """How the output is laid out."""
+    compression: int = Field(default=1, ge=1, le=3)
+    """Level at which .nii.gz files are written: 1 is fastest, 2 or 3 smallest (it depends on the data). The
+    voxels are the same at every level; .nii files are not compressed."""
     source_map: bool = False
     """Write a volume that tells where each voxel comes from: 0 host, 1 inpainted, k + 1 the k-th donor."""
     lesion_map: bool = False

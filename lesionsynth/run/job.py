@@ -6,6 +6,7 @@ import json
 import resource
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -240,27 +241,36 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
             canvas, record = maker.make(job)
             seconds["compute"] += time.perf_counter() - started
             started = time.perf_counter()
-            write_case(space.output, maker.outputs(job.case, canvas), record)
+            write_case(space, maker.outputs(job.case, canvas), record)
             seconds["write"] += time.perf_counter() - started
             done.append(summary_of(record))
+            del canvas  # before the next one is made: each is as large as the host
         except NoRoomError as error:
             failures.append(Failure(job.case, "edit", error))
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
 
 
-def write_case(output: Path, images: dict[Path, nifti.Image], record: dict[str, Any]) -> None:
-    """Write the files of one case, the record last: a case without a record is not there."""
-    written = []
+def write_case(space: Workspace, images: dict[Path, nifti.Image], record: dict[str, Any]) -> None:
+    """Write the files of one case, the record last: a case without a record is not there.
+
+    A file is compressed while a thread waits for the disk to take the one before it.
+    """
+    targets = {inside(space.output, path): image for path, image in images.items()}
     try:
-        for path, image in images.items():
-            target = inside(output, path)
-            nifti.write(target, image)
-            written.append(target)
+        with ThreadPoolExecutor(max_workers=1) as disk:
+            written = [
+                disk.submit(
+                    nifti.write_bytes, path, *nifti.content(path, image, space.recipe.output.compression)
+                )
+                for path, image in targets.items()
+            ]
+        for file in written:
+            file.result()
         text = json.dumps(record, indent=1) + "\n"
-        nifti.write_bytes(inside(output, Path(RECORDS) / f"{record['case']}.json"), text.encode())
+        nifti.write_bytes(inside(space.output, Path(RECORDS) / f"{record['case']}.json"), text.encode())
     except BaseException:
-        for target in written:
+        for target in targets:
             target.unlink(missing_ok=True)
         raise
 

@@ -352,5 +352,5 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
             file=output,
             remedy="Compare the versions in recipe.lock.yaml with those installed.",
         )
-    write_case(target, files, record)
+    write_case(space, files, record)
     return [target / path for path in files]
