@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
     """Smallest box around the true voxels of a mask on any device, or None where there are none."""
     spans = []
     for axis in range(mask.ndim):
-        hit = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+        hit: Any = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
         if not hit.any():
             return None
         spans.append(slice(int(hit.argmax()), len(hit) - int(hit[::-1].argmax())))

@@ -14,17 +14,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lesionsynth.backend import modules_of
+from lesionsynth.backend import modules_of, on_cpu
 from lesionsynth.domain.grid import bounding_box, grown
+from lesionsynth.kernels.shells import MIN_DIRECTION, filled_by_shells
 
 _BLOCKED, _SOURCE, _REGION = 0, 1, 2
 
 # Voxels equally far from the sources must not feed one another, or the fill would depend on the
 # direction of the axes. Arrival times (in smallest voxel edges) closer than this count as equal.
 _TIE = 1e-6
-
-# Floor of the directional weight, so that voxels sideways of the front still count a little.
-_MIN_DIRECTION = 0.01
 
 
 def reachable(region: NDArray[np.bool_], source: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -84,7 +82,9 @@ def fast_marching_fill(
     Parameters
     ----------
     image : ndarray of float32, shape (C, i, j, k)
-        Channels on one grid. Pass a crop: the whole array is copied.
+        Channels on one grid, NumPy or CuPy. Pass a crop: the whole array is copied. On a GPU the region
+        is filled in shells (:mod:`lesionsynth.kernels.shells`): the same weights in another order, which
+        gives voxels equal to a tenth of their spread and a PSNR within 1 dB.
     region : ndarray of bool, shape (i, j, k)
         Voxels to fill. What `image` holds there is not read.
     source : ndarray of bool, shape (i, j, k)
@@ -113,59 +113,65 @@ def fast_marching_fill(
     Tools 9(1), 2004, doi:10.1080/10867651.2004.10487596. Sethian JA, A fast marching level set
     method for monotonically advancing fronts, PNAS 93(4), 1996, doi:10.1073/pnas.93.4.1591.
     """
+    filled = image.copy()
     tight = bounding_box(region)
     if tight is None:
-        return image.copy()
+        return filled
     edge = np.asarray(spacing_mm, dtype=np.float64)
     edge = edge / edge.min()
-    reach = np.maximum(np.floor(radius_vox / edge + 1e-9), 1).astype(np.int64)
+    offsets = _ball(edge, radius_vox)
     # The gradient looks one voxel beyond the ball.
-    margin = [int(r) + 1 for r in reach]
-    box = grown(tight, margin, region.shape)
-    inside, around = region[box], source[box]
+    box = grown(tight, [int(m) + 1 for m in abs(offsets).max(axis=0)], region.shape)
+    crop, inside, around = image[(slice(None), *box)], region[box], source[box]
     if (inside & around).any():
         raise ValueError(f"{int((inside & around).sum())} voxels are both to be filled and a source")
-
-    # A border of barriers as wide as the margin lets the compiled loops go without bounds checks.
-    border = [(m, m) for m in margin]
-    state = np.where(inside, _REGION, np.where(around, _SOURCE, _BLOCKED)).astype(np.uint8)
-    state = np.pad(state, border)
-    shape = state.shape
-    values = np.pad(np.moveaxis(image[(slice(None), *box)], 0, -1), [*border, (0, 0)])
-    values = np.ascontiguousarray(values.reshape(-1, image.shape[0]))
-    state = state.ravel()
-    strides = np.array([shape[1] * shape[2], shape[2], 1], dtype=np.int64)
-
-    time, order = _march(state, _REGION, edge, strides, np.inf)
-    missing = int(inside.sum()) - order.size
+    missing = int((inside & ~reachable(inside, around)).sum())
     if missing:
         raise ValueError(
             f"{missing} of {int(inside.sum())} voxels to fill touch no source, not even through other voxels "
             "to fill; restrict the region to reachable(region, source)"
         )
-    depth, _ = _march(state, _SOURCE, edge, strides, float(radius_vox))
-    # Sources beyond the band, or behind a barrier, have no level: they are not used.
-    state[(state == _SOURCE) & np.isinf(depth)] = _BLOCKED
-    time = np.where(state == _SOURCE, -depth, time)
-
-    offsets = _ball(reach, edge, radius_vox)
-    bad = int((~np.isfinite(values[state == _SOURCE])).sum())
-    if bad:
-        raise ValueError(f"{bad} values of the sources near the region are not finite")
-    near = values[(state == _SOURCE) & (depth <= radius_vox)]
-    _extrapolate(values, state, time, order, offsets, edge, strides, near.min(axis=0), near.max(axis=0))
-    # As many sweeps as the front went deep: enough for the creases, too few to undo the fill.
-    _relax(values, state, order, edge, strides, int(np.ceil(time[order[-1]])))
-
-    filled = image.copy()
-    core = tuple(slice(m, n - m) for m, n in zip(margin, shape, strict=True))
-    result = np.moveaxis(values.reshape(*shape, -1)[core], -1, 0)
-    filled[(slice(None), *box)][:, inside] = result[:, inside]
+    fill = _filled_by_heap if on_cpu(image, region, source) else filled_by_shells
+    filled[(slice(None), *box)][:, inside] = fill(crop, inside, around, offsets, edge, radius_vox)
     return filled
 
 
-def _ball(reach: NDArray[np.int64], edge: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
+def _filled_by_heap(
+    crop: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    around: NDArray[np.bool_],
+    offsets: NDArray[np.int64],
+    edge: NDArray[np.float64],
+    radius: float,
+) -> NDArray[np.float32]:
+    """Values (C, n) of the voxels of `inside`, one by one in the order of their arrival times."""
+    # A border of barriers as wide as the margin lets the compiled loops go without bounds checks.
+    border = [(m, m) for m in (abs(offsets).max(axis=0) + 1).tolist()]
+    state = np.where(inside, _REGION, np.where(around, _SOURCE, _BLOCKED)).astype(np.uint8)
+    state = np.pad(state, border)
+    strides = np.array([state.shape[1] * state.shape[2], state.shape[2], 1], dtype=np.int64)
+    values = np.pad(np.moveaxis(crop, 0, -1), [*border, (0, 0)])
+    values = np.ascontiguousarray(values.reshape(-1, crop.shape[0]))
+    state = state.ravel()
+
+    time, order = _march(state, _REGION, edge, strides, np.inf)
+    depth, _ = _march(state, _SOURCE, edge, strides, float(radius))
+    # Sources beyond the band, or behind a barrier, have no level: they are not used.
+    state[(state == _SOURCE) & np.isinf(depth)] = _BLOCKED
+    time = np.where(state == _SOURCE, -depth, time)
+    bad = int((~np.isfinite(values[state == _SOURCE])).sum())
+    if bad:
+        raise ValueError(f"{bad} values of the sources near the region are not finite")
+    near = values[(state == _SOURCE) & (depth <= radius)]
+    _extrapolate(values, state, time, order, offsets, edge, strides, near.min(axis=0), near.max(axis=0))
+    # As many sweeps as the front went deep: enough for the creases, too few to undo the fill.
+    _relax(values, state, order, edge, strides, int(np.ceil(time[order[-1]])))
+    return np.asarray(values[state == _REGION].T)
+
+
+def _ball(edge: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
     """Offsets in voxels, shape (n, 3), within `radius` of the centre, and all face neighbours."""
+    reach = np.maximum(np.floor(radius / edge + 1e-9), 1).astype(np.int64)
     grid = np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij")
     offsets = np.stack([axis.ravel() for axis in grid], axis=1)
     length = np.sqrt(((offsets * edge) ** 2).sum(axis=1))
@@ -298,7 +304,7 @@ def _extrapolate(values, state, time, order, offsets, edge, strides, lowest, hig
             if time[q] > before:
                 continue
             along = arm[o, 0] * normal[0] + arm[o, 1] * normal[1] + arm[o, 2] * normal[2]
-            direction = max(abs(along) / (length[o] * steepness + 1e-12), _MIN_DIRECTION)
+            direction = max(abs(along) / (length[o] * steepness + 1e-12), MIN_DIRECTION)
             w = direction / (length[o] ** 3 * (1.0 + abs(time[q] - time[p])))
             total += w
             for c in range(n_channels):

@@ -7,11 +7,12 @@ the noise of its sources into the region doubles that noise and gives the place 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lesionsynth.backend import modules_of
 from lesionsynth.domain.grid import bounding_box, grown
 
 # Sources this far from the region are used, in smallest voxel edges. Face neighbours always are.
@@ -48,7 +49,7 @@ def trend_fill(
     Parameters
     ----------
     image : ndarray of float32, shape (C, i, j, k)
-        Channels on one grid. Pass a crop: the whole array is copied.
+        Channels on one grid, NumPy or CuPy. Pass a crop: the whole array is copied.
     region : ndarray of bool, shape (i, j, k)
         Voxels to fill. What `image` holds there is not read.
     source : ndarray of bool, shape (i, j, k)
@@ -72,78 +73,93 @@ def trend_fill(
     Matheron G, The intrinsic random functions and their applications, Advances in Applied
     Probability 5(3), 1973, doi:10.1017/S0001867800039379.
     """
+    filled = image.copy()
     tight = bounding_box(region)
     if tight is None:
-        return image.copy()
-    edge = np.asarray(spacing_mm, dtype=np.float64)
-    edge = edge / edge.min()
+        return filled
+    edge = [float(e) / min(spacing_mm) for e in spacing_mm]
     box = grown(tight, [max(1, int(_REACH / e)) for e in edge], region.shape)
-    inside, around = region[box], source[box]
-    if (inside & around).any():
-        raise ValueError(f"{int((inside & around).sum())} voxels are both to be filled and a source")
-    face = ndimage.binary_dilation(inside) & around
-    near = (ndimage.distance_transform_edt(~inside, sampling=edge) <= _REACH + 1e-9) & around & ~face
-    if not (face.any() or near.any()):
-        raise ValueError(f"no source lies around the {int(inside.sum())} voxels to fill")
-
-    crop = image[(slice(None), *box)]
-    most = float(np.clip(np.count_nonzero(inside) ** (2 / 3), *_MAX_CELLS))
+    inside, around, crop = region[box], source[box], image[(slice(None), *box)]
+    face, near = _sources(inside, around, edge)
+    most = min(max(float(inside.sum()) ** (2 / 3), _MAX_CELLS[0]), _MAX_CELLS[1])
     place, level, count = _cells(crop, face, near, edge, most)
-    if not np.isfinite(level).all():
+    xp, _ = modules_of(level)
+    if not xp.isfinite(level).all():
         raise ValueError("some sources near the region are not finite")
-    n = count.size
-    # The last row and column make the weights of every voxel sum to one.
-    matrix = np.ones((n + 1, n + 1))
-    matrix[:n, :n] = _covariance(place, place)
-    matrix[np.arange(n), np.arange(n)] += _NUGGET / count
-    matrix[n, n] = 0.0
-    weights = np.linalg.solve(matrix, np.vstack([level, np.zeros((1, level.shape[1]))]))
+    weights = _weights(place, level, count)
 
-    filled = image.copy()
-    at = np.argwhere(inside) * edge
-    values = np.empty((image.shape[0], at.shape[0]), dtype=image.dtype)
+    at = _places(inside, edge)
+    low, high = level.min(axis=0), level.max(axis=0)
+    parts = []
     for start in range(0, at.shape[0], _CHUNK):
-        part = slice(start, start + _CHUNK)
-        values[:, part] = (weights[n] + _covariance(at[part], place) @ weights[:n]).T
-    np.clip(values, level.min(axis=0)[:, None], level.max(axis=0)[:, None], out=values)
-    filled[(slice(None), *box)][:, inside] = values
+        value = weights[-1] + _covariance(at[start : start + _CHUNK], place) @ weights[:-1]
+        parts.append(xp.minimum(xp.maximum(value, low), high))
+    filled[(slice(None), *box)][:, inside] = xp.concatenate(parts).T
     return filled
 
 
-def _cells(
-    crop: NDArray[np.float32],
-    face: NDArray[np.bool_],
-    near: NDArray[np.bool_],
-    edge: NDArray[np.float64],
-    most: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _sources(inside: Any, around: Any, edge: Sequence[float]) -> tuple[Any, Any]:
+    """Sources that touch the region by a face, and the others within reach."""
+    _, ndimage = modules_of(inside, around)
+    if (inside & around).any():
+        raise ValueError(f"{int((inside & around).sum())} voxels are both to be filled and a source")
+    face = ndimage.binary_dilation(inside) & around
+    near = ndimage.distance_transform_edt(~inside, sampling=edge) <= _REACH + 1e-9
+    near = near & around & ~face
+    if not (face.any() or near.any()):
+        raise ValueError(f"no source lies around the {int(inside.sum())} voxels to fill")
+    return face, near
+
+
+def _cells(crop: Any, face: Any, near: Any, edge: Sequence[float], most: float) -> tuple[Any, Any, Any]:
     """Places (n, 3), mean values (n, C) and voxel counts (n,) of the cells of the sources."""
+    xp, _ = modules_of(crop, face, near)
     growth = 1.0
     while True:
         parts = [_averaged(crop, face, edge, growth), _averaged(crop, near, edge, _CELL * growth)]
-        place, level, count = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        place, level, count = (xp.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if count.size <= most:
             return place, level, count
         growth *= 1.25
 
 
-def _averaged(
-    crop: NDArray[np.float32], mask: NDArray[np.bool_], edge: NDArray[np.float64], cell: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _averaged(crop: Any, mask: Any, edge: Sequence[float], cell: float) -> tuple[Any, Any, Any]:
     """Mean place and mean values of the true voxels in each cell of a lattice."""
-    at = np.argwhere(mask) * edge
-    key = np.floor(at / cell + 1e-9).astype(np.int64)
-    size = key.max(axis=0, initial=0) + 1
-    _, member = np.unique((key[:, 0] * size[1] + key[:, 1]) * size[2] + key[:, 2], return_inverse=True)
-    count = np.bincount(member).astype(np.float64)
-    columns = np.vstack([at.T, crop[:, mask]])
-    mean = np.array([np.bincount(member, column) for column in columns]).T / count[:, None]
+    xp, _ = modules_of(crop, mask)
+    at = _places(mask, edge)
+    key = xp.floor(at / cell + 1e-9).astype(xp.int64)
+    width = [int(n * e / cell) + 1 for n, e in zip(mask.shape, edge, strict=True)]
+    flat = (key[:, 0] * width[1] + key[:, 1]) * width[2] + key[:, 2]
+    _, member = xp.unique(flat, return_inverse=True)
+    member = member.ravel()
+    count = xp.bincount(member).astype(xp.float64)
+    columns = xp.concatenate([at.T, crop[:, mask]])
+    mean = xp.stack([xp.bincount(member, column) for column in columns], axis=1) / count[:, None]
     return mean[:, :3], mean[:, 3:], count
 
 
-def _covariance(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def _places(mask: Any, edge: Sequence[float]) -> Any:
+    """Places (n, 3) of the true voxels, in smallest voxel edges."""
+    xp, _ = modules_of(mask)
+    return xp.stack([index * e for index, e in zip(xp.nonzero(mask), edge, strict=True)], axis=1)
+
+
+def _weights(place: Any, level: Any, count: Any) -> Any:
+    """Weights (n + 1, C) of the cells in the trend, and its mean as the last row."""
+    xp, _ = modules_of(place, level, count)
+    n = count.size
+    # The last row and column make the weights of every voxel sum to one.
+    matrix = xp.ones((n + 1, n + 1))
+    matrix[:n, :n] = _covariance(place, place)
+    matrix[xp.arange(n), xp.arange(n)] += _NUGGET / count
+    matrix[n, n] = 0.0
+    return xp.linalg.solve(matrix, xp.concatenate([level, xp.zeros((1, level.shape[1]))]))
+
+
+def _covariance(a: Any, b: Any) -> Any:
     """Covariance (n, m) of the trend at two sets of points, for a variogram of slope one at zero."""
-    square = np.zeros((a.shape[0], b.shape[0]))
+    xp, _ = modules_of(a, b)
+    square = xp.zeros((a.shape[0], b.shape[0]))
     for axis in range(3):
-        square += np.subtract.outer(a[:, axis], b[:, axis]) ** 2
-    return _RANGE * np.exp(np.sqrt(square) / -_RANGE)
+        square += (a[:, axis, None] - b[None, :, axis]) ** 2
+    return _RANGE * xp.exp(xp.sqrt(square) / -_RANGE)
