@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo_output
 
-.PHONY: demo test lint format bench docs clean
+.PHONY: demo test gpu lint format bench docs clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,12 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# Parity of CPU and GPU, on a machine with a CUDA device and CuPy (extra cuda12 or cuda13).
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	$(GPU_PYTHON) -m pytest -m gpu
+	$(GPU_PYTHON) benchmarks/gpu.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

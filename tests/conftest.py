@@ -13,9 +13,9 @@ import pytest
 from make_sample_data import make_subject
 from numpy.typing import NDArray
 
-from tests.fake_device import fake_device
+from tests.fake_device import device, fake_device
 
-__all__ = ["fake_device"]
+__all__ = ["device", "fake_device"]
 
 SHAPE, SPACING = (24, 30, 25), (4.0, 4.0, 4.0)
 LESION_RICH = (0, 3, 4, 1, 2, 5)
