@@ -52,7 +52,7 @@ def test_the_front_arrives_when_the_heap_says(edge):
 @pytest.mark.parametrize("spacing_mm", [CUBE, (1.0, 1.0, 4.0), (0.5, 1.0, 1.2)])
 @pytest.mark.parametrize("barriers", [False, True])
 def test_shells_are_as_good_as_the_heap(spacing_mm, barriers):
-    """PSNR not more than 1 dB lower, spread within 5 %, voxels to a tenth of the spread (RMS)."""
+    """PSNR not more than half a dB lower, spread within 3 %, voxels to 6 % of the spread (RMS)."""
     shape = (26, 25, 24)
     region, source = with_barriers(shape)
     if not barriers:
@@ -62,9 +62,9 @@ def test_shells_are_as_good_as_the_heap(spacing_mm, barriers):
     shells = on_device(image, region, source, spacing_mm)[:, region]
     truth = image[:, region]
     errors = [np.sqrt(((filled - truth) ** 2).mean()) for filled in (heap, shells)]
-    assert 20 * np.log10(errors[1] / errors[0]) < 1
-    assert shells.std() == pytest.approx(heap.std(), rel=0.05)
-    assert np.sqrt(((shells - heap) ** 2).mean()) < 0.1 * truth.std()
+    assert 20 * np.log10(errors[1] / errors[0]) < 0.5
+    assert shells.std() == pytest.approx(heap.std(), rel=0.03)
+    assert np.sqrt(((shells - heap) ** 2).mean()) < 0.06 * truth.std()
 
 
 @pytest.mark.parametrize("spacing_mm", [CUBE, (1.0, 1.2, 3.0)])
