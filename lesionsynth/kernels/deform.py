@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lesionsynth.backend import modules_of, on_cpu
 from lesionsynth.domain.grid import Box
+from lesionsynth.kernels.gather import HALF, TIE, gather_image, gather_label
 
 _EXACT = 1e-4
-_HALF = 0.5 - 1e-5
-"""One half, whatever the rounding: between two voxels of the donor ties are the rule."""
 _MIN_JACOBIAN = 0.1
+_SMOOTHED_FROM = 1.3
+_FWHM_TO_SIGMA = 0.42466
 _SAMPLES_PER_CONTROL = 4
 _MAX_HALVINGS = 6
 
@@ -38,15 +39,15 @@ class Warp:
         First corner of the host box, relative to the new centre.
     shape : tuple of int
         Voxels of the host box.
-    displacement_vox : ndarray, (3, i, j, k), float64, or None
-        Elastic displacement in host voxels.
+    displacement_vox : ndarray, (3, i, j, k), float32, or None
+        Elastic displacement in host voxels, of the library of the arrays that are warped.
     """
 
     matrix: NDArray[np.float64]
     centre: NDArray[np.float64]
     lower: tuple[int, int, int]
     shape: tuple[int, int, int]
-    displacement_vox: NDArray[np.float64] | None = None
+    displacement_vox: NDArray[np.float32] | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -59,17 +60,24 @@ class Warp:
             and bool((np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all())
         )
 
-    @cached_property
-    def coordinates(self) -> NDArray[np.float64]:
-        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k)."""
-        u = np.stack(
-            np.meshgrid(
-                *[np.arange(n) + o for n, o in zip(self.shape, self.lower, strict=True)], indexing="ij"
-            )
-        ).astype(np.float64)
+    @property
+    def offset(self) -> NDArray[np.float64]:
+        """Donor voxel that the first corner of the host box looks at, before the elastic displacement."""
+        return np.asarray(self.centre + self.matrix @ self.lower)
+
+    @property
+    def shrinking(self) -> NDArray[np.float64]:
+        """Donor voxels per host voxel along each donor axis, (3,); below 1 where the lesion grows."""
+        return np.asarray(np.linalg.norm(self.matrix, axis=1))
+
+    def coordinates(self, xp: Any = np) -> Any:
+        """Donor voxel coordinates of every voxel of the host box, (3, i, j, k) float64 of module `xp`."""
+        u = [xp.arange(n, dtype=xp.float64) for n in self.shape]
+        u = [u[0][:, None, None], u[1][None, :, None], u[2][None, None, :]]
         if self.displacement_vox is not None:
-            u += self.displacement_vox
-        return np.asarray(np.tensordot(self.matrix, u, axes=1) + self.centre[:, None, None, None])
+            u = [axis + moved for axis, moved in zip(u, self.displacement_vox, strict=True)]
+        rows = zip(self.offset.tolist(), self.matrix.tolist(), strict=True)
+        return xp.stack([start + m[0] * u[0] + m[1] * u[1] + m[2] * u[2] for start, m in rows])
 
 
 def world_matrix(
@@ -116,7 +124,8 @@ def warp_onto(
     margin_vox : sequence of int
         Host voxels around it that are moved along; with `control_mm`, no less than its greatest displacement.
     control_mm : ndarray, (3, a, b, c), float64, optional
-        Elastic displacement at control points, in millimetres along the host's axes.
+        Elastic displacement at control points, in millimetres along the host's axes; NumPy's, or of the
+        GPU library where the arrays to be warped are there.
     control_spacing_mm : float
         Distance of the control points.
 
@@ -136,53 +145,119 @@ def warp_onto(
     displacement = None
     if control_mm is not None:
         spacing = np.asarray(np.linalg.norm(host_axes, axis=0), dtype=np.float64)
-        field = upsample(control_mm, shape, [control_spacing_mm / s for s in spacing])
-        displacement = field / spacing[:, None, None, None]
+        xp, _ = modules_of(control_mm)
+        control_vox = xp.stack([part / s for part, s in zip(control_mm, spacing.tolist(), strict=True)])
+        steps = [control_spacing_mm / s for s in spacing.tolist()]
+        displacement = upsample(control_vox.astype(xp.float32), shape, steps)
     start = (int(lower[0]), int(lower[1]), int(lower[2]))
     return Warp(np.asarray(np.linalg.inv(forward), dtype=np.float64), centre, start, shape, displacement)
 
 
-def warp_image(image: NDArray[np.float32], warp: Warp, order: int = 3) -> NDArray[np.float32]:
+def warp_image(image: NDArray[np.float32], warp: Warp, order: Literal[1, 3] = 3) -> NDArray[np.float32]:
     """Resample channels (C, i, j, k) into the host box; beyond the crop its edge is repeated.
 
-    Splines of `order` (3: cubic), or no interpolation at all where the warp is exact.
+    Without any interpolation where the warp is exact, else by splines of `order` (1: linear, 3: cubic).
+    Where the lesion shrinks by more than 1.3 along a donor axis, it is first smoothed along it so that its
+    point spread becomes that of the host, or details finer than a host voxel would turn into noise.
+
+    Parameters
+    ----------
+    image : ndarray, (C, i, j, k), float32
+        NumPy's, or of the GPU library, as the warp's displacement is.
+    warp : Warp
+    order : int
+
+    Returns
+    -------
+    ndarray, (C, *warp.shape), float32
+
+    References
+    ----------
+    Cardoso et al., "Scale factor point spread function matching: beyond aliasing in image resampling",
+    MICCAI 2015, doi:10.1007/978-3-319-24571-3_81.
     """
-    where = warp.coordinates
     if warp.is_exact:
-        return np.stack([ndimage.map_coordinates(c, where, order=0, mode="nearest") for c in image])
-    return np.stack([ndimage.map_coordinates(c, where, order=order, mode="nearest") for c in image])
+        at, _ = _picked(image, warp)
+        return np.asarray(image[(slice(None), *at)]) if on_cpu(image) else image[(slice(None), *at)]
+    image = _smoothed(image, warp.shrinking)
+    if on_cpu(*_arrays(image, warp)):
+        return gather_image(image, warp.matrix, warp.offset, warp.shape, warp.displacement_vox, order)
+    return warp_image_generic(image, warp, order)
+
+
+def warp_image_generic(image: Any, warp: Warp, order: int) -> Any:
+    """:func:`warp_image` of a warp that is not exact, without smoothing, on any device."""
+    xp, ndimage = modules_of(*_arrays(image, warp))
+    where = warp.coordinates(xp)
+    for axis, n in enumerate(image.shape[1:]):
+        where[axis] = xp.clip(where[axis], 0.0, n - 1.0)
+    return xp.stack([ndimage.map_coordinates(c, where, order=order, mode="nearest") for c in image])
 
 
 def warp_label(label: NDArray[np.uint16], warp: Warp) -> NDArray[np.uint16]:
     """Resample a label crop, each class by linear interpolation; nothing lies beyond the crop.
 
     A voxel is labelled where all classes together reach one half, with the strongest of them (the lowest
-    value where two are equal).
+    value where two are equal). Takes and returns (i, j, k) of any unsigned type.
     """
-    where = warp.coordinates
-    classes = np.unique(label[label > 0])
-    order = 0 if warp.is_exact else 1
-    best = np.zeros(warp.shape, dtype=np.float32)
-    total = np.zeros(warp.shape, dtype=np.float32)
-    winner = np.zeros(warp.shape, dtype=np.uint16)
-    for value in classes:
-        weight = ndimage.map_coordinates(
-            (label == value).astype(np.float32), where, order=order, mode="grid-constant"
-        )
-        winner[weight > best] = value
-        np.maximum(best, weight, out=best)
-        total += weight
-    winner[total < _HALF] = 0
-    return winner
+    if warp.is_exact:
+        at, inside = _picked(label, warp)
+        return np.asarray(label[at] * inside) if on_cpu(label) else label[at] * inside
+    if on_cpu(*_arrays(label, warp)):
+        return gather_label(label, warp.matrix, warp.offset, warp.shape, warp.displacement_vox)
+    return warp_label_generic(label, warp)
+
+
+def warp_label_generic(label: Any, warp: Warp) -> Any:
+    """:func:`warp_label` of a warp that is not exact, on any device."""
+    xp, ndimage = modules_of(*_arrays(label, warp))
+    where = warp.coordinates(xp)
+    classes = [int(value) for value in xp.unique(label) if value > 0]
+    if not classes:
+        return xp.zeros(warp.shape, dtype=label.dtype)
+    weights = xp.stack(
+        [
+            ndimage.map_coordinates((label == value).astype(xp.float64), where, order=1, mode="grid-constant")
+            for value in classes
+        ]
+    )
+    strongest = xp.argmax(weights >= weights.max(axis=0) - TIE, axis=0)
+    winner = xp.asarray(classes)[strongest].astype(label.dtype)
+    return xp.where(weights.sum(axis=0) >= HALF, winner, xp.zeros_like(winner))
 
 
 def warp_mask(mask: NDArray[np.bool_], warp: Warp) -> NDArray[np.bool_]:
     """Resample a mask linearly; false beyond the crop."""
-    order = 0 if warp.is_exact else 1
-    weight = ndimage.map_coordinates(
-        mask.astype(np.float32), warp.coordinates, order=order, mode="grid-constant"
-    )
-    return np.asarray(weight >= _HALF)
+    return warp_label(mask.view(np.uint8), warp).view(np.bool_)
+
+
+def _arrays(array: Any, warp: Warp) -> list[Any]:
+    return [array] if warp.displacement_vox is None else [array, warp.displacement_vox]
+
+
+def _smoothed(image: Any, shrinking: NDArray[np.float64]) -> Any:
+    """`image` with the point spread of the coarser grid that it is going to be sampled on."""
+    _, ndimage = modules_of(image)
+    for axis, ratio in enumerate(shrinking.tolist(), start=1):
+        if ratio > _SMOOTHED_FROM:
+            sigma = _FWHM_TO_SIGMA * float(np.sqrt(ratio**2 - 1))
+            image = ndimage.gaussian_filter1d(image, sigma, axis=axis, mode="nearest")
+    return image
+
+
+def _picked(array: Any, warp: Warp) -> tuple[tuple[Any, ...], Any]:
+    """Donor voxel of each host voxel of an exact warp, an open grid of indices; whether it is in the crop."""
+    xp, _ = modules_of(array)
+    turn, start = np.rint(warp.matrix).astype(int), np.rint(warp.offset).astype(int)
+    at, inside = [], xp.ones((1, 1, 1), dtype=bool)
+    for axis, n in enumerate(array.shape[-3:]):
+        along = int(np.flatnonzero(turn[axis])[0])
+        shape = [1, 1, 1]
+        shape[along] = warp.shape[along]
+        index = (int(start[axis]) + int(turn[axis, along]) * xp.arange(shape[along])).reshape(shape)
+        inside = inside & (index >= 0) & (index < n)
+        at.append(xp.clip(index, 0, n - 1))
+    return tuple(at), inside
 
 
 def draw_control_mm(
@@ -217,20 +292,27 @@ def draw_control_mm(
     return np.zeros_like(control)
 
 
-def upsample(
-    control: NDArray[np.float64], shape: Sequence[int], step_vox: Sequence[float]
-) -> NDArray[np.float64]:
-    """Cubic B-spline field (3, i, j, k) from control points (3, a, b, c), by one matrix product an axis.
+def upsample(control: Any, shape: Sequence[int], step_vox: Sequence[float]) -> Any:
+    """Cubic B-spline field (D, i, j, k) from control points (D, a, b, c), by one matrix product an axis.
 
     The control points stand `step_vox` voxels apart, centred on the box; beyond the last the field is 0.
+    The field has the library and the dtype of the control points.
     """
-    field = control
-    for axis, (n, step) in enumerate(zip(shape, step_vox, strict=True), start=1):
-        count = control.shape[axis]
-        position = (np.arange(n) - (n - 1) / 2) / step + (count - 1) / 2
-        distance = np.abs(position[:, None] - np.arange(count))
-        near = 2 / 3 - distance**2 + distance**3 / 2
-        far = np.maximum(2 - distance, 0.0) ** 3 / 6
-        weights = np.where(distance < 1, near, far)
-        field = np.moveaxis(np.tensordot(weights, field, axes=(1, axis)), 0, axis)
-    return field
+    xp, _ = modules_of(control)
+    i, j, k = (
+        xp.asarray(_spline_matrix(n, count, step), dtype=control.dtype)
+        for n, count, step in zip(shape, control.shape[1:], step_vox, strict=True)
+    )
+    parts, a, b, c = control.shape
+    field = xp.matmul(i, control.reshape(parts, a, b * c)).reshape(parts, len(i), b, c)
+    field = xp.matmul(j, field)
+    return xp.matmul(field.reshape(parts * len(i) * len(j), c), k.T).reshape(parts, len(i), len(j), len(k))
+
+
+def _spline_matrix(n: int, count: int, step: float) -> NDArray[np.float64]:
+    """Weight of each of `count` control points at each of `n` voxels, (n, count)."""
+    position = (np.arange(n) - (n - 1) / 2) / step + (count - 1) / 2
+    distance = np.abs(position[:, None] - np.arange(count))
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(2 - distance, 0.0) ** 3 / 6
+    return np.asarray(np.where(distance < 1, near, far))
