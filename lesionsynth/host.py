@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
-from lesionsynth.domain.grid import Box, Grid
+from lesionsynth.domain.grid import Box, Grid, bounding_box, grown
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
 from lesionsynth.kernels import tissue as tissue_kernel
@@ -56,6 +56,22 @@ class TissueSpec(Spec):
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What was found of a case earlier, so that it need not be found again.
+
+    Parameters
+    ----------
+    tissue, tissue_kind, zones, tissue_stats
+        As in :class:`LoadedCase`.
+    """
+
+    tissue: NDArray[np.uint8]
+    tissue_kind: TissueKind
+    zones: NDArray[np.uint8]
+    tissue_stats: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedCase:
     """One case, read and checked.
 
@@ -73,6 +89,10 @@ class LoadedCase:
         Codes of :mod:`lesionsynth.kernels.tissue`.
     tissue_kind : str
         How the tissue was found.
+    missing : ndarray, (i, j, k), bool, or None
+        Voxels that are NaN or infinite in any channel, where there are any; they are OUTSIDE.
+    known : Known or None
+        What need not be computed.
     """
 
     files: CaseFiles
@@ -82,6 +102,8 @@ class LoadedCase:
     label: NDArray[np.uint16]
     tissue: NDArray[np.uint8]
     tissue_kind: TissueKind
+    missing: NDArray[np.bool_] | None = None
+    known: Known | None = None
 
     @property
     def grid(self) -> Grid:
@@ -95,12 +117,13 @@ class LoadedCase:
     @cached_property
     def lesion_mask(self) -> NDArray[np.bool_]:
         """Voxels of any lesion class."""
-        return np.isin(self.label, self.labels.lesion)
+        return _one_of(self.label, self.labels.lesion)
 
     @cached_property
     def untouchable(self) -> NDArray[np.bool_]:
-        """Protected and ignored voxels."""
-        return np.isin(self.label, self.labels.untouchable)
+        """Protected and ignored voxels, and those without a number."""
+        labelled = _one_of(self.label, self.labels.untouchable)
+        return labelled if self.missing is None else labelled | self.missing
 
     @cached_property
     def lesions(self) -> tuple[NDArray[np.int32], list[Box]]:
@@ -129,6 +152,15 @@ class LoadedCase:
         return tissue_kernel.site_distances_mm(self.tissue, self.grid.spacing_mm)
 
     @cached_property
+    def zones(self) -> NDArray[np.uint8]:
+        """Voxels near the ventricles and the edge, see :func:`lesionsynth.kernels.tissue.site_zones`."""
+        if self.known is not None:
+            return self.known.zones
+        return tissue_kernel.site_zones(
+            *self.site_distances_mm, self.has_tissue_classes, self.grid.spacing_mm
+        )
+
+    @cached_property
     def clean_tissue(self) -> NDArray[np.bool_]:
         """Lesion-free voxels of the tissue that lesions lie in."""
         return (self.tissue == WHITE) & ~self.lesion_mask & ~self.untouchable
@@ -141,7 +173,12 @@ class LoadedCase:
     def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
         """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""
         if n_vox not in self._clean_away:
-            self._clean_away[n_vox] = np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
+            away = self.clean_tissue.copy(order="K")
+            box = bounding_box(self.lesion_mask)
+            if box is not None:
+                near = grown(box, (n_vox,) * 3, self.grid.shape)
+                away[near] &= ~dilated(self.lesion_mask[near], n_vox)
+            self._clean_away[n_vox] = away
         return self._clean_away[n_vox]
 
     @cached_property
@@ -151,8 +188,10 @@ class LoadedCase:
     @cached_property
     def tissue_stats(self) -> list[tuple[float, float]]:
         """Median and robust spread of the clean tissue, per channel."""
+        if self.known is not None:
+            return self.known.tissue_stats
         where = self.clean_tissue if self.clean_tissue.any() else self.tissue != OUTSIDE
-        samples = [image.values()[where] for image in self.images]
+        samples = [image.sample(where) for image in self.images]
         return [(float(np.median(s)) if s.size else 0.0, robust_spread(s)) for s in samples]
 
     @property
@@ -165,7 +204,7 @@ def load_case(
     files: CaseFiles,
     cohort: Cohort,
     tissue: TissueSpec,
-    known_tissue: tuple[NDArray[np.uint8], TissueKind] | None = None,
+    known: Known | None = None,
 ) -> LoadedCase:
     """Read all files of a case and check that they belong together.
 
@@ -174,30 +213,62 @@ def load_case(
     files : CaseFiles
     cohort : Cohort
     tissue : TissueSpec
-    known_tissue : tuple, optional
-        Tissue of the case as found earlier, so that it need not be found again.
+    known : Known, optional
+        What was found of the case earlier.
 
     Raises
     ------
     InputError
-        If a file is damaged, grids differ, a voxel is not finite, or a label value is unknown.
+        If a file is damaged, grids differ, a lesion holds voxels that are NaN or infinite, or a label value
+        is unknown. Elsewhere such voxels mark what is no tissue.
     """
     images = tuple(nifti.read(path) for path in files.images)
     for image, name in zip(images, cohort.channels, strict=True):
         _same_grid(files, image, images[0].grid, f"channel {name}")
-        if image.raw.dtype.kind == "f" and not np.isfinite(image.raw).all():
-            count = int(image.raw.size - np.isfinite(image.raw).sum())
-            raise InputError(
-                f"channel {name} has {count} voxels that are NaN or infinite.",
-                case=files.case,
-                file=image.path,
-                remedy="Replace them, for example by 0 outside the body.",
-            )
     label_image, label = read_label(files.case, files.label, cohort.labels)
     _same_grid(files, label_image, images[0].grid, "the label map")
-    if known_tissue is None:
-        known_tissue = _find_tissue(files, cohort, tissue, images, label)
-    return LoadedCase(files, cohort.labels, images, label_image, label, *known_tissue)
+    images, missing = _without_missing(files, cohort, images, label)
+    if known is not None:
+        found, kind = known.tissue, known.tissue_kind
+    else:
+        found, kind = _find_tissue(files, cohort, tissue, images, label)
+        if missing is not None:
+            found = np.where(missing, np.uint8(OUTSIDE), found)
+    return LoadedCase(files, cohort.labels, images, label_image, label, found, kind, missing, known)
+
+
+def _without_missing(
+    files: CaseFiles, cohort: Cohort, images: tuple[nifti.Image, ...], label: NDArray[np.uint16]
+) -> tuple[tuple[nifti.Image, ...], NDArray[np.bool_] | None]:
+    """Images that read as their least intensity where they are NaN or infinite, and where any of them is."""
+    missing = None
+    made = []
+    for image, name in zip(images, cohort.channels, strict=True):
+        present = np.isfinite(image.raw) if image.raw.dtype.kind == "f" else None
+        if present is None or present.all():
+            made.append(image)
+            continue
+        lesion = int(np.count_nonzero(_one_of(label, cohort.labels.lesion) & ~present))
+        if lesion or not present.any():
+            count = int(present.size - np.count_nonzero(present))
+            where = f", {lesion} of them in lesions" if lesion else ": all there are"
+            raise InputError(
+                f"channel {name} has {count} voxels that are NaN or infinite{where}.",
+                case=files.case,
+                file=image.path,
+                remedy="Replace them; only outside the tissue may voxels be NaN.",
+            )
+        made.append(replace(image, missing_as=float(image.sample(present).min())))
+        missing = ~present if missing is None else missing | ~present
+    return tuple(made), missing
+
+
+def _one_of(label: NDArray[np.uint16], values: Sequence[int]) -> NDArray[np.bool_]:
+    """Voxels whose label is one of a few values."""
+    found = np.zeros_like(label, dtype=bool)
+    for value in values:
+        found |= label == value
+    return found
 
 
 def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, NDArray[np.uint16]]:
@@ -221,7 +292,11 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
                 file=path,
                 remedy="Resample labels with nearest-neighbour interpolation.",
             )
-    found = np.unique(stored).astype(np.int64)
+    # Most voxels are 0: sorting the others alone takes a tenth of the time.
+    other = stored != 0
+    found = np.unique(stored[other]).astype(np.int64)
+    if not other.all():
+        found = np.union1d(found, 0)
     unknown = sorted(set(found.tolist()) - {v for v in labels.values.values() if v <= _MOST})
     if unknown:
         known = ", ".join(f"{v} {n}" for n, v in sorted(labels.values.items(), key=lambda item: item[1]))

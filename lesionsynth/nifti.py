@@ -52,6 +52,8 @@ class Image:
         Where it was read from.
     source_hash : str
         blake2b of the file's bytes.
+    missing_as : float or None
+        Intensity that stands for voxels that are NaN or infinite, where there are any; `raw` keeps them.
     base : Image or None
         The image that this is an edited copy of; where both are equal, the copy is written without being
         compressed anew.
@@ -64,15 +66,26 @@ class Image:
     grid: Grid
     path: Path | None = None
     source_hash: str = ""
+    missing_as: float | None = None
     base: Image | None = None
     _slabs: dict[tuple[int, int], gzip_io.Slab] = field(default_factory=dict, init=False, repr=False)
 
     def values(self, box: Box | None = None) -> NDArray[np.float32]:
         """Scaled intensities of `box` (or all) as a new float32 array."""
-        raw = self.raw if box is None else self.raw[box]
+        return self._scaled(self.raw if box is None else self.raw[box])
+
+    def sample(self, where: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Scaled intensities of the voxels where `where` is true, (n,) float32, in the order of the file."""
+        return self._scaled(self.raw.T[where.T])
+
+    def _scaled(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         if self.slope == 1.0 and self.inter == 0.0:
-            return raw.astype(np.float32)
-        return np.asarray(raw.astype(np.float64) * self.slope + self.inter, dtype=np.float32)
+            values = raw.astype(np.float32)
+        else:
+            values = np.asarray(raw.astype(np.float64) * self.slope + self.inter, dtype=np.float32)
+        if self.missing_as is not None:
+            values[~np.isfinite(values)] = self.missing_as
+        return values
 
     def encode(self, values: NDArray[np.float32]) -> tuple[NDArray[np.generic], int]:
         """Stored form of scaled intensities, and how many had to be clipped to the dtype's range."""

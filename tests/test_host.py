@@ -7,7 +7,8 @@ import pytest
 
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.errors import InputError
-from lesionsynth.host import TissueSpec, load_case, side_file
+from lesionsynth.host import Known, TissueSpec, load_case, side_file
+from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
 from tests.conftest import write_nifti
 
@@ -46,6 +47,67 @@ def lesion_at(box, value=1, dtype=np.uint8):
 BOX = (slice(3, 5), slice(4, 6), slice(5, 7))
 
 
+def nan_at(box, dtype=np.float32):
+    image = np.random.default_rng(0).normal(100, 10, SHAPE).astype(dtype)
+    image[box] = np.nan
+    return image
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_voxels_without_a_number_are_outside_and_read_as_the_least_intensity(make, dtype):
+    first, second = nan_at(BOX, dtype), nan_at((0, 0, slice(0, 3)), dtype)
+    second[0, 1, 1] = -np.inf
+    case = load_case(*make([first, second], channels=("CT", "MR")), TissueSpec())
+    missing = ~np.isfinite(first) | ~np.isfinite(second)
+    np.testing.assert_array_equal(case.missing, missing)
+    assert (case.tissue[missing] == OUTSIDE).all()
+    assert (case.tissue[~missing] == WHITE).mean() > 0.9
+    assert case.untouchable[missing].all()
+    for image, raw, values in zip(case.images, (first, second), case.values(), strict=True):
+        np.testing.assert_array_equal(image.raw, raw)  # kept as they are
+        finite = raw[np.isfinite(raw)].astype(np.float32)
+        np.testing.assert_array_equal(values[np.isfinite(raw)], finite)
+        assert (values[~np.isfinite(raw)] == finite.min()).all()
+
+
+def test_a_brain_on_a_background_of_nan_is_found(make, phantoms):
+    images, label, affine = phantoms[0]
+    zero = load_case(*make(list(images), label, channels=("FLAIR", "T1"), affines=[affine] * 3), TissueSpec())
+    marked = [np.where(zero.tissue == OUTSIDE, np.nan, i).astype(np.float32) for i in images]
+    case = load_case(*make(marked, label, channels=("FLAIR", "T1"), affines=[affine] * 3), TissueSpec())
+    assert case.tissue_kind == "mixture"
+    assert (case.tissue == zero.tissue).mean() > 0.99
+    assert np.isfinite(case.tissue_stats).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_constant_and_empty_channels_are_no_trouble(make, value):
+    case = load_case(*make([np.full(SHAPE, value, np.float32)], lesion_at(BOX)), TissueSpec())
+    assert case.tissue_kind == "mask"
+    assert case.tissue_stats == [(value, 0.0)]
+
+
+def test_what_is_known_is_not_computed_again(make):
+    case = load_case(*make(label=lesion_at(BOX)), TissueSpec())
+    zones = np.full(SHAPE, 3, np.uint8)
+    again = load_case(
+        *make(label=lesion_at(BOX)), TissueSpec(), Known(case.tissue, "mixture", zones, [(1.0, 2.0)])
+    )
+    assert again.tissue is case.tissue
+    assert again.tissue_kind == "mixture"
+    assert again.zones is zones
+    assert again.tissue_stats == [(1.0, 2.0)]
+
+
+@pytest.mark.parametrize("n_vox", [1, 2, 3])
+def test_clean_tissue_away_from_lesions(make, n_vox):
+    label = lesion_at(BOX)
+    label[0, 0, 0] = label[15, 16, 17] = 1
+    case = load_case(*make(label=label), TissueSpec())
+    expected = case.clean_tissue & ~dilated(label > 0, n_vox)
+    np.testing.assert_array_equal(case.clean_away(n_vox), expected)
+
+
 def test_a_case_in_memory(make):
     label = lesion_at(BOX)
     label[10, 10, 10], label[11, 11, 11], label[12, 12, 12] = 1, 3, 4
@@ -78,7 +140,11 @@ def test_statistics_are_those_of_clean_tissue(make):
         ({"label": lesion_at(BOX, -1, np.int16)}, "unknown value -1"),
         ({"label": lesion_at(BOX, 0.5, np.float32)}, "not whole numbers"),
         ({"label": lesion_at(BOX, np.nan, np.float32)}, "NaN or infinite"),
-        ({"images": [np.full(SHAPE, np.inf, np.float32)]}, "channel CT has 4896 voxels that are NaN"),
+        ({"images": [np.full(SHAPE, np.inf, np.float32)]}, "channel CT has 4896 voxels .* all there are"),
+        (
+            {"images": [nan_at(BOX)], "label": lesion_at(BOX)},
+            "channel CT has 8 voxels .* 8 of them in lesions",
+        ),
         ({"label": np.zeros((16, 17, 19), np.uint8)}, "the label map is 16x17x19"),
         ({"affines": [np.eye(4), np.diag([1.0, 1, 2, 1])]}, "its affine differs"),
     ],
@@ -130,15 +196,12 @@ def test_a_tissue_map_is_read_by_its_codes(make, tmp_path):
     np.testing.assert_array_equal(case.tissue, expected)
 
 
-def test_a_brain_mask_and_a_known_tissue(make, tmp_path):
+def test_a_brain_mask(make, tmp_path):
     brain = np.zeros(SHAPE, np.uint8)
     brain[4:12, 4:12, 4:12] = 1
     write_nifti(tmp_path / "brain.nii.gz", brain, np.eye(4))
     case = load_case(*make(), TissueSpec(brain_mask="brain.nii.gz"))
     np.testing.assert_array_equal(case.tissue, np.where(brain, WHITE, OUTSIDE))
-    again = load_case(*make(), TissueSpec(), (case.tissue, "mixture"))
-    assert again.tissue is case.tissue
-    assert again.tissue_kind == "mixture"
 
 
 def test_a_mixture_that_is_asked_for_and_cannot_be_had(make):

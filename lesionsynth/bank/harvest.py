@@ -39,7 +39,7 @@ class BankSpec(Spec):
 
 @dataclass(frozen=True, eq=False)
 class CaseSummary:
-    """What the bank knows of a whole case; `tissue` and the statistics are empty for a mask alone."""
+    """What the bank knows of a whole case; `tissue`, `zones` and statistics are empty for a mask alone."""
 
     case: str
     subject: str
@@ -52,13 +52,15 @@ class CaseSummary:
     tissue_stats: list[tuple[float, float]]
     quantiles: list[list[float]]
     source_hashes: dict[str, str]
+    zones: NDArray[np.uint8] | None = None
 
 
 def summarise(case: LoadedCase) -> CaseSummary:
     """Statistics of a case that its lesions and the fits need."""
     inside = case.tissue != OUTSIDE
     quantiles = [
-        np.quantile(i.values()[inside], QUANTILES) if inside.any() else QUANTILES * 0 for i in case.images
+        np.quantile(image.sample(inside), QUANTILES) if inside.any() else QUANTILES * 0
+        for image in case.images
     ]
     return CaseSummary(
         case=case.files.case,
@@ -72,6 +74,7 @@ def summarise(case: LoadedCase) -> CaseSummary:
         tissue_stats=case.tissue_stats,
         quantiles=[q.astype(float).tolist() for q in quantiles],
         source_hashes=case.source_hashes,
+        zones=case.zones,
     )
 
 
@@ -125,7 +128,7 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
                 )
             ),
             site=Site(
-                place_of(nearest_edge, nearest_fluid, case.has_tissue_classes, scale),
+                place_of(case.zones[crop][lesion], case.has_tissue_classes),
                 nearest_edge,
                 nearest_fluid,
             ),

@@ -35,8 +35,9 @@ from lesionsynth.bank.rows import (
 )
 from lesionsynth.domain.lesion import Lesion, LesionInfo
 from lesionsynth.errors import InputError, OutputError
+from lesionsynth.host import Known
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.sqlite"
 
 
@@ -59,7 +60,7 @@ class Candidates:
 
 
 def write_case(folder: Path, summary: CaseSummary, lesions: Sequence[Lesion]) -> Harvested:
-    """Write the voxels of one case's lesions, and its tissue map; safe to run in parallel."""
+    """Write the voxels of one case's lesions, its tissue map and its zones; safe to run in parallel."""
     blob = bytearray()
     entries = []
     for lesion in lesions:
@@ -71,7 +72,9 @@ def write_case(folder: Path, summary: CaseSummary, lesions: Sequence[Lesion]) ->
     nifti.write_bytes(folder / file, bytes(blob), sync=False)
     if summary.tissue is not None:
         nifti.write(_tissue_path(folder, summary.case), nifti.new(summary.grid, summary.tissue), sync=False)
-    return Harvested(replace(summary, tissue=None), tuple(entries), file)
+    if summary.zones is not None:
+        nifti.write(_zones_path(folder, summary.case), nifti.new(summary.grid, summary.zones), sync=False)
+    return Harvested(replace(summary, tissue=None, zones=None), tuple(entries), file)
 
 
 def _file_name(case: str) -> str:
@@ -81,6 +84,10 @@ def _file_name(case: str) -> str:
 
 def _tissue_path(folder: Path, case: str) -> Path:
     return folder / "tissue" / f"{_file_name(case)}.nii.gz"
+
+
+def _zones_path(folder: Path, case: str) -> Path:
+    return folder / "zones" / f"{_file_name(case)}.nii.gz"
 
 
 def write_index(folder: Path, harvested: Iterable[Harvested], about: Mapping[str, object]) -> None:
@@ -212,6 +219,12 @@ class LesionBank:
     def tissue(self, case: str) -> NDArray[np.uint8]:
         """Tissue codes of a case, as found when the bank was built."""
         return np.asarray(nifti.read(_tissue_path(self.folder, case)).raw, dtype=np.uint8)
+
+    def known(self, summary: CaseSummary) -> Known:
+        """What was found of a case with images when the bank was built, its maps included."""
+        kind: Any = summary.tissue_kind
+        zones = nifti.read(_zones_path(self.folder, summary.case)).raw
+        return Known(self.tissue(summary.case), kind, np.asarray(zones, dtype=np.uint8), summary.tissue_stats)
 
     def candidates(
         self,

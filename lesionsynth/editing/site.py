@@ -11,7 +11,6 @@ from pydantic import Field
 from lesionsynth.domain.lesion import Site
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.kernels.components import dilated
-from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.tissue import GREY, WHITE, place_of
 from lesionsynth.spec import Probability, Spec
 
@@ -52,8 +51,6 @@ class SiteFinder:
     ) -> None:
         self.canvas, self.spec = canvas, spec
         self.voxels, self.cumulated = voxels, cumulated
-        self.edge_mm, self.fluid_mm = canvas.host.site_distances_mm
-        self.scale = voxel_scale(canvas.grid.spacing_mm)
 
     def find(
         self,
@@ -105,7 +102,5 @@ class SiteFinder:
             if (self.canvas.instances[tuple(near.T)] > 0).any():
                 return False
         if self.spec.like_donor and site is not None:
-            edge = float(self.edge_mm[at][kept].min())
-            fluid = None if self.fluid_mm is None else float(self.fluid_mm[at][kept].min())
-            return place_of(edge, fluid, host.has_tissue_classes, self.scale) == site.place
+            return place_of(host.zones[at][kept], host.has_tissue_classes) == site.place
         return True

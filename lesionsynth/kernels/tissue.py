@@ -11,11 +11,15 @@ from scipy import ndimage
 
 from lesionsynth.domain.grid import bounding_box
 from lesionsynth.kernels.components import components, dilated, largest_component
-from lesionsynth.kernels.distance import distance_to_mm
+from lesionsynth.kernels.distance import voxel_scale
+from lesionsynth.kernels.edt import exact_distance_mm
 from lesionsynth.units import voxel_volume_mm3
 
 OUTSIDE, FLUID, GREY, WHITE, VENTRICLE = 0, 1, 2, 3, 4
 """Codes of a tissue map. Where only one tissue is known, all of it is WHITE."""
+
+NEAR_VENTRICLE, NEAR_EDGE = 1, 2
+"""Bits of a map of zones: voxels by which a lesion is periventricular, or juxtacortical (at the edge)."""
 
 PLACES = ("periventricular", "juxtacortical", "deep", "edge", "inside")
 """Classes of sites: the first three where fluid and grey matter are known, else the last two."""
@@ -90,7 +94,17 @@ def stripped_brain(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     faces = [brain.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
     if sum(bool(face.mean() > 0.01) for face in faces) > 1:
         return None
-    return np.asarray(ndimage.binary_fill_holes(brain))
+    return _filled(brain)
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`mask` with its holes: what cannot be reached from the border of the volume by faces."""
+    box = bounding_box(mask)
+    filled = mask.copy()
+    if box is not None:
+        labels, _ = ndimage.label(~np.pad(mask[box], 1))
+        filled[box] = (labels != labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return filled
 
 
 def body(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -107,7 +121,7 @@ def body(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     kept = sizes >= 0.01 * sizes.max()
-    return np.asarray(ndimage.binary_fill_holes(kept[labels]))
+    return _filled(kept[labels])
 
 
 def three_classes(
@@ -214,7 +228,7 @@ def mark_ventricles(tissue: NDArray[np.uint8], spacing_mm: Sequence[float]) -> N
     if box is None:
         return
     inner = tissue[box]
-    depth = distance_to_mm(np.pad(inner, 1) == OUTSIDE, spacing_mm)[1:-1, 1:-1, 1:-1]
+    depth = exact_distance_mm(np.pad(inner, 1) == OUTSIDE, spacing_mm)[1:-1, 1:-1, 1:-1]
     labels, _ = components((inner == FLUID) & (depth > depth.max() / 3))
     sizes = np.bincount(labels.ravel()) * voxel_volume_mm3(spacing_mm)
     sizes[0] = 0.0
@@ -241,7 +255,7 @@ def site_distances_mm(
     """
     voxel_mm3 = voxel_volume_mm3(spacing_mm)
     box = bounding_box(tissue != OUTSIDE)
-    edge = np.zeros(tissue.shape, dtype=np.float32)
+    edge = np.zeros_like(tissue, dtype=np.float32)
     if box is None:
         return edge, None
     inner = np.pad(tissue[box], 1)
@@ -250,25 +264,49 @@ def site_distances_mm(
     small = np.bincount(labels.ravel()) * voxel_mm3 < _SPECK_MM3
     small[0] = False
     outer = (other & ~small[labels]) | (inner == OUTSIDE)
-    edge[box] = distance_to_mm(outer, spacing_mm)[1:-1, 1:-1, 1:-1]
+    edge[box] = exact_distance_mm(outer, spacing_mm)[1:-1, 1:-1, 1:-1]
     ventricle = inner == VENTRICLE
     if not ventricle.any():
         return edge, None
-    fluid = np.full(tissue.shape, np.inf, dtype=np.float32)
-    fluid[box] = distance_to_mm(ventricle, spacing_mm)[1:-1, 1:-1, 1:-1]
+    fluid = np.full_like(tissue, np.inf, dtype=np.float32)
+    fluid[box] = exact_distance_mm(ventricle, spacing_mm)[1:-1, 1:-1, 1:-1]
     return edge, fluid
 
 
-def place_of(edge_mm: float, fluid_mm: float | None, has_classes: bool, scale: float) -> str:
-    """Class of a site from the distances of a lesion's nearest voxels.
+def site_zones(
+    edge_mm: NDArray[np.float32],
+    fluid_mm: NDArray[np.float32] | None,
+    has_classes: bool,
+    spacing_mm: Sequence[float],
+) -> NDArray[np.uint8]:
+    """Where a lesion is near the ventricles or the edge.
 
-    Periventricular within 3 mm of the ventricles, juxtacortical within 2 mm of the cortex (both widened
-    by `scale` on coarse voxels), deep otherwise; "edge" within 3 mm of the outside and "inside" where
-    one tissue only is known.
+    Parameters
+    ----------
+    edge_mm, fluid_mm : ndarray, (i, j, k), float32
+        See :func:`site_distances_mm`.
+    has_classes : bool
+        Whether fluid and grey matter are known; the ventricles count only then.
+    spacing_mm : sequence of float
+
+    Returns
+    -------
+    ndarray, (i, j, k), uint8
+        NEAR_VENTRICLE within 3 mm of the ventricles, and NEAR_EDGE within 2 mm of the cortex, or within 3 mm
+        of the outside where one tissue only is known. All three are wider on voxels above 1 mm.
     """
-    reach = scale * _ROUNDING
+    reach = voxel_scale(spacing_mm) * _ROUNDING
+    zones = (edge_mm <= (2.0 if has_classes else 3.0) * reach) * np.uint8(NEAR_EDGE)
+    if has_classes and fluid_mm is not None:
+        zones |= (fluid_mm <= 3.0 * reach) * np.uint8(NEAR_VENTRICLE)
+    return zones
+
+
+def place_of(zones: NDArray[np.uint8], has_classes: bool) -> str:
+    """Class of a site from the zones of the voxels of a lesion; the ventricles come before the cortex."""
+    near = int(np.bitwise_or.reduce(zones, axis=None))
     if not has_classes:
-        return "edge" if edge_mm <= 3.0 * reach else "inside"
-    if fluid_mm is not None and fluid_mm <= 3.0 * reach:
+        return "edge" if near & NEAR_EDGE else "inside"
+    if near & NEAR_VENTRICLE:
         return "periventricular"
-    return "juxtacortical" if edge_mm <= 2.0 * reach else "deep"
+    return "juxtacortical" if near & NEAR_EDGE else "deep"

@@ -93,9 +93,8 @@ class HostJobs:
     def _load(self, files: CaseFiles) -> LoadedCase:
         """Read a case of the bank; its tissue was found when the bank was built."""
         summary = self.bank.case(files.case)
-        kind: Any = summary.tissue_kind
-        tissue = (self.bank.tissue(files.case), kind)
-        case = load_case(files, self.space.cohort, self.space.recipe.tissue, tissue)
+        known = self.bank.known(summary)
+        case = load_case(files, self.space.cohort, self.space.recipe.tissue, known)
         if case.source_hashes != summary.source_hashes:
             raise LesionsynthError(
                 "its files have changed since the lesion bank was built.",

@@ -73,6 +73,11 @@ def test_harvested_lesions_come_back_bit_for_bit(tmp_path):
             box = tuple(slice(o, o + n) for o, n in zip(info.origin_vox, info.shape_vox, strict=True))
             np.testing.assert_array_equal(lesion.image, case.values()[(slice(None), *box)])
         np.testing.assert_array_equal(bank.tissue("a"), case.tissue)
+        known = bank.known(bank.case("a"))
+        np.testing.assert_array_equal(known.tissue, case.tissue)
+        np.testing.assert_array_equal(known.zones, case.zones)
+        assert known.zones.dtype == np.uint8
+        assert (known.tissue_stats, known.tissue_kind) == (case.tissue_stats, case.tissue_kind)
 
 
 def test_cases_come_back_without_their_tissue_and_sorted(bank):

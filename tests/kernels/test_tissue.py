@@ -9,6 +9,8 @@ from scipy import ndimage
 from lesionsynth.kernels.tissue import (
     FLUID,
     GREY,
+    NEAR_EDGE,
+    NEAR_VENTRICLE,
     OUTSIDE,
     VENTRICLE,
     WHITE,
@@ -17,6 +19,7 @@ from lesionsynth.kernels.tissue import (
     mark_ventricles,
     place_of,
     site_distances_mm,
+    site_zones,
     stripped_brain,
     three_classes,
     tissue_channels,
@@ -177,6 +180,15 @@ def test_a_stripped_brain_is_one_object_on_a_constant_background_with_its_holes_
     np.testing.assert_array_equal(stripped_brain(image), head)
 
 
+def test_holes_are_what_no_face_leads_out_of():
+    head = ball()
+    shell = head & ~ball(radius=4)
+    image = np.where(shell, 100.0, 0.0).astype(np.float32)[None]
+    np.testing.assert_array_equal(stripped_brain(image), ndimage.binary_fill_holes(shell))
+    image[0, 10, 10, 13:] = 0.0  # a channel to the outside
+    np.testing.assert_array_equal(stripped_brain(image), image[0] > 0)
+
+
 def test_what_is_no_stripped_brain():
     rng = np.random.default_rng(0)
     head = ball()
@@ -274,21 +286,44 @@ def test_the_border_of_the_volume_is_an_edge():
     assert not edge.any()
 
 
+def place(edge, fluid, has_classes, spacing=1.0):
+    """Class of a site of one voxel at these distances."""
+    edge, fluid = (None if d is None else np.full((1, 1, 1), d, np.float32) for d in (edge, fluid))
+    return place_of(site_zones(edge, fluid, has_classes, (spacing,) * 3), has_classes)
+
+
 @pytest.mark.parametrize("spacing_mm", [0.9, 1.0, 1.2, 1.3, 2.4, 1.2000000476837158])
 def test_places_reach_whole_voxels_on_any_spacing(spacing_mm):
-    scale = max(1.0, spacing_mm)
-    vox = np.float32(spacing_mm)
+    vox = np.float32(max(1.0, spacing_mm))
     two, three = float(2 * vox), float(3 * vox)
-    assert place_of(two, None, True, scale) == "juxtacortical"
-    assert place_of(9.0, three, True, scale) == "periventricular"
-    assert place_of(three, None, False, scale) == "edge"
+    assert place(two, None, True, spacing_mm) == "juxtacortical"
+    assert place(9.0, three, True, spacing_mm) == "periventricular"
+    assert place(three, None, False, spacing_mm) == "edge"
 
 
 def test_places_by_their_distances():
-    assert place_of(1.0, 2.0, True, 1.0) == "periventricular"
-    assert place_of(1.0, 3.5, True, 1.0) == "juxtacortical"
-    assert place_of(2.5, 3.5, True, 1.0) == "deep"
-    assert place_of(2.5, None, True, 1.0) == "deep"
-    assert place_of(2.5, 3.5, True, 2.0) == "periventricular"
-    assert place_of(3.5, None, False, 1.0) == "inside"
-    assert place_of(2.5, 0.0, False, 1.0) == "edge"
+    assert place(1.0, 2.0, True) == "periventricular"
+    assert place(1.0, 3.5, True) == "juxtacortical"
+    assert place(2.5, 3.5, True) == "deep"
+    assert place(2.5, None, True) == "deep"
+    assert place(2.5, 3.5, True, 2.0) == "periventricular"
+    assert place(3.5, None, False) == "inside"
+    assert place(2.5, 0.0, False) == "edge"
+
+
+def test_the_place_of_a_lesion_is_that_of_its_nearest_voxels():
+    edge = np.array([1.0, 9.0, 9.0], np.float32).reshape(3, 1, 1)
+    fluid = np.array([9.0, 9.0, 1.0], np.float32).reshape(3, 1, 1)
+    zones = site_zones(edge, fluid, True, (1.0, 1.0, 1.0))
+    assert zones.ravel().tolist() == [NEAR_EDGE, 0, NEAR_VENTRICLE]
+    assert place_of(zones, True) == "periventricular"
+    assert place_of(zones[:2], True) == "juxtacortical"
+    assert place_of(zones[1:2], True) == "deep"
+    assert place_of(zones[:0], True) == "deep"
+
+
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_zones_are_laid_out_as_their_tissue(layout):
+    tissue = layout(layered())
+    edge, fluid = site_distances_mm(tissue, (1.0, 1.0, 1.0))
+    assert site_zones(edge, fluid, True, (1.0, 1.0, 1.0)).strides == tissue.strides
