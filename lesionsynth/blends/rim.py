@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage
 
-from lesionsynth.kernels.components import NEIGHBOURS_6
+from lesionsynth.backend import modules_of
 from lesionsynth.plugins.contracts import BlendSpec
 from lesionsynth.plugins.registry import register
 
@@ -27,5 +26,7 @@ class Rim(BlendSpec):
         self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]
     ) -> NDArray[np.float32]:
         """1 inside the label, `weight` in its outermost layer."""
-        inner = ndimage.binary_erosion(np.pad(label, 1), NEIGHBOURS_6)[1:-1, 1:-1, 1:-1]
-        return np.where(inner, 1.0, np.where(label, self.weight, 0.0)).astype(np.float32)
+        xp, ndimage = modules_of(label)
+        inner = ndimage.binary_erosion(xp.pad(label, 1))[1:-1, 1:-1, 1:-1]
+        weight: NDArray[np.float32] = xp.where(inner, 1.0, xp.where(label, self.weight, 0.0))
+        return weight.astype(np.float32)

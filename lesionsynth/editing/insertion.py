@@ -18,7 +18,7 @@ from lesionsynth.editing.geometry import warp_of
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
-from lesionsynth.kernels.tissue import GREY, WHITE
+from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
 from lesionsynth.plugins.contracts import BlendSpec
 from lesionsynth.spec import Range, Spec
 from lesionsynth.units import mm_to_vox
@@ -141,6 +141,10 @@ def make_insertion(
 
 def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
     """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
+    if blend.spreads:
+        around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
+        changed |= around & (values != before).any(axis=0)
+        values = np.where(changed, values, before)
     spacing = canvas.grid.spacing_mm
     own = bounding_box(mask)
     assert own is not None

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lesionsynth.backend import modules_of
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.finding import Finding
@@ -20,6 +19,7 @@ from lesionsynth.domain.grid import Box
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.alpha import composite
 from lesionsynth.plugins.load import LoadSpec
 from lesionsynth.spec import Spec
 
@@ -39,7 +39,7 @@ class BlendSpec(Spec):
 
     kind: str
     spreads: ClassVar[bool] = False
-    """Whether the composite differs from the host where alpha is 0, within the reach."""
+    """Whether the composite differs from the host where alpha is 0, within the reach along each axis."""
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw what is random in this blend; nothing by default."""
@@ -74,18 +74,15 @@ class BlendSpec(Spec):
         host: NDArray[np.float32],
         lesion: NDArray[np.float32],
         alpha: NDArray[np.float32],
+        allowed: NDArray[np.bool_],
         draw: Draw,
+        spacing_mm: Sequence[float],
     ) -> NDArray[np.float32]:
         """Composite of host and lesion image, both (C, i, j, k).
 
         Exactly the host where alpha is 0 and the lesion where it is 1, and never beyond the two.
         """
-        xp, _ = modules_of(host, lesion, alpha)
-        step = lesion - host
-        composite: NDArray[np.float32] = xp.where(
-            alpha < 0.5, host + alpha * step, lesion - (1 - alpha) * step
-        )
-        return composite
+        return composite(host, lesion, alpha)
 
 
 @dataclass(frozen=True, eq=False)
