@@ -78,9 +78,23 @@ class BlendSpec(Spec):
         draw: Draw,
         spacing_mm: Sequence[float],
     ) -> NDArray[np.float32]:
-        """Composite of host and lesion image, both (C, i, j, k).
+        """Join host and lesion image by the weight of :meth:`alpha`; by default their weighted mean.
 
-        Exactly the host where alpha is 0 and the lesion where it is 1, and never beyond the two.
+        Parameters
+        ----------
+        host, lesion : ndarray, (C, i, j, k), float32
+            What the lesion image is outside `allowed` is not to be relied on: its own tissue ends there.
+        alpha : ndarray, (i, j, k), float32
+        allowed : ndarray, (i, j, k), bool
+            As given to :meth:`alpha`.
+        draw : dict
+            From :meth:`draw`.
+        spacing_mm : sequence of float
+
+        Returns
+        -------
+        ndarray, (C, i, j, k), float32
+            Exactly the host where alpha is 0, unless the blend `spreads`.
         """
         return composite(host, lesion, alpha)
 
