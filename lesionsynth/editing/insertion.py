@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of
@@ -23,6 +24,8 @@ from lesionsynth.plugins.contracts import BlendSpec
 from lesionsynth.spec import Range, Spec
 from lesionsynth.units import mm_to_vox
 
+_PLAIN = 1000.0
+
 
 class CheckSpec(Spec):
     """Ratios of an inserted lesion to its donor; outside these ranges it is drawn again.
@@ -36,6 +39,9 @@ class CheckSpec(Spec):
     """Steepness of the border."""
     detail: Range = (0.7, 1.4)
     """High-frequency texture inside."""
+    min_contrast: float = Field(default=1.0, ge=0)
+    """Least difference from the surroundings, in units of the host tissue's spread and in the channel where
+    the lesion differs most: one that cannot be seen is no lesion, and its label would be wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +146,7 @@ def make_insertion(
 
 
 def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    measures["visible"] = max(map(_visible, measures["contrast_achieved"], spread))
     """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
     if blend.spreads:
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
@@ -196,8 +203,17 @@ def _measures(
     return ratios
 
 
+def _visible(contrast: float, spread: float) -> float:
+    """Contrast in units of the tissue's spread, at most `_PLAIN`, which any contrast is on flat tissue."""
+    if spread > 0:
+        return round(min(abs(contrast) / spread, _PLAIN), 4)
+    return _PLAIN if contrast else 0.0
+
+
 def passes(measures: dict[str, Any], check: CheckSpec) -> str | None:
     """Name of the measure that is out of its range, or None."""
+    if measures["visible"] < check.min_contrast:
+        return "visibility"
     lead = measures["lead_channel"]
     for name in ("contrast", "edge", "detail"):
         ratio = measures[name][lead]

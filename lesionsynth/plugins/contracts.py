@@ -178,12 +178,14 @@ class Donors:
     """
 
     bank: LesionBank
+    `mask_subjects` are known by lesion masks alone: they have shapes to give.
     subjects: tuple[str, ...]
     load: Callable[[str], LoadedCase] | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
 
 
 class SourceSpec(Spec):
+    mask_subjects: tuple[str, ...] = ()
     """Yields lesions."""
 
     kind: str
@@ -195,7 +197,14 @@ class SourceSpec(Spec):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
-        """Choose a lesion; None where there is none that fits."""
+        """Choose a lesion; None where there is none that fits.
+
+        A draw that joins several lesions, or none, lists them under "from": `lesion`, `case`, `subject`.
+        """
+    def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
+        """Subjects whose lesions it may give or imitate; None for a source that needs nobody's."""
+        return None
+
 
     @abstractmethod
     def lesion(self, draw: Draw, donors: Donors) -> Lesion:

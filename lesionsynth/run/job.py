@@ -106,7 +106,12 @@ class HostJobs:
     def _fitted(self, block: str) -> tuple[Fit, Donors, Any]:
         if block not in self._fits:
             fit = Fit.read(self.space.fits, block)
-            donors = Donors(self.bank, fit.subjects, partial(self._donor_case, fit.subjects))
+            donors = Donors(
+                self.bank,
+                fit.subjects,
+                partial(self._donor_case, fit.subjects),
+                mask_subjects=tuple(s for s in fit.fitted_on if s not in set(fit.subjects)),
+            )
             matrix = fit.registrations.get(self.host.files.case)
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
             sites = density_over(
@@ -190,10 +195,7 @@ class HostJobs:
             "case": job.case,
             "host": {"case": job.host, "subject": job.subject},
             "copy_index": job.copy_index,
-            "donors": [
-                {"case": d["case"], "subject": d["subject"], "lesion": d["donor"].get("lesion")}
-                for d in inserted
-            ],
+            "donors": [donor for d in inserted for donor in _donors_of(d)],
             "own_subject_donors": sum(d["subject"] == job.subject for d in inserted),
             "fitted_on": list(fit.fitted_on),
             "block": job.block,
@@ -303,6 +305,14 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
         "warnings": record["warnings"],
         "hashes": record["hashes"],
     }
+
+
+def _donors_of(draw: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whose lesions an inserted one is made of: shape and look may come from two, or from nobody."""
+    known: list[dict[str, Any]] | None = draw["donor"].get("from")
+    if known is not None:
+        return known
+    return [{"case": draw["case"], "subject": draw["subject"], "lesion": draw["donor"].get("lesion")}]
 
 
 def _why(reports: dict[str, StepReport]) -> str:

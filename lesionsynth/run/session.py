@@ -21,7 +21,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import Split
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
-from lesionsynth.plugins.contracts import LayoutSpec
+from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import LOCK, finalize, lock_text, place_original
@@ -109,22 +109,25 @@ def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Pro
 
 def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progress: Progress) -> None:
     """Refuse a plan that the leak rule leaves without donors, before any voxel is written."""
-    used = {name for step in space.recipe.steps.values() for name in step.source_names()}
-    kinds = {space.recipe.sources[name].kind for name in used}
-    if "lesion_bank" not in kinds:
-        return
+    names = sorted({name for step in space.recipe.steps.values() for name in step.source_names()})
+    used = [space.recipe.sources[name] for name in names]
     alone = []
     for block in blocks:
-        if block.hosts and bank.candidates(block.subjects).ids.size == 0:
-            raise LeakError(
-                f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no donor.",
-                file=space.cohort.root,
-                remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
-            )
-        if len(block.subjects) == 1:
-            alone.append(block.subjects[0])
+        donors = Donors(bank, block.subjects, mask_subjects=block.mask_subjects)
+        for name, source in zip(names, used, strict=True):
+            givers = source.donor_subjects(donors)
+            if block.hosts and givers is not None and not givers:
+                raise LeakError(
+                    f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no "
+                    f"donor for the source {name} ({source.kind}).",
+                    file=space.cohort.root,
+                    remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none; shapes of "
+                    "subjects without images come from input.masks.",
+                )
+            if givers == frozenset(block.subjects[:1]) and len(block.subjects) == 1:
+                alone.append(block.subjects[0])
     if alone:
-        policies = [getattr(space.recipe.sources[name], "own_subject", "allow") for name in used]
+        policies = [getattr(source, "own_subject", "allow") for source in used]
         if "forbid" in policies:
             raise LeakError(
                 f"{alone[0]} is alone in its block, and own_subject is forbid: no donors are left.",

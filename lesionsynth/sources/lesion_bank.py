@@ -8,16 +8,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lesionsynth.bank.store import Candidates
-from lesionsynth.domain.lesion import SIZE_EDGES_MM3, Lesion
+from lesionsynth.domain.lesion import SIZE_EDGES_MM3, Lesion, LesionInfo
 from lesionsynth.plugins.contracts import Donors, Draw, SourceSpec, Wanted
 from lesionsynth.plugins.registry import register
 
 
-@register("sources")
-class LesionBankSource(SourceSpec):
-    """Real lesions harvested from the cohort."""
+class LesionChoice(SourceSpec):
+    """Which lesion of the bank is taken; the base of every source that starts from one."""
 
-    kind: Literal["lesion_bank"] = "lesion_bank"
     choice: Literal["stratified", "uniform"] = "stratified"
     """stratified: every size class is equally likely, so that large lesions are seen too; uniform: every
     lesion is."""
@@ -31,13 +29,17 @@ class LesionBankSource(SourceSpec):
     """Only lesions that have this label value."""
 
     @model_validator(mode="after")
-    def _order(self) -> LesionBankSource:
+    def _order(self) -> LesionChoice:
         if self.min_volume_mm3 > self.max_volume_mm3:
             raise ValueError("min_volume_mm3 should not be above max_volume_mm3")
         return self
 
-    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
-        """Choose by size class, or evenly, among the donors whose volume fits."""
+    def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
+        """Subjects of the lesions that pass the filters."""
+        return frozenset(str(subject) for subject in self._pool(donors).subject)
+
+    def choose(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> LesionInfo | None:
+        """Choose by size class, or evenly, among the donors whose volume fits; None where there is none."""
         pool = self._pool(donors)
         own = pool.subject == wanted.host_subject
         fits = (pool.volume_mm3 >= wanted.min_mm3) & (pool.volume_mm3 <= wanted.max_mm3)
@@ -51,20 +53,41 @@ class LesionBankSource(SourceSpec):
             classes = np.searchsorted(SIZE_EDGES_MM3, pool.volume_mm3[index], side="right")
             index = index[classes == rng.choice(np.unique(classes))]
         chosen = int(index[int(rng.integers(index.size))])
-        return {"lesion": donors.bank.info(int(pool.ids[chosen])).lesion}
-
-    def lesion(self, draw: Draw, donors: Donors) -> Lesion:
-        """Read the lesion from the bank."""
-        return donors.bank.read(draw["lesion"])
+        return donors.bank.info(int(pool.ids[chosen]))
 
     def _pool(self, donors: Donors) -> Candidates:
         key = ("pool", self)
         if key not in donors.cache:
             donors.cache[key] = donors.bank.candidates(
-                donors.subjects,
+                self._givers(donors),
+                with_image=self._with_image,
                 lesion_class=self.lesion_class,
                 min_volume_mm3=self.min_volume_mm3,
                 max_volume_mm3=self.max_volume_mm3,
             )
         pool: Candidates = donors.cache[key]
         return pool
+
+    @property
+    def _with_image(self) -> bool:
+        """Whether a lesion that is known by its mask alone is no donor."""
+        return True
+
+    def _givers(self, donors: Donors) -> tuple[str, ...]:
+        return donors.subjects
+
+
+@register("sources")
+class LesionBankSource(LesionChoice):
+    """Real lesions harvested from the cohort."""
+
+    kind: Literal["lesion_bank"] = "lesion_bank"
+
+    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
+        """Choose a lesion of the bank."""
+        chosen = self.choose(rng, donors, wanted)
+        return None if chosen is None else {"lesion": chosen.lesion}
+
+    def lesion(self, draw: Draw, donors: Donors) -> Lesion:
+        """Read the lesion from the bank."""
+        return donors.bank.read(draw["lesion"])

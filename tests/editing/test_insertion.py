@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from lesionsynth.blends.alpha import Alpha
 from lesionsynth.blends.hard import Hard
-from lesionsynth.domain.lesion import Lesion
+from lesionsynth.domain.lesion import ChannelStats, Lesion
 from lesionsynth.editing.canvas import FIRST_DONOR, Canvas
 from lesionsynth.editing.contrast import ContrastSpec
 from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
@@ -168,6 +169,39 @@ def test_anisotropic_hosts_get_the_volume_in_millimetres(
 
 def test_check_names_what_is_out_of_range() -> None:
     measures = {"lead_channel": 1, "contrast": [9.0, 1.0], "edge": [9.0, 1.0], "detail": [9.0, 2.0]}
+    measures["visible"] = 1.0
     assert passes(measures, CheckSpec()) == "detail"
     assert passes({**measures, "lead_channel": 0}, CheckSpec()) == "contrast"
     assert passes({**measures, "detail": [1.0, None]}, CheckSpec()) is None
+    assert passes({**measures, "detail": [1.0, None], "visible": 0.99}, CheckSpec()) == "visibility"
+    assert passes({**measures, "detail": [1.0, None], "visible": 0.0}, CheckSpec(min_contrast=0)) is None
+
+
+@pytest.mark.parametrize(("added", "visible"), [(0.5, False), (3.0, True), (-3.0, True)])
+def test_a_lesion_on_its_host_is_refused_where_it_cannot_be_seen(
+    make_host: MakeHost, make_lesion: MakeLesion, added: float, visible: bool
+) -> None:
+    canvas = Canvas(make_host())
+    lesion = make_lesion(side=5)
+    image = np.stack([np.where(lesion.label > 0, added, 0), np.zeros(lesion.label.shape)]).astype(np.float32)
+    stats = (ChannelStats(0.0, 1.0, added, 0.0, 0.0), ChannelStats(0.0, 1.0, 0.0, 0.0, 0.0))
+    on_host = Lesion(replace(lesion.info, channels=stats), image, lesion.label, lesion.rim, on_host=True)
+    made = insert(canvas, on_host, (12, 12, 12))
+    assert made is not None
+    spread = canvas.host.tissue_stats[0][1]
+    achieved = abs(made.measures["contrast_achieved"][0]) / spread
+    assert made.measures["visible"] == pytest.approx(achieved, abs=1e-3)
+    assert made.measures["edge"] == made.measures["detail"] == [None, None]
+    assert passes(made.measures, CheckSpec(contrast=(0.0, 9.0))) == (None if visible else "visibility")
+
+
+def test_on_flat_tissue_any_contrast_is_seen_and_none_is_not(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    flat = make_host(images=[np.full((24, 24, 24), level, np.int16) for level in (300, 800)])
+    made = insert(Canvas(flat), make_lesion(), (12, 12, 12))
+    assert made is not None
+    assert passes(made.measures, CheckSpec(edge=(0, 9), detail=(0, 9))) is None
+    unseen = insert(Canvas(flat), make_lesion(contrast=0.0), (12, 12, 12))
+    assert unseen is not None
+    assert passes(unseen.measures, CheckSpec()) == "visibility"
