@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from lesionsynth.backend import modules_of, on_cpu
 from lesionsynth.domain.grid import bounding_box, grown
+from lesionsynth.kernels.edt import exact_distance_mm
 from lesionsynth.units import mm_to_vox
 
 
 def distance_to_mm(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.float32]:
     """Distance of every voxel from the nearest true voxel (centre to centre), in mm.
 
-    Infinite everywhere where `mask` is empty.
+    Infinite everywhere where `mask` is empty. NumPy or CuPy, compiled for NumPy.
     """
+    if on_cpu(mask):
+        return exact_distance_mm(mask, spacing_mm)
+    return distance_to_mm_generic(mask, spacing_mm)
+
+
+def distance_to_mm_generic(mask: Any, spacing_mm: Sequence[float]) -> Any:
+    """:func:`distance_to_mm` by the ``ndimage`` of the array's library."""
+    xp, ndimage = modules_of(mask)
     if not mask.any():
-        return np.full(mask.shape, np.inf, dtype=np.float32)
-    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing_mm), dtype=np.float32)
+        return xp.full(mask.shape, np.inf, dtype=xp.float32)
+    exact = ndimage.distance_transform_edt(~mask, sampling=[float(s) for s in spacing_mm])
+    return exact.astype(xp.float32)
 
 
 def nearby_distance_mm(
     mask: NDArray[np.bool_], spacing_mm: Sequence[float], reach_mm: float
 ) -> NDArray[np.float32]:
     """As :func:`distance_to_mm` up to `reach_mm` from the mask; beyond, exact or infinite."""
+    if not on_cpu(mask):
+        return distance_to_mm(mask, spacing_mm)
     distance = np.full(mask.shape, np.inf, dtype=np.float32)
     box = bounding_box(mask)
     if box is not None:
