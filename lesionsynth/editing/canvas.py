@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.backend import Device
-from lesionsynth.domain.grid import Box, origin_of, shifted
+from lesionsynth.domain.grid import Box, bounding_box, origin_of, shifted
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
 from lesionsynth.units import MM3_PER_ML
 
 HOST, INPAINTED, FIRST_DONOR = 0, 1, 2
 """Values of the source map: untouched, filled, and from there on the k-th inserted lesion."""
+
+DISPLACED = 65535
+"""Value of the source map where the host's own tissue was pushed aside."""
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a canvas was like in a box (see :meth:`Canvas.save`)."""
+
+    box: Box
+    raw: list[NDArray[np.generic]]
+    label: NDArray[np.uint16]
+    source: NDArray[np.uint16]
+    instances: NDArray[np.int32]
+    boxes: dict[int, Box]
+    lesion_vox: int
+    clipped_vox: int
 
 
 class Canvas:
@@ -152,6 +171,55 @@ class Canvas:
         self.instances[box][own] = 0
         self._lesion_vox -= int(np.count_nonzero(own))
         del self.boxes[instance]
+
+    def displace(
+        self,
+        box: Box,
+        values: NDArray[np.float32],
+        moved: NDArray[np.bool_],
+        label: NDArray[np.uint16],
+        instances: NDArray[np.int32],
+        source: NDArray[np.uint16],
+    ) -> None:
+        """Commit a displacement: everything of `box` where `moved`. Lesions keep their numbers."""
+        self.write(box, values, moved)
+        before, after = self.instances[box][moved], instances[moved]
+        self._lesion_vox += int(np.count_nonzero(after)) - int(np.count_nonzero(before))
+        self.label[box][moved] = label[moved]
+        self.source[box][moved] = source[moved]
+        self.instances[box][moved] = after
+        numbers = np.union1d(before, after)
+        for number in numbers[numbers > 0].tolist():
+            spans = zip(self.boxes[number], box, strict=True)
+            i, j, k = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in spans)
+            left = bounding_box(self.instances[i, j, k] == number)
+            if left is None:
+                del self.boxes[number]
+            else:
+                self.boxes[number] = shifted(left, (i.start, j.start, k.start))
+
+    def save(self, box: Box) -> Saved:
+        """What is needed to undo the next edit, if it changes nothing outside `box`."""
+        return Saved(
+            box,
+            [raw[box].copy() for raw in self.raw],
+            self.label[box].copy(),
+            self.source[box].copy(),
+            self.instances[box].copy(),
+            dict(self.boxes),
+            self._lesion_vox,
+            self.clipped_vox,
+        )
+
+    def restore(self, saved: Saved) -> None:
+        """Undo the edit made since `saved`, if it was no insertion."""
+        for raw, before in zip(self.raw, saved.raw, strict=True):
+            raw[saved.box] = before
+        self.label[saved.box] = saved.label
+        self.source[saved.box] = saved.source
+        self.instances[saved.box] = saved.instances
+        self.boxes = dict(saved.boxes)
+        self._lesion_vox, self.clipped_vox = saved.lesion_vox, saved.clipped_vox
 
     def changes(self) -> bool:
         """Whether anything differs from the host: a voxel of a channel and the label map."""

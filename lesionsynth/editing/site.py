@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesionsynth.domain.lesion import Site
-from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.canvas import DISPLACED, Canvas
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.tissue import GREY, WHITE, place_of
 from lesionsynth.spec import Probability, Spec
@@ -90,6 +90,8 @@ class SiteFinder:
         if 1.0 - within.mean() > self.spec.clipped:
             return False
         at = tuple(body[within].T)
+        if (self.canvas.source[at] == DISPLACED).any():
+            return False  # tissue that was pushed aside is no longer where the host's map has it
         tissue = host.tissue[at]
         if np.count_nonzero(tissue == WHITE) < self.spec.inside * len(body):
             return False

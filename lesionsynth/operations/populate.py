@@ -11,10 +11,11 @@ from pydantic import Field
 
 from lesionsynth.domain.lesion import Lesion, size_class
 from lesionsynth.domain.load import LoadTarget
-from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.canvas import Canvas, Saved
 from lesionsynth.editing.contrast import ContrastSpec, draw_contrast
 from lesionsynth.editing.geometry import GeometrySpec, draw_geometry, warp_of
 from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, passes
+from lesionsynth.editing.mass_effect import MassEffectSpec, draw_mass_effect, push_aside
 from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.errors import LesionsynthError
@@ -68,6 +69,7 @@ class Populate(OperationSpec):
     geometry: GeometrySpec = GeometrySpec()
     contrast: ContrastSpec = ContrastSpec()
     site: SiteSpec = SiteSpec()
+    mass_effect: MassEffectSpec = MassEffectSpec()
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
     """How the lesion is joined to the host."""
     inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "fast_marching"))
@@ -98,6 +100,7 @@ class Populate(OperationSpec):
                 remove_lesion(canvas, draw["lesion"], self.inpaint, draw["seed"])
                 continue
             lesion = context.sources[self.source].lesion(draw["donor"], context.donors)
+            self._push_aside(canvas, lesion, draw)
             insertion = self._make(canvas, context, lesion, draw)
             if insertion is None:
                 raise LesionsynthError("a recorded lesion finds no tissue in its host.", case=canvas.case)
@@ -202,13 +205,37 @@ class Populate(OperationSpec):
             "blend": self.blend.draw(rng),
             "seed": int(rng.integers(2**31)),
         }
+        volume = float(np.count_nonzero(label)) * canvas.grid.voxel_volume_mm3
+        pushes = draw_mass_effect(self.mass_effect, volume, rng)
+        if pushes is not None:
+            draw["mass_effect"] = pushes
+        before = canvas.load_ml
+        saved = self._push_aside(canvas, lesion, draw)
+        moved = (canvas.load_ml - before) * MM3_PER_ML  # other lesions that are stretched or squeezed
+        made = self._judged(
+            canvas, context, lesion, draw, (bounds[0] - moved * single, bounds[1] - moved), single
+        )
+        if saved is not None and isinstance(made, str):
+            canvas.restore(saved)
+        return made
+
+    def _judged(
+        self,
+        canvas: Canvas,
+        context: StepContext,
+        lesion: Lesion,
+        draw: Draw,
+        bounds: tuple[float, float],
+        single: bool,
+    ) -> tuple[Draw, Insertion] | str:
+        """Make the lesion of a draw; it with its measures, or the reason why it is refused."""
         insertion = self._make(canvas, context, lesion, draw)
         if insertion is None:
             return "no fitting site"
         volume = float(np.count_nonzero(insertion.label)) * canvas.grid.voxel_volume_mm3
         if volume < min(self.min_volume_mm3, bounds[0]):
             return "a speck is left"
-        if single and volume < bounds[0]:
+        if (single and volume < bounds[0]) or volume > bounds[1]:
             return "does not fit the load"
         if self.site.like_donor and abs(size_class(volume) - lesion.info.size_class) > 1:
             return "leaves its size class"
@@ -216,6 +243,19 @@ class Populate(OperationSpec):
         if failed is not None:
             return f"{failed} out of range"
         return {**draw, "volume_mm3": round(volume, 6), "measures": insertion.measures}, insertion
+
+    def _push_aside(self, canvas: Canvas, lesion: Lesion, draw: Draw) -> Saved | None:
+        """Push the host aside as `draw` says, and note the strength that was possible; how to undo it."""
+        if "mass_effect" not in draw:
+            return None
+        warp = warp_of(lesion, draw["pose"], canvas.grid, 0.0)
+        corner = [c + low for c, low in zip(draw["centre_vox"], warp.lower, strict=True)]
+        pushed = push_aside(canvas, warp_label(lesion.label, warp), corner, draw["mass_effect"])
+        if pushed is None:
+            del draw["mass_effect"]
+            return None
+        saved, draw["mass_effect"]["strength"] = pushed
+        return saved
 
     def _fit(
         self,
