@@ -14,7 +14,7 @@ from pydantic import model_validator
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
-from lesionsynth.domain.grid import Box, Grid, bounding_box, grown
+from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
 from lesionsynth.kernels import tissue as tissue_kernel
@@ -173,12 +173,7 @@ class LoadedCase:
     def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
         """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""
         if n_vox not in self._clean_away:
-            away = self.clean_tissue.copy(order="K")
-            box = bounding_box(self.lesion_mask)
-            if box is not None:
-                near = grown(box, (n_vox,) * 3, self.grid.shape)
-                away[near] &= ~dilated(self.lesion_mask[near], n_vox)
-            self._clean_away[n_vox] = away
+            self._clean_away[n_vox] = np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
         return self._clean_away[n_vox]
 
     @cached_property
@@ -191,7 +186,8 @@ class LoadedCase:
         if self.known is not None:
             return self.known.tissue_stats
         where = self.clean_tissue if self.clean_tissue.any() else self.tissue != OUTSIDE
-        samples = [image.sample(where) for image in self.images]
+        places = np.flatnonzero(where.T)
+        samples = [image.sample(places) for image in self.images]
         return [(float(np.median(s)) if s.size else 0.0, robust_spread(s)) for s in samples]
 
     @property
@@ -258,7 +254,7 @@ def _without_missing(
                 file=image.path,
                 remedy="Replace them; only outside the tissue may voxels be NaN.",
             )
-        made.append(replace(image, missing_as=float(image.sample(present).min())))
+        made.append(replace(image, missing_as=float(image.sample(np.flatnonzero(present.T)).min())))
         missing = ~present if missing is None else missing | ~present
     return tuple(made), missing
 

@@ -74,9 +74,9 @@ class Image:
         """Scaled intensities of `box` (or all) as a new float32 array."""
         return self._scaled(self.raw if box is None else self.raw[box])
 
-    def sample(self, where: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Scaled intensities of the voxels where `where` is true, (n,) float32, in the order of the file."""
-        return self._scaled(self.raw.T[where.T])
+    def sample(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scaled intensities of some voxels, (n,) float32, by their indices in the order of the file."""
+        return self._scaled(self.raw.reshape(-1, order="F")[places])
 
     def _scaled(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         if self.slope == 1.0 and self.inter == 0.0:

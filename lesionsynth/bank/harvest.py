@@ -58,8 +58,9 @@ class CaseSummary:
 def summarise(case: LoadedCase) -> CaseSummary:
     """Statistics of a case that its lesions and the fits need."""
     inside = case.tissue != OUTSIDE
+    places = np.flatnonzero(inside.T)
     quantiles = [
-        np.quantile(image.sample(inside), QUANTILES) if inside.any() else QUANTILES * 0
+        np.quantile(image.sample(places), QUANTILES) if places.size else QUANTILES * 0
         for image in case.images
     ]
     return CaseSummary(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionsynth.domain.grid import Box, bounding_box, origin_of, shifted
+from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
 
 NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
 NEIGHBOURS_6 = ndimage.generate_binary_structure(3, 1)
@@ -38,11 +38,14 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[Box]]:
 
 def dilated(mask: NDArray[np.bool_], n_vox: int) -> NDArray[np.bool_]:
     """Grow `mask` by `n_vox` voxels, by faces and edges in turn (an octahedral ball)."""
-    grown = mask
-    for step in range(n_vox):
-        structure = ndimage.generate_binary_structure(3, 1 + step % 2)
-        grown = ndimage.binary_dilation(grown, structure)
-    return np.asarray(grown)
+    result = mask.copy(order="K")
+    box = bounding_box(mask)
+    if box is not None:
+        near = grown(box, (n_vox,) * mask.ndim, mask.shape)
+        for step in range(n_vox):
+            structure = ndimage.generate_binary_structure(3, 1 + step % 2)
+            result[near] = ndimage.binary_dilation(result[near], structure)
+    return result
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

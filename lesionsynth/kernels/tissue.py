@@ -184,8 +184,16 @@ def _log_density(
     rows = []
     for w, m, c in zip(weight, mean, covariance, strict=True):
         root = np.linalg.cholesky(c)
-        z = np.linalg.solve(root, x - m[:, None])
-        rows.append(np.log(w) - np.log(np.diag(root)).sum() - 0.5 * (z * z).sum(axis=0))
+        log = np.full(x.shape[1], np.log(w) - np.log(np.diag(root)).sum())
+        z: list[NDArray[np.float64]] = []
+        for channel in range(len(x)):  # forward substitution: LAPACK knows nothing of triangles, and copies
+            away = x[channel] - m[channel]
+            for before, value in enumerate(z):
+                away -= root[channel, before] * value
+            away /= root[channel, channel]
+            log -= 0.5 * away * away
+            z.append(away)
+        rows.append(log)
     return np.stack(rows)
 
 
