@@ -34,7 +34,7 @@ class Grid:
         i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
         return (float(i), float(j), float(k))
 
-    @property
+    @cached_property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel (also where the axes are sheared)."""
         i, j, k = self.affine[:3, :3].T

@@ -136,11 +136,10 @@ def warp_onto(
     """
     forward = np.linalg.inv(host_axes) @ world @ donor_axes
     centre = np.asarray(centre_vox, dtype=np.float64)
-    faces = [(b.start - 0.5, b.stop - 0.5) for b in body]
-    corners = np.array(np.meshgrid(*faces, indexing="ij")).reshape(3, -1)
-    reached = forward @ (corners - centre[:, None])
-    lower = np.ceil(reached.min(axis=1) - _EXACT).astype(int) - margin_vox
-    upper = np.floor(reached.max(axis=1) + _EXACT).astype(int) + margin_vox
+    middle = forward @ ([(b.start + b.stop - 1) / 2 for b in body] - centre)
+    half = np.abs(forward) @ [(b.stop - b.start) / 2 for b in body]
+    lower = np.ceil(middle - half - _EXACT).astype(int) - margin_vox
+    upper = np.floor(middle + half + _EXACT).astype(int) + margin_vox
     shape = (int(upper[0] - lower[0]) + 1, int(upper[1] - lower[1]) + 1, int(upper[2] - lower[2]) + 1)
     displacement = None
     if control_mm is not None:
