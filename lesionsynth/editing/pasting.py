@@ -45,7 +45,8 @@ class PasteSpec(OperationSpec):
     site: SiteSpec = SiteSpec(like_donor=False)
     """Where a lesion may be put. Centres are drawn evenly over the tissue that lesions lie in."""
     check: CheckSpec = CheckSpec(contrast=(0.25, 4.0), edge=(0.0, 1000.0), detail=(0.0, 1000.0))
-    """Ranges outside of which a lesion is drawn again. By default it has to be visible, no more."""
+    """Ranges outside of which a lesion is drawn again. By default it has to be as bright or dark as it was
+    to within a factor of 4, and visible."""
 
     @abstractmethod
     def choose(self, canvas: Canvas, context: StepContext, rng: np.random.Generator) -> Draw | None:
