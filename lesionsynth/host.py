@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
+from scipy import ndimage
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
@@ -169,6 +170,11 @@ class LoadedCase:
     def all_values(self) -> NDArray[np.float32]:
         """Scaled intensities of the whole case, (C, i, j, k) float32, made once for all its copies."""
         return self.values()
+
+    @cached_property
+    def smooth_values(self) -> NDArray[np.float32]:
+        """Means of 3 x 3 x 3 voxels of `all_values`."""
+        return np.stack([ndimage.uniform_filter(channel, 3) for channel in self.all_values])
 
     def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
         """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""

@@ -17,12 +17,14 @@ from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
-from lesionsynth.kernels.texture import clone_texture
+from lesionsynth.kernels.texture import add_texture
 from lesionsynth.kernels.tissue import GREY, WHITE
-from lesionsynth.plugins.contracts import FillSpec, Streams
+from lesionsynth.likelihood.midplane import mirror_matrix
+from lesionsynth.plugins.contracts import FillSpec, Streams, Surroundings
 from lesionsynth.units import MM3_PER_ML
 
-_REACH_VOX = 12
+# Voxels around the grown place in which it is filled: farther ones have no say in any fill.
+_REACH_VOX = 7
 _LEAST_REACHED = 0.9
 _HALO_VOX = 6
 _HALO_SPREADS = 3.0
@@ -40,72 +42,129 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         Lesion to be removed.
     fill : FillSpec
     seed : int
-        Of the choice of texture patches.
+        Of the texture.
 
     Returns
     -------
     dict or None
-        The draw, as JSON; None where nothing around could be used (nothing is changed then).
+        The draw, as JSON; None where nothing around could be used (nothing is changed then). `filled` tells
+        how many voxels were filled in which way, by a fill that has several.
     """
-    host = canvas.host
-    lesion_box = canvas.boxes[instance]
-    own_box = bounding_box(canvas.instances[lesion_box] == instance)
+    own_box = bounding_box(canvas.instances[canvas.boxes[instance]] == instance)
     if own_box is None:
         return None
-    reach = (_REACH_VOX,) * 3
-    box = grown(shifted(own_box, origin_of(lesion_box)), reach, canvas.grid.shape)
-    own = canvas.instances[box] == instance
-    others = (canvas.instances[box] > 0) & ~own
-    tissue = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
-    region = own | (dilated(own, fill.grow_vox) & tissue & ~others)
-    grown_region = region
-    if not host.has_tissue_classes:
-        halo, lead = _halo(canvas, box, own, region)
-        region = region | (halo & tissue & ~others)
-    # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-    usable = tissue & ~dilated(own | others, fill.grow_vox) & ~region
-    clean = host.clean_away(fill.grow_vox).copy()
-    clean[box] &= ~region
-    preferred = usable & (host.tissue[box] == WHITE)
-    if not host.has_tissue_classes:
-        clean &= _alike(host, clean, box, region)
-        preferred &= clean[box]
-    for source in (preferred, usable):
-        within_reach = reachable(region, source)
-        if within_reach[own].mean() >= _LEAST_REACHED:
-            break
-    else:
+    place = _Place(canvas, instance, shifted(own_box, origin_of(canvas.boxes[instance])), fill)
+    reached = place.reached()
+    if reached is None:
         return None
-    spacing = canvas.grid.spacing_mm
-    before = canvas.values(box)
-    filled = fill.fill(before, within_reach, source, spacing)
+    box, own, spacing = place.box, place.own, canvas.grid.spacing_mm
+    within_reach, source = reached
     region = within_reach | own
+    clean = place.clean
+    if clean[box][region].any():  # of lesions that came to the host, of halos: shared tissue is not changed
+        clean = clean.copy()
+        clean[box] &= ~region
+    around = Surroundings(canvas.host.all_values, clean, box, lambda: mirror_matrix(canvas.host))
+
+    def filling(
+        image: NDArray[np.float32],
+        hole: NDArray[np.bool_],
+        known: NDArray[np.bool_],
+        around: Surroundings | None = None,
+    ) -> NDArray[np.float32]:
+        # Channels are filled jointly, so all of them are one part.
+        return canvas.device.run(
+            lambda parts, hole, known: fill.fill(parts[0], hole, known, spacing, around)[None],
+            [image[None]],
+            [hole, known],
+        )[0]
+
+    before = canvas.values(box)
+    filled = filling(before, within_reach, source, around)
     # Voxels joined to the rest by a corner only, or shut in by fluid, take what was filled nearest to them.
     missed = own & ~within_reach
     if missed.any():
         nearest = _nearest(within_reach | source, spacing)
         filled[:, missed] = filled[(slice(None), *(index[missed] for index in nearest))]
     draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
-    if fill.texture == "clone":
-        filled, draw["texture"] = clone_texture(
-            host.all_values,
-            filled,
-            region,
-            clean,
-            spacing,
-            lambda image, hole, known: fill.fill(image, hole, known, spacing),
-            np.random.default_rng(seed),
-            mirror_axis=canvas.grid.axis_towards(0) if host.has_tissue_classes else None,
-            box=box,
-        )
-    if not host.has_tissue_classes:  # the halo belongs to one channel, the others show what is there
-        kept = region & ~grown_region
-        for channel in range(len(filled)):
-            if channel != lead:
-                filled[channel][kept] = before[channel][kept]
+    if around.used:
+        draw["filled"] = dict(around.used)
+    filled, texture = add_texture(
+        fill.texture,
+        canvas.host.all_values,
+        filled,
+        region,
+        clean,
+        spacing,
+        filling,
+        np.random.default_rng(seed),
+        mirror_axis=canvas.grid.axis_towards(0) if canvas.host.has_tissue_classes else None,
+        box=box,
+    )
+    if texture:
+        draw["texture"] = texture
+    place.keep_other_channels(filled, before, region)
     draw["volume_mm3"] = canvas.volume_mm3(instance)
     canvas.remove(box, filled, region, instance, _labels_below(canvas, box, own))
     return draw
+
+
+class _Place:
+    """The place of one lesion: what is to be filled there, and from where.
+
+    Attributes
+    ----------
+    box : Box
+    own, region : ndarray of bool, shape of `box`
+        The lesion, and what is to be filled: the lesion grown within tissue, away from other lesions.
+    usable : ndarray of bool, shape of `box`
+        Tissue that it may be filled from.
+    clean : ndarray of bool, shape of the volume
+        Tissue to imitate; shared, not to be changed.
+    """
+
+    def __init__(self, canvas: Canvas, instance: int, own_box: Box, fill: FillSpec) -> None:
+        host = canvas.host
+        self.classes = host.has_tissue_classes
+        margin = (fill.grow_vox + _REACH_VOX + (0 if self.classes else _HALO_VOX),) * 3
+        self.box = box = grown(own_box, margin, canvas.grid.shape)
+        instances, codes = canvas.instances[box], host.tissue[box]
+        self.own = instances == instance
+        others = (instances > 0) & ~self.own
+        tissue = ((codes == WHITE) | (codes == GREY)) & ~host.untouchable[box]
+        free = tissue & ~others
+        self.region = self.grown_region = self.own | (dilated(self.own, fill.grow_vox) & free)
+        self.lead = 0
+        if not self.classes:
+            halo, self.lead = _halo(canvas, box, self.own, self.region)
+            self.region = self.region | (halo & free)
+        # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
+        rims = dilated(instances > 0, fill.grow_vox) if others.any() else self.grown_region
+        self.usable = tissue & ~rims & ~self.region
+        self.clean = host.clean_away(fill.grow_vox)
+        if not self.classes:
+            self.clean = self.clean & _alike(host, self.clean, box, self.region)
+
+    def reached(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+        """What of the region the sources reach, and the sources; None where they reach too little.
+
+        Grey matter is a source beside white matter where fluid is told from both. Where one code covers all
+        tissue, what looks like the surroundings is tried first.
+        """
+        for source in [self.usable] if self.classes else [self.usable & self.clean[self.box], self.usable]:
+            within_reach = reachable(self.region, source)
+            if within_reach[self.own].mean() >= _LEAST_REACHED:
+                return within_reach, source
+        return None
+
+    def keep_other_channels(
+        self, filled: NDArray[np.float32], before: NDArray[np.float32], region: NDArray[np.bool_]
+    ) -> None:
+        """Give the halo back to all channels but the one it was found in: they show what is there."""
+        halo = region & ~self.grown_region
+        for channel in range(len(filled)):
+            if channel != self.lead:
+                filled[channel][halo] = before[channel][halo]
 
 
 def _halo(
@@ -137,14 +196,12 @@ def _alike(
 
     Where one tissue code covers all tissue, fills and patches of texture would bring other anatomy along.
     """
-    ring = dilated(region, _RING_VOX) & clean[box]
+    ring = dilated(region, _RING_VOX) & clean[box] & ~region
     alike = np.ones(clean.shape, dtype=bool)
     if ring.any():
-        for whole in host.all_values:
+        for whole, smooth in zip(host.all_values, host.smooth_values, strict=True):
             around = whole[box][ring]
-            reach = _ALIKE_SPREADS * robust_spread(around)
-            smooth = ndimage.uniform_filter(whole, 3)
-            alike &= np.abs(smooth - np.median(around)) <= reach
+            alike &= np.abs(smooth - np.median(around)) <= _ALIKE_SPREADS * robust_spread(around)
     return alike
 
 

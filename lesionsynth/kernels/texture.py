@@ -1,4 +1,4 @@
-"""Texture for a filled region, cloned from clean tissue of the same image.
+"""Texture for a filled region: cloned from clean tissue of the same image, or noise like it.
 
 A filled region is too smooth, and that alone tells it from untouched tissue. What the fill leaves
 out is taken from elsewhere: a clean patch of the same shape is filled in the same way, and the
@@ -17,6 +17,7 @@ from scipy import ndimage
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
+from lesionsynth.kernels.noise import spectrum_noise, white_noise
 from lesionsynth.kernels.patches import Way, draw_ways
 from lesionsynth.kernels.pieces import (
     BEYOND,
@@ -66,6 +67,40 @@ class _Surroundings:
     ways: list[Way]
 
 
+def add_texture(
+    kind: str,
+    image: NDArray[np.float32],
+    filled: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    clean: NDArray[np.bool_],
+    spacing_mm: Sequence[float],
+    fill: Fill,
+    rng: np.random.Generator,
+    mirror_axis: int | None,
+    box: Box,
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """Texture of the kind `clone`, `spectrum`, `noise` or `none`; see :func:`clone_texture` for the rest.
+
+    Returns
+    -------
+    textured : ndarray, shape and dtype of `filled`
+        Bit-equal to `filled` outside the region; `filled` itself for `none`.
+    pieces : dict of str to int
+        How many pieces were textured in which way; empty for `none`.
+    """
+    if kind == "clone":
+        return clone_texture(image, filled, region, clean, spacing_mm, fill, rng, mirror_axis, box)
+    if kind == "none":
+        return filled, {}
+    noise = spectrum_noise if kind == "spectrum" else white_noise
+    detail = noise(image, region, clean, rng, box)
+    if detail is None:
+        return filled, {"none": 1}
+    textured = filled.copy()
+    textured[:, region] += detail
+    return textured, {kind: 1}
+
+
 def clone_texture(
     image: NDArray[np.float32],
     filled: NDArray[np.float32],
@@ -88,8 +123,8 @@ def clone_texture(
 
     A component without a place as a whole is halved across its longest axis until every piece has
     one. Of the patch of a piece, what a plane through its ring leaves out is taken. Pieces overlap,
-    and are cross-faded such that the variance, not the amplitude, stays the same. A small piece that still has no place gets Gaussian noise as rough as the clean tissue
-    nearby.
+    and are cross-faded such that the variance, not the amplitude, stays the same. A small piece that
+    still has no place gets Gaussian noise as rough as the clean tissue nearby.
 
     Parameters
     ----------

@@ -114,12 +114,15 @@ class Surroundings:
     mirror : callable
         Gives the 4x4 matrix from voxels to the voxels of the contralateral place, or None where the
         anatomy has no known mid-plane.
+    used : dict of str to int
+        Voxels by the way in which they were filled, for the record. A fill with several ways adds to it.
     """
 
     image: NDArray[np.float32]
     clean: NDArray[np.bool_]
     box: Box
     mirror: Callable[[], NDArray[np.float64] | None]
+    used: dict[str, int] = field(default_factory=dict)
 
 
 class FillSpec(Spec):
@@ -175,17 +178,17 @@ class Donors:
     """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves.
 
     `load` reads a whole case of these subjects, for operations that need more of a donor than its lesions.
+    `mask_subjects` are known by lesion masks alone: they have shapes to give.
     """
 
     bank: LesionBank
-    `mask_subjects` are known by lesion masks alone: they have shapes to give.
     subjects: tuple[str, ...]
     load: Callable[[str], LoadedCase] | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
+    mask_subjects: tuple[str, ...] = ()
 
 
 class SourceSpec(Spec):
-    mask_subjects: tuple[str, ...] = ()
     """Yields lesions."""
 
     kind: str
@@ -195,16 +198,16 @@ class SourceSpec(Spec):
         """GeometrySpec (:mod:`lesionsynth.editing.geometry`) for its lesions; None for that of the step."""
         return None
 
+    def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
+        """Subjects whose lesions it may give or imitate; None for a source that needs nobody's."""
+        return None
+
     @abstractmethod
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
         """Choose a lesion; None where there is none that fits.
 
         A draw that joins several lesions, or none, lists them under "from": `lesion`, `case`, `subject`.
         """
-    def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
-        """Subjects whose lesions it may give or imitate; None for a source that needs nobody's."""
-        return None
-
 
     @abstractmethod
     def lesion(self, draw: Draw, donors: Donors) -> Lesion:

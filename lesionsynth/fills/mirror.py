@@ -1,0 +1,54 @@
+"""Contralateral tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth.backend import modules_of
+from lesionsynth.fills.patch import patched
+from lesionsynth.kernels.diffusion import harmonic_fill
+from lesionsynth.kernels.inpaint import reachable
+from lesionsynth.kernels.mirror import mirrored
+from lesionsynth.plugins.contracts import FillSpec, Surroundings
+from lesionsynth.plugins.registry import register
+
+
+@register("fills")
+class Mirror(FillSpec):
+    """Copy the tissue of the other side of a brain, fitted to the surroundings without a seam.
+
+    The mid-plane is found by registering the case to its own mirror image. Where the other side is not
+    clean tissue, and where no mid-plane is known, kind `patch` fills; the record says how many voxels were
+    filled in which way.
+    """
+
+    kind: Literal["mirror"] = "mirror"
+    texture: Literal["clone", "spectrum", "noise", "none"] = "none"
+    """As for the other fills; the copied tissue brings its own texture, so none is added."""
+
+    def fill(
+        self,
+        image: NDArray[np.float32],
+        region: NDArray[np.bool_],
+        source: NDArray[np.bool_],
+        spacing_mm: Sequence[float],
+        around: Surroundings | None = None,
+    ) -> NDArray[np.float32]:
+        """All channels at once; kind `patch` where `around` is None."""
+        xp, _ = modules_of(image, region, source)
+        matrix = None if around is None else around.mirror()
+        if around is None or matrix is None:
+            return patched(image, region, source, spacing_mm, around)
+        values, clean = mirrored(around.image, around.clean, matrix, around.box)
+        guide, usable = xp.asarray(values), xp.asarray(clean)
+        anchors = source & usable
+        copied = reachable(region & usable, anchors)
+        # The soap film through the differences at the border takes the other side's level away.
+        filled = xp.where(copied, guide + harmonic_fill(image - guide, copied, anchors, spacing_mm), image)
+        around.used["mirror"] = around.used.get("mirror", 0) + int(copied.sum())
+        rest = region & ~copied
+        return patched(filled, rest, source | copied, spacing_mm, around) if bool(rest.any()) else filled

@@ -1,0 +1,157 @@
+"""Noise with the strength, or the spectrum, of clean tissue; correlated between channels as there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
+
+# How far around the region clean tissue is looked for, and the fewest voxels of it that say what it is like.
+_NEARBY_VOX = (8, 16, 32)
+_FEWEST_VOX = 500
+# Texture is what this Gaussian leaves out, and is taken as uncorrelated farther apart than the lag.
+_SMOOTH_VOX = 3.0
+_LAG_VOX = 8
+
+
+def white_noise(
+    image: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    clean: NDArray[np.bool_],
+    rng: np.random.Generator,
+    box: Box,
+) -> NDArray[np.float32] | None:
+    """Noise without spatial correlation whose neighbours differ as much as those of clean tissue nearby.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (C, i, j, k)
+        The whole volume.
+    region : ndarray of bool, shape of `box`
+        Where noise is wanted.
+    clean : ndarray of bool, shape (i, j, k)
+        Tissue to be like.
+    rng : numpy.random.Generator
+    box : tuple of 3 slice
+        Where `region` lies in the volume.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, n), or None
+        For the voxels of the region; None where all the volume has too little clean tissue.
+    """
+    for values, mask in _nearby(image, region, clean, box):
+        steps = []
+        for axis in range(3):
+            both = np.moveaxis(mask, axis, 0)
+            whole = np.moveaxis(values, axis + 1, 1)
+            pair = both[:-1] & both[1:]
+            steps.append(whole[:, 1:][:, pair] - whole[:, :-1][:, pair])
+        step = np.concatenate(steps, axis=1)
+        if step.shape[1] >= _FEWEST_VOX:
+            covariance = step @ step.T / (2.0 * step.shape[1])
+            white = rng.standard_normal((len(image), int(region.sum())), dtype=np.float32)
+            return np.asarray(_root(covariance) @ white, dtype=np.float32)
+    return None
+
+
+def spectrum_noise(
+    image: NDArray[np.float32],
+    region: NDArray[np.bool_],
+    clean: NDArray[np.bool_],
+    rng: np.random.Generator,
+    box: Box,
+) -> NDArray[np.float32] | None:
+    """Random-phase noise with the power spectrum and the cross spectra of clean tissue nearby.
+
+    Parameters and returned value are those of :func:`white_noise`. Of the tissue, what a Gaussian of three
+    voxels over it leaves out is looked at, up to a distance of eight voxels.
+
+    References
+    ----------
+    Galerne B, Gousseau Y, Morel JM, Random phase textures: theory and synthesis, IEEE Transactions on Image
+    Processing 20(1), 2011, doi:10.1109/TIP.2010.2052822.
+    """
+    tight = bounding_box(region)
+    if tight is None:
+        return np.zeros((len(image), 0), dtype=np.float32)
+    for values, mask in _nearby(image, region, clean, box):
+        if np.count_nonzero(mask) >= _FEWEST_VOX:
+            return _filtered(_spectral_root(_detail(values, mask), mask), region[tight], rng)
+    return None
+
+
+def _nearby(
+    image: NDArray[np.float32], region: NDArray[np.bool_], clean: NDArray[np.bool_], box: Box
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    """Image and clean voxels ever farther around the region."""
+    tight = bounding_box(region)
+    if tight is None:
+        return
+    place = shifted(tight, origin_of(box))
+    for reach in (*_NEARBY_VOX, max(clean.shape)):
+        larger = grown(place, (reach,) * 3, clean.shape)
+        # Without the outermost layer: partial volume is no texture.
+        yield image[(slice(None), *larger)], ndimage.binary_erosion(clean[larger], border_value=1)
+
+
+def _detail(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """What a Gaussian over the true voxels leaves out of them; zero elsewhere."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), _SMOOTH_VOX, mode="constant")
+    detail = np.zeros_like(values)
+    for out, channel in zip(detail, values, strict=True):
+        smooth = ndimage.gaussian_filter(np.where(mask, channel, np.float32(0)), _SMOOTH_VOX, mode="constant")
+        out[mask] = channel[mask] - smooth[mask] / weight[mask]
+        out[mask] -= out[mask].mean()
+    return detail
+
+
+def _spectral_root(detail: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.complex128]:
+    """Root (lags, C, C) of the cross spectra, from the covariance at every lag in the mask."""
+    lag = np.minimum(_LAG_VOX, np.array(mask.shape) - 1)
+    size = [fft.next_fast_len(int(n + m), real=True) for n, m in zip(mask.shape, lag, strict=True)]
+    window = np.ix_(*[np.arange(-m, m + 1) for m in lag])
+    transformed = fft.rfftn(detail, size, axes=(1, 2, 3))
+    masked = fft.rfftn(mask.astype(np.float32), size)
+    pairs = fft.irfftn(np.abs(masked) ** 2, size)[window]
+    # The covariance falls to zero at the largest lag, or the spectrum would ripple.
+    taper = np.ones(())
+    for m in lag:
+        taper = np.multiply.outer(taper, np.cos(np.linspace(-np.pi / 2, np.pi / 2, 2 * m + 3)[1:-1]) ** 2)
+    count = len(detail)
+    spectrum = np.empty((*pairs.shape, count, count), dtype=np.complex128)
+    for a in range(count):
+        for b in range(a + 1):
+            products = fft.irfftn(transformed[a] * np.conj(transformed[b]), size)[window]
+            covariance = taper * products / np.maximum(pairs, 1.0)
+            spectrum[..., a, b] = fft.fftn(fft.ifftshift(covariance))
+            spectrum[..., b, a] = np.conj(spectrum[..., a, b])
+    return _root(spectrum)
+
+
+def _root(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Root of hermitian matrices; negative eigenvalues, which are errors of estimation, become zero."""
+    values, vectors = np.linalg.eigh(matrix)
+    root = np.sqrt(np.maximum(values, 0.0))[..., None, :] * vectors
+    return np.asarray(root @ np.conj(np.swapaxes(vectors, -1, -2)))
+
+
+def _filtered(
+    root: NDArray[np.complex128], region: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """White noise of all channels through the filters `root`, at the true voxels (C, n)."""
+    lags, count = root.shape[:3], root.shape[-1]
+    size = [fft.next_fast_len(n + m, real=True) for n, m in zip(region.shape, lags, strict=True)]
+    white = fft.rfftn(rng.standard_normal((count, *size), dtype=np.float32), axes=(1, 2, 3))
+    kernels = fft.fftshift(fft.ifftn(root, axes=(0, 1, 2)).real, axes=(0, 1, 2)).astype(np.float32)
+    inside = tuple(slice(0, n) for n in region.shape)
+    noise = np.empty((count, int(region.sum())), dtype=np.float32)
+    for a in range(count):
+        total = sum(fft.rfftn(kernels[..., a, b], size) * white[b] for b in range(count))
+        noise[a] = fft.irfftn(total, size)[inside][region]
+    return noise
