@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from lesionsynth.domain.grid import Box
@@ -120,45 +121,89 @@ def push_apart(
     taken up within a reach is ours.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
-    axes = [np.arange(b.start, b.stop) * s - c for b, s, c in zip(box, spacing, body.centre_mm, strict=True)]
-    away = np.stack(np.meshgrid(*axes, indexing="ij"))
-    volume = np.sqrt(np.square(np.tensordot(body.shape, away, axes=1)).sum(axis=0)) ** 3
+    corner = np.array([b.start for b in box], dtype=np.float64) * spacing - body.centre_mm
+    end_mm = body.radius_mm + reach_mm
     for _ in range(_MAX_HALVINGS):
-        field = _shrinking(volume, body.radius_mm, reach_mm, strength) * away
         # A fade this long leaves every displacement shorter than the distance from what is anchored.
-        fade_mm = max(0.5 * reach_mm, 1.5 * float(np.sqrt(np.square(field).sum(axis=0).max())))
-        field *= _smooth_step(np.clip(anchored_mm / fade_mm, 0.0, 1.0))
-        field /= spacing[:, None, None, None]
+        fade_mm = max(0.5 * reach_mm, 1.5 * _longest_mm(body, strength))
+        still = anchored_mm / np.float32(fade_mm)
+        field = _field(body.shape, corner, spacing, body.radius_mm, end_mm, strength, still)
         if _least_jacobian(field) > _MIN_JACOBIAN:
-            return field.astype(np.float32), strength
+            return field, strength
         strength /= 2.0
-    return np.zeros((3, *volume.shape), dtype=np.float32), 0.0
+    return np.zeros_like(field), 0.0
 
 
-def _shrinking(
-    volume: NDArray[np.float64], radius_mm: float, reach_mm: float, strength: float
-) -> NDArray[np.float64]:
-    """Relative change of the radius, at most 0, where `volume` is the cube of the ellipsoidal radius."""
-    lesion, end = radius_mm**3, (radius_mm + reach_mm) ** 3
-    within = np.minimum(volume / lesion, 1.0)
-    beyond = np.clip((volume - lesion) / (end - lesion), 0.0, 1.0)
-    share = within * (1 + within - within**2) * (1 - _smooth_step(beyond))
-    moved = strength * lesion * share
-    known = volume > 0
-    ratio = np.ones_like(volume)
-    np.divide(volume - moved, volume, out=ratio, where=known)
-    return np.asarray(np.cbrt(ratio) - 1.0)
+def _longest_mm(body: Ellipsoid, strength: float) -> float:
+    """A length that no displacement exceeds, whatever its direction."""
+    radius = np.linspace(0.0, 1.0, 101)
+    source = radius * np.cbrt(1.0 - strength * (1.0 + radius**3 - radius**6))
+    stretch = 1.0 / float(np.linalg.eigvalsh(body.shape).min())
+    return body.radius_mm * stretch * float((radius - source).max()) * 1.01
 
 
-def _smooth_step(t: NDArray[np.floating]) -> NDArray[np.floating]:
-    return t * t * (3 - 2 * t)
+@njit(cache=True, nogil=True)
+def _smooth_step(t: float) -> float:  # pragma: no cover
+    return t * t * (3.0 - 2.0 * t)
 
 
-def _least_jacobian(displacement_vox: NDArray[np.float64]) -> float:
-    """Smallest determinant of the map's derivative on the grid; an axis of one voxel does not count."""
-    gradients = [
-        [np.gradient(part, axis=axis) if n > 1 else np.zeros_like(part) for axis, n in enumerate(part.shape)]
-        for part in displacement_vox
-    ]
-    jacobian = np.moveaxis(np.array(gradients), (0, 1), (-2, -1)) + np.eye(3)
-    return float(np.linalg.det(jacobian).min())
+@njit(cache=True, nogil=True)
+def _field(
+    shape: NDArray[np.float64],
+    corner_mm: NDArray[np.float64],
+    spacing_mm: NDArray[np.float64],
+    radius_mm: float,
+    end_mm: float,
+    strength: float,
+    still: NDArray[np.float32],
+) -> NDArray[np.float32]:  # pragma: no cover
+    """The displacement in voxels; `still` is the distance from what is anchored, 1 where tissue is free."""
+    lesion, end = radius_mm**3, end_mm**3
+    field = np.zeros((3, *still.shape), dtype=np.float32)
+    for i in range(still.shape[0]):
+        for j in range(still.shape[1]):
+            for k in range(still.shape[2]):
+                x = corner_mm[0] + i * spacing_mm[0]
+                y = corner_mm[1] + j * spacing_mm[1]
+                z = corner_mm[2] + k * spacing_mm[2]
+                squared = 0.0
+                for row in range(3):
+                    squared += (shape[row, 0] * x + shape[row, 1] * y + shape[row, 2] * z) ** 2
+                volume = squared * np.sqrt(squared)
+                if volume == 0.0 or volume >= end or still[i, j, k] == 0:
+                    continue
+                within = min(volume / lesion, 1.0)
+                share = within * (1.0 + within - within**2)
+                share *= 1.0 - _smooth_step(max(0.0, (volume - lesion) / (end - lesion)))
+                shrinking = np.cbrt(1.0 - strength * lesion * share / volume) - 1.0
+                shrinking *= _smooth_step(min(1.0, float(still[i, j, k])))
+                field[0, i, j, k] = shrinking * x / spacing_mm[0]
+                field[1, i, j, k] = shrinking * y / spacing_mm[1]
+                field[2, i, j, k] = shrinking * z / spacing_mm[2]
+    return field
+
+
+@njit(cache=True, nogil=True)
+def _least_jacobian(field: NDArray[np.float32]) -> float:  # pragma: no cover
+    """Smallest determinant of the map's derivative, by central differences (one-sided at the faces)."""
+    _, n_i, n_j, n_k = field.shape
+    least = 1.0
+    d = np.zeros((3, 3))
+    for i in range(n_i):
+        for j in range(n_j):
+            for k in range(n_k):
+                i0, i1 = max(i - 1, 0), min(i + 1, n_i - 1)
+                j0, j1 = max(j - 1, 0), min(j + 1, n_j - 1)
+                k0, k1 = max(k - 1, 0), min(k + 1, n_k - 1)
+                for a in range(3):
+                    d[a, 0] = (field[a, i1, j, k] - field[a, i0, j, k]) / max(i1 - i0, 1)
+                    d[a, 1] = (field[a, i, j1, k] - field[a, i, j0, k]) / max(j1 - j0, 1)
+                    d[a, 2] = (field[a, i, j, k1] - field[a, i, j, k0]) / max(k1 - k0, 1)
+                    d[a, a] += 1.0
+                determinant = (
+                    d[0, 0] * (d[1, 1] * d[2, 2] - d[1, 2] * d[2, 1])
+                    - d[0, 1] * (d[1, 0] * d[2, 2] - d[1, 2] * d[2, 0])
+                    + d[0, 2] * (d[1, 0] * d[2, 1] - d[1, 1] * d[2, 0])
+                )
+                least = min(least, determinant)
+    return least
