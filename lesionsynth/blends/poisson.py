@@ -24,7 +24,7 @@ class Poisson(BlendSpec):
     gradients: Literal["plain", "mixed"] = "plain"
     """plain: of the lesion image; mixed: of whichever image has the steeper one, so that strong structures
     of the host show through."""
-    rim_mm: float = Field(default=2.0, ge=0)
+    rim_mm: float = Field(default=1.0, ge=0)
     """Width of the donor's own rim that belongs to the mask, on voxels up to 1 mm. 0: the label alone, which
     takes as much contrast from the lesion as there is in the voxels next to it."""
 

@@ -27,7 +27,7 @@ class SoftPoisson(SoftBlend):
     k: Range = (0.5, 1.0)
     """Range of the share of the mask's own gradient that is kept. 1 is the weighted mean of `alpha`; towards
     0 differences on the rim are spread further, and a lesion whose rim stands out as well disappears."""
-    margin_mm: float = Field(default=4.0, ge=0)
+    margin_mm: float = Field(default=3.0, ge=0)
     """Distance beyond the edge within which differences on the rim are spread, on voxels up to 1 mm; the
     change has come down to 0 there. The box around all of it is solved exactly."""
 
