@@ -11,10 +11,9 @@ from pydantic import Field
 from lesionsynth.domain.lesion import Site
 from lesionsynth.editing.canvas import DISPLACED, Canvas
 from lesionsynth.kernels.components import dilated
-from lesionsynth.kernels.tissue import GREY, WHITE, place_of
+from lesionsynth.kernels.placement import ANYWHERE, first_fit
+from lesionsynth.kernels.tissue import PLACES
 from lesionsynth.spec import Probability, Spec
-
-_BATCH = 256
 
 
 class SiteSpec(Spec):
@@ -69,40 +68,33 @@ class SiteFinder:
             Where it comes from.
         rng : numpy.random.Generator
         """
-        body = np.argwhere(label > 0) + lower
-        grown = np.argwhere(dilated(np.pad(label > 0, self.spec.gap_vox), self.spec.gap_vox))
-        halo = grown + np.subtract(lower, self.spec.gap_vox)
-        shape = np.array(self.canvas.grid.shape)
-        for _ in range(0, self.spec.candidates, _BATCH):
-            count = min(_BATCH, self.spec.candidates)
-            picks = np.minimum(np.searchsorted(self.cumulated, rng.random(count)), self.voxels.size - 1)
-            centres = np.stack(np.unravel_index(self.voxels[picks], tuple(shape)), axis=1)
-            for centre in centres:
-                if self._fits(body + centre, halo + centre, shape, site):
-                    return (int(centre[0]), int(centre[1]), int(centre[2]))
-        return None
-
-    def _fits(
-        self, body: NDArray[np.int64], halo: NDArray[np.int64], shape: NDArray[np.int64], site: Site | None
-    ) -> bool:
-        host = self.canvas.host
-        within = ((body >= 0) & (body < shape)).all(axis=1)
-        if 1.0 - within.mean() > self.spec.clipped:
-            return False
-        at = tuple(body[within].T)
-        if (self.canvas.source[at] == DISPLACED).any():
-            return False  # tissue that was pushed aside is no longer where the host's map has it
-        tissue = host.tissue[at]
-        if np.count_nonzero(tissue == WHITE) < self.spec.inside * len(body):
-            return False
-        bad = host.untouchable[at]
-        kept = np.isin(tissue, (GREY, WHITE)) & ~bad
-        if len(body) - np.count_nonzero(kept) > self.spec.clipped * len(body) or not kept.any():
-            return False
-        if self.spec.overlap == "avoid":
-            near = halo[((halo >= 0) & (halo < shape)).all(axis=1)]
-            if (self.canvas.instances[tuple(near.T)] > 0).any():
-                return False
-        if self.spec.like_donor and site is not None:
-            return place_of(host.zones[at][kept], host.has_tissue_classes) == site.place
-        return True
+        mask = label > 0
+        spec, host, canvas = self.spec, self.canvas.host, self.canvas
+        body = np.argwhere(mask) + lower
+        halo = np.empty((0, 3), dtype=np.int64)
+        if spec.overlap == "avoid":
+            grown = dilated(np.pad(mask, spec.gap_vox), spec.gap_vox)
+            halo = np.argwhere(grown) + np.subtract(lower, spec.gap_vox)
+        place = PLACES.index(site.place) if spec.like_donor and site is not None else ANYWHERE
+        picks = np.searchsorted(self.cumulated, rng.random(spec.candidates))
+        voxels = self.voxels[np.minimum(picks, self.voxels.size - 1)]
+        centres = np.stack(np.unravel_index(voxels, canvas.grid.shape), axis=1)
+        found = first_fit(
+            centres,
+            body,
+            halo,
+            host.tissue,
+            host.untouchable,
+            canvas.source,
+            canvas.instances,
+            host.zones,
+            DISPLACED,
+            spec.inside * len(body),
+            spec.clipped * len(body),
+            host.has_tissue_classes,
+            place,
+        )
+        if found < 0:
+            return None
+        i, j, k = (int(c) for c in centres[found])
+        return (i, j, k)

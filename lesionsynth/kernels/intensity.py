@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ SHELL_MM = (1.5, 4.0)
 MIN_SHELL_VOXELS = 12
 MAD_TO_SD = 1.4826
 _DETAIL_SIGMA_MM = 1.0
+_ROUNDING = 1e-5
 
 
 def robust_spread(values: NDArray[np.float32]) -> float:
@@ -33,7 +35,8 @@ def shell_mask(
 ) -> NDArray[np.bool_]:
     """Voxels of `tissue` 1.5 to 4 mm outside `lesion` (wider on coarser voxels), all (i, j, k) bool."""
     scale = voxel_scale(spacing_mm)
-    low, high = SHELL_MM[0] * scale, SHELL_MM[1] * scale
+    # Distances of whole voxels, in float32, meet limits that are multiples of them.
+    low, high = SHELL_MM[0] * scale * (1 - _ROUNDING), SHELL_MM[1] * scale * (1 + _ROUNDING)
     distance = nearby_distance_mm(lesion, spacing_mm, high)
     return (distance >= low) & (distance <= high) & tissue
 
@@ -95,10 +98,11 @@ def _squared_gradient(
     at = np.nonzero(where)
     squared = np.zeros((len(image), at[0].size))
     for axis, step_mm in enumerate(spacing_mm):
-        low, high = list(at), list(at)
-        low[axis] = np.maximum(at[axis] - 1, 0)
-        high[axis] = np.minimum(at[axis] + 1, where.shape[axis] - 1)
-        steps = np.maximum(high[axis] - low[axis], 1)
-        difference = image[(slice(None), *high)].astype(np.float64) - image[(slice(None), *low)]
+        low: list[Any] = [slice(None), *at]
+        high = low.copy()
+        low[axis + 1] = np.maximum(at[axis] - 1, 0)
+        high[axis + 1] = np.minimum(at[axis] + 1, where.shape[axis] - 1)
+        steps = np.maximum(high[axis + 1] - low[axis + 1], 1)
+        difference = image[tuple(high)].astype(np.float64) - image[tuple(low)]
         squared += (difference / (steps * step_mm)) ** 2
     return squared
