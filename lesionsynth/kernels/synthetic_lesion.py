@@ -140,7 +140,10 @@ def profile_of(
 def _bins(
     values: NDArray[np.float32], away_mm: NDArray[np.float32], where: NDArray[np.bool_]
 ) -> list[tuple[float, list[float]]]:
-    """Mean distance from the edge and mean of every channel, bin by bin away from the edge."""
+    """Mean distance from the edge and mean of every channel, bin by bin away from the edge.
+
+    The first bin is there twice, so that its value holds up to the edge and the step there stays one.
+    """
     away, inner = away_mm[where], values[:, where]
     bins: list[tuple[float, list[float]]] = []
     furthest = float(away.max()) if away.size else 0.0
@@ -151,7 +154,10 @@ def _bins(
         count = int(chosen.sum())
         # What is left behind the last bin counts for itself only where there is no other.
         if count >= _MIN_BIN_VOXELS or (count and not bins and stop > furthest):
-            bins.append((float(away[chosen].mean()), [float(m) for m in inner[:, chosen].mean(axis=1)]))
+            mean = [float(m) for m in inner[:, chosen].mean(axis=1)]
+            if not bins and float(away[chosen].min()) < float(away[chosen].mean()):
+                bins.append((float(away[chosen].min()), mean))
+            bins.append((float(away[chosen].mean()), mean))
             start = stop
     return bins
 
