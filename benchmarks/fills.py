@@ -58,16 +58,15 @@ _MOST_FOR_DIRECT = 2500
 
 
 class Watched(FillSpec):
-    """Another fill that notes what it was asked first and how long it took."""
+    """Another fill that notes what it was asked."""
 
     kind: str = "watched"
     inner: Any
     _calls: list[Any] = PrivateAttr(default_factory=list)
 
     def fill(self, image: Any, region: Any, source: Any, spacing_mm: Any, around: Any = None) -> Any:
-        started = time.perf_counter()
         filled = self.inner.fill(image, region, source, spacing_mm, around)
-        self._calls.append((time.perf_counter() - started, image, region, source, filled))
+        self._calls.append((image, region, source, around))
         return filled
 
 
@@ -169,7 +168,8 @@ class Filled:
 
 def by_fill(host: Host, fill: FillSpec) -> tuple[NDArray[np.float32], list[Filled], list[Any]]:
     """Remove every false lesion of a host; the image, each place, and what the fill was asked."""
-    remove_lesion(Canvas(host.case), host.places[0][0], fill, 1)  # compiles what is not compiled yet
+    largest = max(host.places, key=lambda place: int((host.case.lesions[0][place[1]] == place[0]).sum()))
+    remove_lesion(Canvas(host.case), largest[0], fill, 1)  # compiles what is not compiled yet
     canvas = Canvas(host.case)
     places, asked = [], []
     for number, box in host.places:
@@ -313,8 +313,8 @@ def measure_kernels(hosts: list[Host], ranges: Any, rows: dict[str, Any], rounds
     of: dict[str, list[int]] = {}
     for number, host in enumerate(hosts):
         for call in by_fill(host, harmonic)[2]:
-            image, region, source = (np.ascontiguousarray(array) for array in call[1:4])
-            work = _ways(image, region, source, host.case.grid.spacing_mm, others)
+            image, region, source = (np.ascontiguousarray(array) for array in call[:3])
+            work = _ways(image, region, source, host.case.grid.spacing_mm, call[3], others)
             seconds: dict[str, list[float]] = {name: [] for name in work}
             filled: dict[str, NDArray[np.float32]] = {}
             for _ in range(rounds):
@@ -337,13 +337,14 @@ def _ways(
     region: NDArray[np.bool_],
     source: NDArray[np.bool_],
     spacing_mm: Sequence[float],
+    around: Any,
     others: dict[str, Any],
 ) -> dict[str, Callable[[], NDArray[np.float32]]]:
     """Every way to fill one region."""
     work: dict[str, Callable[[], NDArray[np.float32]]] = {}
     for kind in sorted(registry.kinds("fills")):
         fill = _made(kind, "none")
-        work[f"ours: {kind}"] = lambda fill=fill: fill.fill(image, region, source, spacing_mm)
+        work[f"ours: {kind}"] = lambda fill=fill: fill.fill(image, region, source, spacing_mm, around)
     for name, other in others.items():
         if "scikit" not in name or region.sum() <= _MOST_FOR_DIRECT:
             work[name] = lambda other=other: np.stack([other(channel, region) for channel in image])
