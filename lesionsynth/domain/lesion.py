@@ -88,6 +88,11 @@ class LesionInfo:
     source_hash: str
 
     @property
+    def component(self) -> int:
+        """Number of the lesion among the connected components of its case, from 1: the end of its name."""
+        return int(self.lesion.rpartition("/")[2])
+
+    @property
     def size_class(self) -> int:
         """Index of the lesion's size class."""
         return size_class(self.volume_mm3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -31,11 +31,15 @@ CountRange = Annotated[tuple[int, int], AfterValidator(_ordered)]
 """A pair [low, high] of numbers from 1."""
 
 
+_NO_DONOR = "no donor"
+
+
 class PasteSpec(OperationSpec):
     """A step that pastes a number of lesions, each drawn and placed by itself."""
 
-    lesions: CountRange = (1, 1)
-    """How many lesions are pasted, drawn for each copy. No donor comes twice in one copy."""
+    lesions: CountRange | Literal["removed"] = (1, 1)
+    """How many lesions are pasted, drawn for each copy; removed: as many as earlier steps have taken out of
+    the host. No donor comes twice in one copy."""
     min_volume_mm3: float = Field(default=10.0, ge=0)
     """A lesion that would come out smaller is a speck, and is drawn again."""
     tries: int = Field(default=100, ge=1, le=100000)
@@ -49,8 +53,13 @@ class PasteSpec(OperationSpec):
     to within a factor of 4, and visible."""
 
     @abstractmethod
-    def choose(self, canvas: Canvas, context: StepContext, rng: np.random.Generator) -> Draw | None:
-        """Choose a lesion: what is recorded under "donor"; None where there is none."""
+    def choose(
+        self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
+    ) -> Draw | None:
+        """Choose a lesion: what is recorded under "donor"; None where there is none left.
+
+        `used` are the choices of this copy so far. One that comes again is refused.
+        """
 
     @abstractmethod
     def lesion(self, donor: Draw, context: StepContext) -> Lesion:
@@ -71,7 +80,10 @@ class PasteSpec(OperationSpec):
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Paste lesions until there are as many as drawn."""
         rejected: Counter[str] = Counter()
-        wanted = int(context.streams("count").integers(self.lesions[0], self.lesions[1] + 1))
+        if self.lesions == "removed":
+            wanted = len(removed_lesions(canvas))
+        else:
+            wanted = int(context.streams("count").integers(self.lesions[0], self.lesions[1] + 1))
         voxels = np.flatnonzero((canvas.host.tissue == WHITE) & ~canvas.host.untouchable)
         if voxels.size == 0:
             return StepReport([], {"no tissue that lesions lie in": 1})
@@ -86,6 +98,8 @@ class PasteSpec(OperationSpec):
             if isinstance(result, str):
                 rejected[result] += 1
                 failures += 1
+                if result == _NO_DONOR:
+                    break
                 continue
             draw, insertion = result
             canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
@@ -111,10 +125,11 @@ class PasteSpec(OperationSpec):
         rng: np.random.Generator,
     ) -> tuple[Draw, Insertion] | str:
         """Draw one lesion; what was drawn and made, or the reason why it was refused."""
-        donor = self.choose(canvas, context, rng)
+        used = [draw["donor"] for draw in before]
+        donor = self.choose(canvas, context, used, rng)
         if donor is None:
-            return "no donor"
-        if any(draw["donor"] == donor for draw in before):
+            return _NO_DONOR
+        if donor in used:
             return "donor pasted before"
         lesion = self.lesion(donor, context)
         pose = draw_geometry(self.geometry, lesion, rng)
@@ -157,3 +172,40 @@ class PasteSpec(OperationSpec):
             overlap=self.site.overlap,
             bank=context.donors.bank,
         )
+
+
+def removed_lesions(canvas: Canvas) -> set[int]:
+    """The host's own lesions that are no longer on the canvas, by their numbers."""
+    return set(range(1, len(canvas.host.lesions[1]) + 1)) - set(canvas.boxes)
+
+
+def draw_own(
+    canvas: Canvas,
+    context: StepContext,
+    used: list[Draw],
+    rng: np.random.Generator,
+    only: set[int] | None = None,
+) -> Draw | None:
+    """Draw one of the host case's lesions in the bank, all equally likely; None where there is none left.
+
+    Parameters
+    ----------
+    canvas : Canvas
+    context : StepContext
+        Its leak rule may forbid the host's subject as a donor.
+    used : list of dict
+        Choices that are not to come again.
+    rng : numpy.random.Generator
+    only : set of int, optional
+        Numbers of the lesions that may be drawn.
+    """
+    subject = canvas.host.files.subject
+    if subject not in context.donors.subjects:
+        return None
+    left = [
+        {"lesion": info.lesion}
+        for info in context.donors.bank.infos([subject])
+        if info.case == canvas.case and info.channels and (only is None or info.component in only)
+    ]
+    left = [draw for draw in left if draw not in used]
+    return left[int(rng.integers(len(left)))] if left else None

@@ -28,8 +28,8 @@ _SAME_VOX = 0.05
 _SPLINE_VOX = (3, 3, 3)
 _CROP_VOX = (1, 1, 1)
 
-Donor = dict[int, LesionInfo]
-"""Lesions of one case by the number of their component."""
+Donor = dict[str, LesionInfo]
+"""Lesions of one case by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +105,13 @@ class CarveMix(OperationSpec):
                 carving = carve_whole(canvas, donor, draw["lambda_mm"])
             else:
                 lesions = _donor_cases(context.donors, canvas).get(draw["case"], {})
-                number = _number(draw["donor"]["lesion"])
-                if number not in lesions or number > len(donor.lesions[1]):
+                info = lesions.get(draw["donor"]["lesion"])
+                if info is None:
                     raise LesionsynthError(
                         f"the record names the lesion {draw['donor']['lesion']}, which is no donor here.",
                         case=canvas.case,
                     )
-                carving = self._carve(canvas, context, donor, lesions[number], draw)
+                carving = self._carve(canvas, context, donor, info, draw)
             if carving is None:
                 raise LesionsynthError("a recorded lesion finds no tissue in its host.", case=canvas.case)
             canvas.replace(carving.box, carving.values, carving.region, carving.label)
@@ -142,12 +142,13 @@ class CarveMix(OperationSpec):
             return
         own = list(_donor_infos(context.donors, canvas.host.files.subject, canvas.case))
         labels, boxes = donor.lesions
-        for number, info in lesions.items():
-            box = grown(boxes[number - 1], _CROP_VOX, donor.grid.shape)
+        for info in lesions.values():
+            box = grown(boxes[info.component - 1], _CROP_VOX, donor.grid.shape)
+            depth = deepest_mm(labels[box] == info.component, donor.grid.spacing_mm)
             draw = {
                 **common,
                 "donor": {"lesion": info.lesion},
-                "lambda_mm": draw_limit_mm(rng, deepest_mm(labels[box] == number, donor.grid.spacing_mm)),
+                "lambda_mm": draw_limit_mm(rng, depth),
                 "contrast": draw_contrast(ContrastSpec(kind=self.contrast), info, own, rng),
             }
             yield from self._commit(canvas, self._carve(canvas, context, donor, info, draw), draw, rejected)
@@ -167,7 +168,7 @@ class CarveMix(OperationSpec):
         self, canvas: Canvas, context: StepContext, donor: LoadedCase, info: LesionInfo, draw: Draw
     ) -> Carving | None:
         """One lesion with its margin on the host; None where too little of it comes to lie in tissue."""
-        host, number = canvas.host, _number(info.lesion)
+        host, number = canvas.host, info.component
         spacing, shape = donor.grid.spacing_mm, donor.grid.shape
         wide = carving_box(donor.lesions[1][number - 1], draw["lambda_mm"], spacing, shape)
         crop = grown(wide, _SPLINE_VOX, shape)
@@ -266,7 +267,7 @@ def _donor_cases(donors: Donors, canvas: Canvas) -> dict[str, Donor]:
         cases: dict[str, Donor] = {}
         for info in donors.bank.infos(sorted(set(donors.subjects) - {subject})):
             if info.channels:
-                cases.setdefault(info.case, {})[_number(info.lesion)] = info
+                cases.setdefault(info.case, {})[info.lesion] = info
         donors.cache[key] = cases
     found: dict[str, Donor] = donors.cache[key]
     return found
@@ -275,11 +276,6 @@ def _donor_cases(donors: Donors, canvas: Canvas) -> dict[str, Donor]:
 def _load(donors: Donors, case: str) -> LoadedCase:
     assert donors.load is not None
     return donors.load(case)
-
-
-def _number(lesion: str) -> int:
-    """Component that a lesion of the bank is, by its name."""
-    return int(lesion.rpartition("/")[2])
 
 
 def _count(rejected: dict[str, int], reason: str) -> None:

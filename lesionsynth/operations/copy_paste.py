@@ -13,7 +13,7 @@ from scipy import ndimage
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.geometry import ElasticSpec, GeometrySpec, RotateSpec, ScaleSpec
-from lesionsynth.editing.pasting import PasteSpec
+from lesionsynth.editing.pasting import PasteSpec, draw_own, removed_lesions
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import BlendSpec, Donors, Draw, StepContext, Wanted
 from lesionsynth.spec import Probability, Range, Spec
@@ -60,8 +60,9 @@ class CopyPaste(PasteSpec):
     kind: Literal["copy_paste"] = "copy_paste"
     source: str = "donors"
     """Name of the source, declared under `sources`."""
-    pairing: Literal["both", "inter", "intra"] = "both"
-    """Lesions of other subjects (inter), of the host's own (intra), or of either with equal chance."""
+    pairing: Literal["both", "inter", "intra", "removed"] = "both"
+    """Lesions of other subjects (inter), of the host's own (intra), or of either with equal chance (both, if
+    there are any); removed: lesions that earlier steps have taken out of the host, so that they move."""
     geometry: GeometrySpec = GeometrySpec(
         flip=0.5,
         rotate=RotateSpec(p=0.5, degrees=(0.0, 180.0)),
@@ -74,20 +75,30 @@ class CopyPaste(PasteSpec):
     """How the lesion is joined to the host."""
 
     def source_names(self) -> tuple[str, ...]:
-        """The one source."""
-        return (self.source,)
+        """The one source; none where removed lesions come back."""
+        return () if self.pairing == "removed" else (self.source,)
 
-    def choose(self, canvas: Canvas, context: StepContext, rng: np.random.Generator) -> Draw | None:
+    def choose(
+        self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
+    ) -> Draw | None:
         """Draw from the source, which sees the subjects of the pairing alone."""
+        if self.pairing == "removed":
+            return draw_own(canvas, context, used, rng, only=removed_lesions(canvas))
         subject = canvas.host.files.subject
-        pairing = self.pairing
-        if pairing == "both":
-            pairing = "intra" if rng.random() < 0.5 else "inter"
-        donors = _paired(context.donors, subject, pairing)
-        return context.sources[self.source].draw(rng, donors, Wanted(0.0, _EVERY_SIZE, subject, canvas.case))
+        pairings = [self.pairing]
+        if self.pairing == "both":
+            pairings = ["intra", "inter"] if rng.random() < 0.5 else ["inter", "intra"]
+        wanted = Wanted(0.0, _EVERY_SIZE, subject, canvas.case)
+        for pairing in pairings:
+            donor = context.sources[self.source].draw(rng, _paired(context.donors, subject, pairing), wanted)
+            if donor is not None:
+                return donor
+        return None
 
     def lesion(self, donor: Draw, context: StepContext) -> Lesion:
         """Ask the source."""
+        if self.pairing == "removed":
+            return context.donors.bank.read(donor["lesion"])
         return context.sources[self.source].lesion(donor, context.donors)
 
     def blend_of(self, draw: Draw) -> BlendSpec:
@@ -99,7 +110,7 @@ class CopyPaste(PasteSpec):
         blurred, sigma = rng.random() < self.blur.p, float(rng.uniform(*self.blur.sigma_mm))
         bent, gamma = rng.random() < self.gamma.p, float(rng.uniform(*self.gamma.factor))
         return {
-            "source": self.source,
+            "source": None if self.pairing == "removed" else self.source,
             "blend": self.blend.draw(rng),
             "blur_mm": sigma if blurred else 0.0,
             "gamma": gamma if bent else 1.0,
@@ -146,6 +157,7 @@ def _paired(donors: Donors, subject: str, pairing: str) -> Donors:
     key = ("copy_paste", subject, pairing)
     if key not in donors.cache:
         kept = tuple(s for s in donors.subjects if (s == subject) == (pairing == "intra"))
-        donors.cache[key] = replace(donors, subjects=kept, cache={})
+        masks = () if pairing == "intra" else donors.mask_subjects
+        donors.cache[key] = replace(donors, subjects=kept, mask_subjects=masks, cache={})
     found: Donors = donors.cache[key]
     return found

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from lesionsynth.backend import modules_of
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.pasting import PasteSpec
+from lesionsynth.editing.pasting import PasteSpec, draw_own
 from lesionsynth.plugins.contracts import BlendSpec, Draw, StepContext
 from lesionsynth.plugins.registry import register
 from lesionsynth.spec import Range
@@ -67,14 +67,11 @@ class SelfMix(PasteSpec):
             raise ValueError(f"should lie within [0.5, 1], got [{value[0]:g}, {value[1]:g}]")
         return value
 
-    def choose(self, canvas: Canvas, context: StepContext, rng: np.random.Generator) -> Draw | None:
+    def choose(
+        self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
+    ) -> Draw | None:
         """One of the host's lesions, all equally likely."""
-        subject = canvas.host.files.subject
-        if subject not in context.donors.subjects:
-            return None
-        infos = context.donors.bank.infos([subject])
-        own = [info.lesion for info in infos if info.case == canvas.case and info.channels]
-        return {"lesion": own[int(rng.integers(len(own)))]} if own else None
+        return draw_own(canvas, context, used, rng)
 
     def lesion(self, donor: Draw, context: StepContext) -> Lesion:
         """Read the lesion from the bank."""

@@ -18,6 +18,7 @@ def test_size_classes_begin_at_their_edges():
 
 def test_an_entry_tells_size_spacing_and_contrast():
     info = make_lesion("a/0001", "A", volume_mm3=150.0).info
+    assert info.component == 1
     assert info.size_class == 2
     assert info.spacing_mm == (1.0, 2.0, 0.5)
     assert info.channels[0].contrast == 30.0

@@ -89,7 +89,7 @@ def write_cases(
 def copies(
     root: Path, output: Path, step: Mapping[str, Any], host: str | None = None, n: int = 1, **keys: Any
 ) -> Iterator[Made]:
-    """Copies that a recipe of one step makes of `host`, or of every case."""
+    """Copies that a recipe of one step, or other `keys`, makes of `host`, or of every case."""
     recipe = Recipe.model_validate(
         {
             "steps": {"step": step},

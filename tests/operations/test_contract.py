@@ -26,16 +26,23 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 """One step of every kind: a new operation has to be added here."""
 
+MODES: dict[str, dict[str, Any]] = {
+    "carve_mix as published": {"kind": "carve_mix", "mode": "compatible"},
+}
+"""Further steps, of kinds that work in more than one way."""
+
 
 def test_every_operation_is_in_this_suite() -> None:
     assert set(STEPS) == set(registry.kinds("operations"))
 
 
-@pytest.fixture(params=sorted(STEPS))
+@pytest.fixture(params=sorted({**STEPS, **MODES}))
 def prepared(
     request: pytest.FixtureRequest, make_nnunet: Callable[..., Path], tmp_path: Path
 ) -> session.Prepared:
-    recipe = Recipe.model_validate({"steps": {"step": STEPS[request.param]}, "output": {"copies": 1}})
+    recipe = Recipe.model_validate(
+        {"steps": {"step": {**STEPS, **MODES}[request.param]}, "output": {"copies": 1}}
+    )
     return session.prepare(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
 
 

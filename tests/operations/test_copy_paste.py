@@ -120,3 +120,23 @@ def test_an_invisible_copy_is_refused(tmp_path: Path) -> None:
 def test_counts_start_at_one_and_are_ordered(count: list[int]) -> None:
     with pytest.raises(ValidationError, match="low"):
         CopyPaste.model_validate({"lesions": count})
+
+
+def test_removed_lesions_come_back_elsewhere_and_no_others(root: Path, tmp_path: Path) -> None:
+    steps = {
+        "detach": {"kind": "inpaint", "share": [0.5, 0.5]},
+        "attach": {**PLAIN, "pairing": "removed", "lesions": "removed", "blend": {"kind": "alpha"}},
+    }
+    moved = set()
+    for made in copies(root, tmp_path / "out", {}, "a", n=4, steps=steps):
+        out, back = made.draws
+        assert out["edit"] == "remove"
+        assert back["donor"] == {"lesion": f"a/{out['lesion']:04d}"}
+        assert made.record["lesions"] == {"before": 2, "removed": 1, "inserted": 1, "after": 2}
+        moved.add(out["lesion"])
+    assert moved == {1, 2}
+
+
+def test_nothing_removed_is_nothing_to_bring_back(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoRoomError, match="no step had anything to do"):
+        list(copies(root, tmp_path / "out", {**PLAIN, "pairing": "removed", "lesions": "removed"}, "a"))
