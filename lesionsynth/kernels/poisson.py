@@ -55,32 +55,41 @@ def soft_poisson(
     Returns
     -------
     ndarray, as `host`
-        Differs from the host everywhere in the box; not bounded by the two images, although h is by
-        the differences on the rim. The host itself where both are equal or alpha is 0 everywhere.
+        Differs from the host everywhere in the box, most where alpha changes; may go beyond both images
+        there. The host itself where both images are equal or alpha is 0 everywhere.
 
     References
     ----------
     Huo J, Ourselin S, Sparks R, arXiv:2406.14826 (soft Poisson blending); Perez P, Gangnet M, Blake A,
     Poisson image editing, ACM Transactions on Graphics 22(3), 2003, doi:10.1145/882262.882269.
     """
-    xp, _ = modules_of(host, lesion, alpha)
     mixed = composite(host, lesion, alpha)
     if k == 1:
         return mixed
+    correction = solve_box(_source(host, lesion, alpha, face_weights(spacing_mm)), spacing_mm)
+    correction *= host.dtype.type(1 - k)
+    mixed -= correction
+    return mixed
+
+
+def _source(
+    host: NDArray[np.float32],
+    lesion: NDArray[np.float32],
+    alpha: NDArray[np.float32],
+    weights: tuple[float, float, float],
+) -> NDArray[np.float32]:
+    """``div((L - B) grad a)`` of :func:`soft_poisson`, per squared smallest voxel edge."""
+    xp, _ = modules_of(host, lesion, alpha)
     known = (alpha > 0).astype(alpha.dtype)
-    step = xp.where(alpha > 0, lesion - host, xp.zeros((), dtype=host.dtype))
-    weights = face_weights(spacing_mm)
-    source = xp.zeros_like(step)
-    for axis in range(3):
+    step = (lesion - host) * known
+    source: NDArray[np.float32] = xp.zeros_like(step)
+    for axis, weight in enumerate(weights):
         low, high = sides(axis)
-        count = known[low] + known[high]
-        flux = (step[low] + step[high]) * (
-            weights[axis] * (alpha[high] - alpha[low]) / xp.where(count > 0, count, 1)
-        ).astype(host.dtype)
+        slope = weight * (alpha[high] - alpha[low]) / xp.clip(known[low] + known[high], 1, 2)
+        flux = (step[low] + step[high]) * slope
         source[low] += flux
         source[high] -= flux
-    blended: NDArray[np.float32] = mixed - host.dtype.type(1 - k) * solve_box(source, spacing_mm)
-    return blended
+    return source
 
 
 def solve_box(source: NDArray[np.floating], spacing_mm: Sequence[float]) -> NDArray[np.floating]:
@@ -106,9 +115,9 @@ def solve_box(source: NDArray[np.floating], spacing_mm: Sequence[float]) -> NDAr
         xp.asarray(_eigenvalues(n, weight, source.dtype.name))
         for n, weight in zip(source.shape[-3:], face_weights(spacing_mm), strict=True)
     )
-    spectrum = _sine_transform(source)
+    spectrum, spare = _sine_transform(source, xp.empty_like(source), xp.empty_like(source))
     spectrum /= i[:, None, None] + j[:, None] + k
-    return _sine_transform(spectrum)
+    return _sine_transform(spectrum, spare, spectrum)[0]
 
 
 def face_weights(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
@@ -140,11 +149,15 @@ def _eigenvalues(n: int, weight: float, dtype: str) -> NDArray[np.floating]:
     return (-4 * weight * np.sin(np.pi * np.arange(1, n + 1) / (2 * (n + 1))) ** 2).astype(dtype)
 
 
-def _sine_transform(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Orthonormal sine transform of type I along the last three axes."""
+def _sine_transform(
+    values: NDArray[np.floating], first: NDArray[np.floating], second: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Orthonormal sine transform of type I along the last three axes, and a spare array of its shape.
+
+    Works in `first` and `second` in turn; `second` may be `values`, which is lost then.
+    """
     xp, _ = modules_of(values)
-    shape = values.shape
-    i, j, k = shape[-3:]
+    *lead, i, j, k = values.shape
     fast = [
         axis - 3
         for axis, n in enumerate((i, j, k))
@@ -152,14 +165,19 @@ def _sine_transform(values: NDArray[np.floating]) -> NDArray[np.floating]:
     ]
     if fast:
         values = fft.dstn(values, type=1, axes=fast, norm="ortho")
-    first, second, third = (xp.asarray(_sine_matrix(n, values.dtype.name)) for n in (i, j, k))
-    if -3 not in fast:
-        values = xp.matmul(first, values.reshape(*shape[:-3], i, j * k)).reshape(shape)
-    if -2 not in fast:
-        values = xp.matmul(second, values)
-    if -1 not in fast:
-        values = xp.matmul(values, third)
-    return values
+    matrices = (xp.asarray(_sine_matrix(n, values.dtype.name)) for n in (i, j, k))
+    for axis, matrix in enumerate(matrices):
+        if axis - 3 in fast:
+            continue
+        if axis == 0:
+            plane = (*lead, i, j * k)
+            xp.matmul(matrix, values.reshape(plane), out=first.reshape(plane))
+        elif axis == 1:
+            xp.matmul(matrix, values, out=first)
+        else:
+            xp.matmul(values, matrix, out=first)
+        values, first, second = first, second, first
+    return values, first
 
 
 def _largest_prime(n: int) -> int:
