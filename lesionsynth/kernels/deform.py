@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from lesionsynth.backend import modules_of, on_cpu
@@ -18,7 +19,8 @@ from lesionsynth.domain.grid import Box
 from lesionsynth.kernels.gather import HALF, TIE, gather_image, gather_label
 
 _EXACT = 1e-4
-_MIN_JACOBIAN = 0.1
+MIN_JACOBIAN = 0.1
+"""Least determinant of a displacement's derivative: below it space is nearly folded."""
 _SMOOTHED_FROM = 1.3
 _FWHM_TO_SIGMA = 0.42466
 _SAMPLES_PER_CONTROL = 4
@@ -283,12 +285,39 @@ def draw_control_mm(
     shape = [(n + 3) * _SAMPLES_PER_CONTROL + 1 for n in counts]
     step_mm = spacing_mm / _SAMPLES_PER_CONTROL
     for _ in range(_MAX_HALVINGS):
-        field = upsample(control, shape, [_SAMPLES_PER_CONTROL] * 3)
-        jacobian = np.stack([np.stack(np.gradient(f, step_mm), axis=-1) for f in field], axis=-2) + np.eye(3)
-        if np.linalg.det(jacobian).min() > _MIN_JACOBIAN:
+        if least_jacobian(upsample(control / step_mm, shape, [_SAMPLES_PER_CONTROL] * 3)) > MIN_JACOBIAN:
             return control
         control = control / 2.0
     return np.zeros_like(control)
+
+
+@njit(cache=True, nogil=True)
+def least_jacobian(field: NDArray[np.floating]) -> float:  # pragma: no cover
+    """Smallest determinant of the derivative of ``x -> x + field(x)``, or 1; `field` (3, i, j, k) in voxels.
+
+    By central differences, one-sided at the faces. Where it is above 0 everywhere, nothing folds.
+    """
+    _, n_i, n_j, n_k = field.shape
+    least = 1.0
+    d = np.zeros((3, 3))
+    for i in range(n_i):
+        for j in range(n_j):
+            for k in range(n_k):
+                i0, i1 = max(i - 1, 0), min(i + 1, n_i - 1)
+                j0, j1 = max(j - 1, 0), min(j + 1, n_j - 1)
+                k0, k1 = max(k - 1, 0), min(k + 1, n_k - 1)
+                for a in range(3):
+                    d[a, 0] = (field[a, i1, j, k] - field[a, i0, j, k]) / max(i1 - i0, 1)
+                    d[a, 1] = (field[a, i, j1, k] - field[a, i, j0, k]) / max(j1 - j0, 1)
+                    d[a, 2] = (field[a, i, j, k1] - field[a, i, j, k0]) / max(k1 - k0, 1)
+                    d[a, a] += 1.0
+                determinant = (
+                    d[0, 0] * (d[1, 1] * d[2, 2] - d[1, 2] * d[2, 1])
+                    - d[0, 1] * (d[1, 0] * d[2, 2] - d[1, 2] * d[2, 0])
+                    + d[0, 2] * (d[1, 0] * d[2, 1] - d[1, 1] * d[2, 0])
+                )
+                least = min(least, determinant)
+    return least
 
 
 def upsample(control: Any, shape: Sequence[int], step_vox: Sequence[float]) -> Any:

@@ -10,12 +10,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from lesionsynth.domain.grid import Box
+from lesionsynth.kernels.deform import MIN_JACOBIAN, least_jacobian
 
 MAX_STRENGTH = 0.6
 """Largest share of a lesion's volume that may be pushed aside: at 3/4 space would fold inside it."""
 
 _MAX_ASPECT = 2.0
-_MIN_JACOBIAN = 0.1
 _MAX_HALVINGS = 6
 
 
@@ -128,7 +128,7 @@ def push_apart(
         fade_mm = max(0.5 * reach_mm, 1.5 * _longest_mm(body, strength))
         still = anchored_mm / np.float32(fade_mm)
         field = _field(body.shape, corner, spacing, body.radius_mm, end_mm, strength, still)
-        if _least_jacobian(field) > _MIN_JACOBIAN:
+        if least_jacobian(field) > MIN_JACOBIAN:
             return field, strength
         strength /= 2.0
     return np.zeros_like(field), 0.0
@@ -181,29 +181,3 @@ def _field(
                 field[1, i, j, k] = shrinking * y / spacing_mm[1]
                 field[2, i, j, k] = shrinking * z / spacing_mm[2]
     return field
-
-
-@njit(cache=True, nogil=True)
-def _least_jacobian(field: NDArray[np.float32]) -> float:  # pragma: no cover
-    """Smallest determinant of the map's derivative, by central differences (one-sided at the faces)."""
-    _, n_i, n_j, n_k = field.shape
-    least = 1.0
-    d = np.zeros((3, 3))
-    for i in range(n_i):
-        for j in range(n_j):
-            for k in range(n_k):
-                i0, i1 = max(i - 1, 0), min(i + 1, n_i - 1)
-                j0, j1 = max(j - 1, 0), min(j + 1, n_j - 1)
-                k0, k1 = max(k - 1, 0), min(k + 1, n_k - 1)
-                for a in range(3):
-                    d[a, 0] = (field[a, i1, j, k] - field[a, i0, j, k]) / max(i1 - i0, 1)
-                    d[a, 1] = (field[a, i, j1, k] - field[a, i, j0, k]) / max(j1 - j0, 1)
-                    d[a, 2] = (field[a, i, j, k1] - field[a, i, j, k0]) / max(k1 - k0, 1)
-                    d[a, a] += 1.0
-                determinant = (
-                    d[0, 0] * (d[1, 1] * d[2, 2] - d[1, 2] * d[2, 1])
-                    - d[0, 1] * (d[1, 0] * d[2, 2] - d[1, 2] * d[2, 0])
-                    + d[0, 2] * (d[1, 0] * d[2, 1] - d[1, 1] * d[2, 0])
-                )
-                least = min(least, determinant)
-    return least
