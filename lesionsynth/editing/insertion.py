@@ -40,8 +40,8 @@ class CheckSpec(Spec):
     detail: Range = (0.7, 1.4)
     """High-frequency texture inside."""
     min_contrast: float = Field(default=1.0, ge=0)
-    """Least difference from the surroundings, in units of the host tissue's spread and in the channel where
-    the lesion differs most: one that cannot be seen is no lesion, and its label would be wrong."""
+    """Least difference from the surroundings, in units of the host tissue's spread, in the same channel:
+    one that cannot be seen is no lesion, and its label would be wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,19 +139,22 @@ def make_insertion(
     alpha = blend.alpha(mask, allowed, grid.spacing_mm)
     if (alpha[mask] < 0.5).any():
         raise ValueError(f"blend {blend.kind} gives a label voxel less than half of the lesion")
-    values = blend.compose(before, donor, alpha, draw["blend"])
+    values = blend.compose(before, donor, alpha, allowed, draw["blend"], grid.spacing_mm)
     changed = alpha > 0
-    measures = _measures(values, mask, allowed, grid.spacing_mm, lesion.info.channels, maps, shell_values)
-    return Insertion(box, values, changed, label, measures)
-
-
-def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    measures["visible"] = max(map(_visible, measures["contrast_achieved"], spread))
-    """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
     if blend.spreads:
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
         changed |= around & (values != before).any(axis=0)
         values = np.where(changed, values, before)
+    measures = _measures(values, mask, allowed, grid.spacing_mm, lesion.info.channels, maps, shell_values)
+    lead = measures["lead_channel"]
+    # On its host a lesion is what it adds: the place itself may be unlike its surroundings.
+    seen = (values - before)[lead][mask].mean() if lesion.on_host else measures["contrast_achieved"][lead]
+    measures["visible"] = _visible(float(seen), spread[lead])
+    return Insertion(box, values, changed, label, measures)
+
+
+def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
     spacing = canvas.grid.spacing_mm
     own = bounding_box(mask)
     assert own is not None

@@ -33,7 +33,6 @@ from lesionsynth.spec import Probability, Range, Spec
 # affordable.
 _VOXELS_PER_RADIUS = 8
 _MOST_VOXELS = 64
-_MARGIN_MM = 3.0
 
 
 class SizeSpec(Spec):
@@ -152,7 +151,7 @@ class Ellipsoid(SourceSpec):
         """Make shape and texture from the seed."""
         rng = np.random.default_rng(draw["seed"])
         spacing, look = draw["spacing_mm"], draw["look"]
-        reach = max(draw["radii_mm"]) * (1 + 2 * draw["bending"]) + _reach_mm(look)
+        reach = max(draw["radii_mm"]) * (1 + 1.5 * draw["bending"]) + _fade_mm(look) + 2 * spacing
         side = 2 * math.ceil(reach / spacing) + 1
         shape = (side, side, side)
         level = ellipsoid_level(shape, spacing, draw["radii_mm"], draw["bending"], rng)
@@ -230,9 +229,9 @@ def _draw_part(
     return drawn if present else None
 
 
-def _reach_mm(look: dict[str, Any]) -> float:
-    """How far outside the label the lesion changes anything, and a margin."""
-    return float(look["edge_mm"] + (look["halo"]["width_mm"] if look["halo"] else 0.0) + _MARGIN_MM)
+def _fade_mm(look: dict[str, Any]) -> float:
+    """How far outside the label the lesion adds anything."""
+    return float(look["edge_mm"] + (look["halo"]["width_mm"] if look["halo"] else 0.0))
 
 
 def _weight(distance_mm: NDArray[np.float32], look: dict[str, Any]) -> NDArray[np.float32]:
