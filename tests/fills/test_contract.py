@@ -7,7 +7,7 @@ import pytest
 
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import FillSpec
-from tests.fake_device import to_fake, to_numpy
+from tests.fake_device import OtherDevice
 
 KINDS = sorted(registry.kinds("fills"))
 SHAPE = (14, 15, 16)
@@ -97,13 +97,13 @@ def test_twice_the_same(fill: FillSpec) -> None:
 
 @pytest.mark.parametrize("spacing", [ISO, (1.0, 1.0, 5.0)])
 def test_a_device_gives_the_same_as_the_cpu(
-    fill: FillSpec, spacing: tuple[float, float, float], fake_device: None
+    fill: FillSpec, spacing: tuple[float, float, float], device: OtherDevice
 ) -> None:
     """To a tenth of the texture. Tighter tolerances, where there are, stand with the kernels."""
     image, region = textured(3), hole()
     source = ~region
     source[:, 11:] = False
-    there = to_numpy(fill.fill(to_fake(image), to_fake(region), to_fake(source), spacing))
+    there = device.get(fill.fill(device.put(image), device.put(region), device.put(source), spacing))
     here = fill.fill(image, region, source, spacing)
     assert there.dtype == here.dtype
     assert np.array_equal(there[:, ~region], image[:, ~region])

@@ -7,7 +7,6 @@ from scipy.sparse.linalg import spsolve
 
 from lesionsynth.kernels.diffusion import biharmonic_fill, harmonic_fill
 from lesionsynth.kernels.inpaint import reachable
-from tests.fake_device import to_fake, to_numpy
 
 CUBE = (1.0, 1.0, 1.0)
 FILLS = pytest.mark.parametrize("fill", [harmonic_fill, biharmonic_fill])
@@ -78,12 +77,12 @@ def test_equal_to_a_direct_solve(fill, order, spacing_mm):
 
 @FILLS
 @SPACINGS
-def test_a_device_gives_the_same(fill, spacing_mm, fake_device):
+def test_a_device_gives_the_same(fill, spacing_mm, device):
     """The form for a GPU shifts the whole box; the other follows a list of neighbours."""
     region, source = with_barriers()
     image = noise(region.shape, n_channels=3)
-    there = fill(to_fake(image), to_fake(region), to_fake(source), spacing_mm)
-    np.testing.assert_allclose(to_numpy(there), fill(image, region, source, spacing_mm), atol=1e-3)
+    there = fill(device.put(image), device.put(region), device.put(source), spacing_mm)
+    np.testing.assert_allclose(device.get(there), fill(image, region, source, spacing_mm), atol=1e-3)
 
 
 def test_the_voxel_between_two_sources_gets_their_mean():
@@ -185,7 +184,7 @@ def test_large_values_keep_their_small_differences():
         np.testing.assert_allclose(fill(ramp, region, ~region, CUBE), ramp, rtol=0, atol=0.01)
 
 
-def test_large_components_are_filled_harmonically(fake_device):
+def test_large_components_are_filled_harmonically(device):
     shape = (30, 14, 14)
     image = noise(shape)
     large, small = ball(shape, (8, 7, 7), 5), ball(shape, (23, 7, 7), 2)
@@ -193,8 +192,8 @@ def test_large_components_are_filled_harmonically(fake_device):
     filled = biharmonic_fill(image, both, ~both, CUBE, most_vox=100)
     np.testing.assert_array_equal(filled[:, large], harmonic_fill(image, large, ~both, CUBE)[:, large])
     np.testing.assert_array_equal(filled[:, small], biharmonic_fill(image, small, ~both, CUBE)[:, small])
-    there = biharmonic_fill(to_fake(image), to_fake(both), to_fake(~both), CUBE, most_vox=100)
-    np.testing.assert_allclose(to_numpy(there), filled, atol=1e-3)
+    there = biharmonic_fill(device.put(image), device.put(both), device.put(~both), CUBE, most_vox=100)
+    np.testing.assert_allclose(device.get(there), filled, atol=1e-3)
 
 
 @FILLS

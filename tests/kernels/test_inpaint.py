@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from lesionsynth.kernels.inpaint import _march, fast_marching_fill, reachable
-from tests.fake_device import to_fake, to_numpy
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -253,12 +252,12 @@ def test_reachable_follows_faces_not_corners():
     assert not reachable(np.zeros_like(region), source).any()
 
 
-def test_reachable_on_a_device(fake_device):
+def test_reachable_on_a_device(device):
     region, source = ball((14, 14, 14), (7, 7, 7), 4), noise((14, 14, 14))[0] > 110
     region &= ~source & (noise((14, 14, 14), seed=1)[0] > 98)
     expected = reachable(region, source)
     assert 0 < expected.sum() < region.sum()
-    np.testing.assert_array_equal(to_numpy(reachable(to_fake(region), to_fake(source))), expected)
+    np.testing.assert_array_equal(device.get(reachable(device.put(region), device.put(source))), expected)
 
 
 def test_what_cannot_be_reached_is_an_error_that_says_how_much():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lesionsynth.kernels.trend import trend_fill
-from tests.fake_device import to_fake, to_numpy
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -115,8 +114,8 @@ def test_errors_say_what_is_wrong():
 
 
 @pytest.mark.parametrize("spacing_mm", [CUBE, (0.7, 0.7, 3.0)])
-def test_a_device_gives_the_same(spacing_mm, fake_device):
+def test_a_device_gives_the_same(spacing_mm, device):
     image, region = noise((14, 14, 14), n_channels=2), ball((14, 14, 14), (7, 7, 7), 4)
     source = ~region & (np.indices(region.shape)[0] < 10)
-    there = trend_fill(to_fake(image), to_fake(region), to_fake(source), spacing_mm)
-    np.testing.assert_allclose(to_numpy(there), trend_fill(image, region, source, spacing_mm), rtol=1e-6)
+    there = trend_fill(device.put(image), device.put(region), device.put(source), spacing_mm)
+    np.testing.assert_allclose(device.get(there), trend_fill(image, region, source, spacing_mm), rtol=1e-6)
