@@ -236,6 +236,12 @@ class TestWrite:
 class TestCopiesOfAHost:
     """Slabs that a copy shares with its host are compressed once; nothing in the files tells."""
 
+    SLAB = 4 * 6 * 5 * 8
+
+    @pytest.fixture(autouse=True)
+    def small_slabs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nifti, "_SLAB_BYTES", self.SLAB)
+
     def host(self, path: Path, code: str = "f4", order: str = "<") -> nifti.Image:
         raw = np.random.default_rng(0).integers(0, 200, (6, 5, 21)).astype(code)
         return nifti.read(save(path, raw, order=order, scaling=(0.5, 3.0), descrip=b"scan 7"))
@@ -274,8 +280,7 @@ class TestCopiesOfAHost:
             gzip_io, "pack", lambda data, level: packed.append(len(data)) or pack(data, level)
         )
         host = self.host(tmp_path / "h.nii.gz")
-        slab = 4 * 6 * 5 * 8
-        for expected in ([352, slab, slab, slab * 5 // 8], [352, slab], [352, slab]):
+        for expected in ([352, self.SLAB, self.SLAB, self.SLAB * 5 // 8], [352, self.SLAB], [352, self.SLAB]):
             raw = host.raw.copy(order="F")
             raw[1, 1, 9] = -5.0
             nifti.write(tmp_path / "c.nii.gz", host.with_raw(raw), sync=False)
