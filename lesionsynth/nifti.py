@@ -30,7 +30,7 @@ FILE_ENDINGS = (".nii.gz", ".nii")
 _KINDS = "uif"
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _PEEK_BYTES = 1 << 12
-_SLAB_BYTES = 1 << 17
+_SLAB_BYTES = 1 << 18
 """Small, so that an edit touches few bytes beside its own; smaller ones take longer to pack."""
 _MM_CODES = (0, 2)
 
@@ -263,7 +263,7 @@ def _slabs(image: Image, level: int) -> Iterator[gzip_io.Slab]:
     known = None if base is None or base.raw.nbytes != image.raw.nbytes else _stored(base.raw)
     for start in range(0, content.size, _SLAB_BYTES):
         slab = content[start : start + _SLAB_BYTES]
-        if base is None or known is None or not np.array_equal(slab, known[start : start + _SLAB_BYTES]):
+        if base is None or known is None or not _same(slab, known[start : start + _SLAB_BYTES]):
             yield gzip_io.pack(slab.data, level)
             continue
         if (level, start) not in base._slabs:
@@ -274,6 +274,12 @@ def _slabs(image: Image, level: int) -> Iterator[gzip_io.Slab]:
 def _stored(raw: NDArray[np.generic]) -> NDArray[np.uint8]:
     """The bytes of voxels in the order of the file; no copy if they lie so already."""
     return np.ascontiguousarray(raw.T).reshape(-1).view(np.uint8)
+
+
+def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether bytes are equal; eight at a time where they go by eights, which takes half the time."""
+    width = "u8" if one.size % 8 == 0 else "u1"
+    return bool((one.view(width) == other.view(width)).all())
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, sync: bool = True) -> None:
@@ -351,7 +357,7 @@ def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
 def voxel_hash(raw: NDArray[np.generic]) -> str:
     """Digest of voxels, dtype and shape: what "equal output" is judged by.
 
-    blake2b over the CRC-32 and Adler-32 of each 128 KiB. That tells accidents apart, not forgeries,
+    blake2b over the CRC-32 and Adler-32 of each 256 KiB. That tells accidents apart, not forgeries,
     and takes a tenth of the time of compressing the voxels, where blake2b over them all takes twice that.
     """
     content = _stored(raw)
