@@ -12,7 +12,6 @@ from lesionsynth.kernels.distance import (
     nearby_distance_mm,
     voxel_scale,
 )
-from tests.fake_device import to_fake, to_numpy
 
 masks = arrays(bool, st.tuples(*[st.integers(1, 5)] * 3), elements=st.booleans())
 spacings = st.tuples(*[st.sampled_from([0.5, 0.7, 1.0, 1.2, 3.0])] * 3)
@@ -96,15 +95,14 @@ def test_thin_volumes_far_spacings_and_corners_are_exact(shape, spacing_mm):
             np.testing.assert_allclose(found, distance_to_mm_generic(mask, spacing_mm), rtol=5e-7)
 
 
-@pytest.mark.usefixtures("fake_device")
-def test_the_device_gives_what_the_cpu_gives():
+def test_the_device_gives_what_the_cpu_gives(device):
     mask = np.zeros((9, 8, 7), bool)
     mask[2:4, 3, 5] = True
     for some in (mask, np.zeros_like(mask)):
         expected = distance_to_mm(some, (1.0, 2.0, 0.5))
         np.testing.assert_allclose(
-            to_numpy(distance_to_mm(to_fake(some), (1.0, 2.0, 0.5))), expected, rtol=5e-7
+            device.get(distance_to_mm(device.put(some), (1.0, 2.0, 0.5))), expected, rtol=5e-7
         )
-        nearby = to_numpy(nearby_distance_mm(to_fake(some), (1.0, 2.0, 0.5), 2.0))
+        nearby = device.get(nearby_distance_mm(device.put(some), (1.0, 2.0, 0.5), 2.0))
         near = expected <= 2.0
         np.testing.assert_allclose(nearby[near], expected[near], rtol=5e-7)

@@ -22,7 +22,6 @@ from lesionsynth.kernels.deform import (
     world_matrix,
 )
 from lesionsynth.kernels.gather import gather_image, gather_label
-from tests.fake_device import to_fake, to_numpy
 
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
 HERE = (np.eye(3), np.zeros(3))
@@ -57,45 +56,43 @@ def test_compiled_and_generic_form_agree(seed, shape, out, elastic, order):
 
 @pytest.mark.parametrize("elastic", [False, True])
 @pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.usefixtures("fake_device")
-def test_the_device_gives_what_the_cpu_gives(elastic, order):
+def test_the_device_gives_what_the_cpu_gives(device, elastic, order):
     image, label, warp = bent(3, elastic=elastic)
-    there = warp if not elastic else replace(warp, displacement_vox=to_fake(warp.displacement_vox))
+    there = warp if not elastic else replace(warp, displacement_vox=device.put(warp.displacement_vox))
     np.testing.assert_allclose(
-        to_numpy(warp_image(to_fake(image), there, order)), warp_image(image, warp, order), atol=2e-3
+        device.get(warp_image(device.put(image), there, order)), warp_image(image, warp, order), atol=2e-3
     )
-    np.testing.assert_array_equal(to_numpy(warp_label(to_fake(label), there)), warp_label(label, warp))
+    np.testing.assert_array_equal(device.get(warp_label(device.put(label), there)), warp_label(label, warp))
     mask = label > 1
-    np.testing.assert_array_equal(to_numpy(warp_mask(to_fake(mask), there)), warp_mask(mask, warp))
+    np.testing.assert_array_equal(device.get(warp_mask(device.put(mask), there)), warp_mask(mask, warp))
 
 
-@pytest.mark.usefixtures("fake_device")
-def test_exact_and_shrinking_warps_run_on_the_device():
+def test_exact_and_shrinking_warps_run_on_the_device(device):
     image, label, _ = bent(4)
     body = (slice(2, 6),) * 3
     for world in (world_matrix((True, False, False), (0, 90, 0), (1, 1, 1)), np.diag([0.5, 0.6, 1.0])):
         warp = warp_onto(np.eye(3), np.eye(3), world, (4, 4, 3), body, (2, 2, 2))
         np.testing.assert_allclose(
-            to_numpy(warp_image(to_fake(image), warp)), warp_image(image, warp), atol=2e-3
+            device.get(warp_image(device.put(image), warp)), warp_image(image, warp), atol=2e-3
         )
-        np.testing.assert_array_equal(to_numpy(warp_label(to_fake(label), warp)), warp_label(label, warp))
+        np.testing.assert_array_equal(
+            device.get(warp_label(device.put(label), warp)), warp_label(label, warp)
+        )
 
 
-@pytest.mark.usefixtures("fake_device")
-def test_an_elastic_warp_is_built_on_the_device_of_its_control_points():
+def test_an_elastic_warp_is_built_on_the_device_of_its_control_points(device):
     control = np.random.default_rng(0).normal(size=(3, 5, 6, 4))
     args = (np.eye(3), np.diag([1.0, 2.0, 0.5]), np.eye(3), (3, 3, 3), (slice(1, 5),) * 3, (2, 2, 2))
-    here, there = warp_onto(*args, control, 4.0), warp_onto(*args, to_fake(control), 4.0)
-    np.testing.assert_allclose(to_numpy(there.displacement_vox), here.displacement_vox, atol=1e-6)
+    here, there = warp_onto(*args, control, 4.0), warp_onto(*args, device.put(control), 4.0)
+    np.testing.assert_allclose(device.get(there.displacement_vox), here.displacement_vox, atol=1e-6)
     assert here.displacement_vox.dtype == np.float32
 
 
-@pytest.mark.usefixtures("fake_device")
-def test_arrays_of_two_devices_are_refused():
+def test_arrays_of_two_devices_are_refused(device):
     image, label, warp = bent(5)
     for kernel, array in ((warp_image, image), (warp_label, label)):
         with pytest.raises(TypeError, match="one library"):
-            kernel(to_fake(array), warp)
+            kernel(device.put(array), warp)
 
 
 @given(st.integers(0, 10**6), shapes)
