@@ -168,7 +168,8 @@ def _solve_compiled(
     jumps = np.array([size, inside.shape[2], 1])
     state = (inside + 2 * around.astype(np.uint8)).ravel()
     edges = np.array(weights)
-    change = np.zeros_like(gap)
+    # In C order, as `ravel` gives everything else, so that a channel is a view of one stretch.
+    change = np.zeros(gap.shape)
     for channel, own, result in zip(gap, patch, change, strict=True):
         right, faces, inverse = _equations(
             own.ravel(), channel.ravel(), state, stretches, jumps, edges, mixed

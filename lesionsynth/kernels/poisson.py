@@ -115,7 +115,9 @@ def solve_box(source: NDArray[np.floating], spacing_mm: Sequence[float]) -> NDAr
         xp.asarray(_eigenvalues(n, weight, source.dtype.name))
         for n, weight in zip(source.shape[-3:], face_weights(spacing_mm), strict=True)
     )
-    spectrum, spare = _sine_transform(source, xp.empty_like(source), xp.empty_like(source))
+    # In C order whatever the source's order is: the transform looks at its work space as planes.
+    first, second = (xp.empty(source.shape, dtype=source.dtype) for _ in range(2))
+    spectrum, spare = _sine_transform(source, first, second)
     spectrum /= i[:, None, None] + j[:, None] + k
     return _sine_transform(spectrum, spare, spectrum)[0]
 
@@ -154,7 +156,7 @@ def _sine_transform(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Orthonormal sine transform of type I along the last three axes, and a spare array of its shape.
 
-    Works in `first` and `second` in turn; `second` may be `values`, which is lost then.
+    Works in `first` and `second` in turn, both in C order; `second` may be `values`, which is lost then.
     """
     xp, _ = modules_of(values)
     *lead, i, j, k = values.shape

@@ -147,6 +147,14 @@ def test_the_border_of_the_volume_is_free():
     np.testing.assert_allclose(out[0, :, 2, 2], [0, 0, 0, 0, 1, 2, 3, 4], atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_order_of_the_arrays_in_memory_does_not_matter(channels):
+    host, lesion, region, usable = scene(channels=channels)
+    expected = hard_poisson(host, lesion, region, usable, SPACINGS[0])
+    arrays = [np.asfortranarray(a) for a in (host, lesion, region, usable)]
+    np.testing.assert_array_equal(hard_poisson(*arrays, SPACINGS[0]), expected)
+
+
 def test_an_empty_region_and_channels_without_signal():
     host, lesion, region, usable = scene()
     np.testing.assert_array_equal(hard_poisson(host, lesion, region & False, usable, SPACINGS[0]), host)

@@ -101,7 +101,7 @@ def test_it_is_linear_between_the_gradients_alone_and_the_composite(seed, k, spa
     ends = [soft_poisson(host, lesion, alpha, end, spacing_mm) for end in (0.0, 1.0)]
     np.testing.assert_array_equal(ends[1], composite(host, lesion, alpha))
     found = soft_poisson(host, lesion, alpha, k, spacing_mm)
-    np.testing.assert_allclose(found, (1 - k) * ends[0] + k * ends[1], rtol=2e-6)
+    np.testing.assert_allclose(found, (1 - k) * ends[0] + k * ends[1], atol=2e-4)
 
 
 def test_gradients_of_the_host_give_the_host_back():
@@ -154,12 +154,20 @@ def test_both_sine_transforms_are_the_same(monkeypatch):
     np.testing.assert_allclose(solve_box(source, SPACINGS[2]), fast, rtol=1e-9, atol=1e-12)
 
 
+def test_the_order_of_the_arrays_in_memory_does_not_matter():
+    for shape in ((9, 8, 7), (107, 5, 6)):
+        host, lesion, alpha = scene(4, shape)
+        expected = soft_poisson(host, lesion, alpha, 0.5, SPACINGS[0])
+        arrays = [np.asfortranarray(a) for a in (host, lesion, alpha)]
+        np.testing.assert_allclose(soft_poisson(*arrays, 0.5, SPACINGS[0]), expected, atol=2e-4)
+
+
 def test_leading_axes_are_separate_problems():
     host, lesion, alpha = scene(channels=3)
     together = soft_poisson(
         np.stack([host, host + 1]), np.stack([lesion, lesion * 2]), alpha, 0.5, SPACINGS[0]
     )
-    np.testing.assert_allclose(together[0], soft_poisson(host, lesion, alpha, 0.5, SPACINGS[0]), rtol=1e-6)
+    np.testing.assert_allclose(together[0], soft_poisson(host, lesion, alpha, 0.5, SPACINGS[0]), atol=2e-4)
 
 
 def test_a_channel_of_zeros_stays_zero():
@@ -182,7 +190,7 @@ def test_flips_and_permutations_commute(seed, axis, order):
     spacing_mm = SPACINGS[1]
     expected = turned(soft_poisson(host, lesion, alpha, 0.4, spacing_mm))
     found = soft_poisson(turned(host), turned(lesion), turned(alpha), 0.4, [spacing_mm[o] for o in order])
-    np.testing.assert_allclose(found, expected, rtol=5e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(np.stack([host, lesion])))
 
 
 def test_large_levels_do_not_cost_accuracy():
@@ -198,7 +206,7 @@ def test_on_a_device(shape):
     expected = soft_poisson(host, lesion, alpha, 0.5, SPACINGS[1])
     found = to_numpy(soft_poisson(to_fake(host), to_fake(lesion), to_fake(alpha), 0.5, SPACINGS[1]))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=5e-6)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(np.stack([host, lesion])))
 
 
 def test_contrast_is_kept_as_far_as_the_rim_does_not_share_it():
