@@ -240,7 +240,7 @@ class TestCopiesOfAHost:
 
     @pytest.fixture(autouse=True)
     def small_slabs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(nifti, "_SLAB_BYTES", self.SLAB)
+        monkeypatch.setattr(nifti, "_SLAB_VOX", self.SLAB // 4)
 
     def host(self, path: Path, code: str = "f4", order: str = "<") -> nifti.Image:
         raw = np.random.default_rng(0).integers(0, 200, (6, 5, 21)).astype(code)
