@@ -223,6 +223,11 @@ def peers() -> dict[str, Callable[[NDArray[np.float32], NDArray[np.bool_]], NDAr
     return found
 
 
+def ranges_of(hosts: list[Host]) -> list[list[float]]:
+    """Range of each channel in white and grey matter, which PSNR and SSIM refer to."""
+    return [[float(np.ptp(np.percentile(c[h.tissue], (0.5, 99.5)))) for c in h.truth] for h in hosts]
+
+
 def figures(
     places: Sequence[Filled], hosts: Sequence[int], ranges: Sequence[Sequence[float]]
 ) -> dict[str, Any]:
@@ -392,7 +397,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     hosts = open_hosts(arguments.data, arguments.strokes, arguments.places)
-    ranges = [[float(np.ptp(np.percentile(c[h.tissue], (0.5, 99.5)))) for c in h.truth] for h in hosts]
+    ranges = ranges_of(hosts)
     for host in hosts:
         sizes = [int((host.case.lesions[0][box] == n).sum()) for n, box in host.places]
         print(f"{host.case.files.case}: {len(sizes)} places of {min(sizes)} to {max(sizes)} voxels")
