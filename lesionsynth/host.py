@@ -21,6 +21,7 @@ from lesionsynth.errors import InputError
 from lesionsynth.kernels import tissue as tissue_kernel
 from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.intensity import robust_spread
+from lesionsynth.kernels.mirror import reflection
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
 from lesionsynth.spec import Spec
 from lesionsynth.units import MM3_PER_ML
@@ -28,6 +29,8 @@ from lesionsynth.units import MM3_PER_ML
 TissueKind = Literal["map", "mixture", "organ", "mask"]
 
 _MOST = np.iinfo(np.uint16).max
+# The two sides of a brain are compared on voxels at most this large, where those of the image are smaller.
+_COARSE_MM = 3.0
 
 
 class TissueSpec(Spec):
@@ -175,6 +178,26 @@ class LoadedCase:
     def smooth_values(self) -> NDArray[np.float32]:
         """Means of 3 x 3 x 3 voxels of `all_values`."""
         return np.stack([ndimage.uniform_filter(channel, 3) for channel in self.all_values])
+
+    @cached_property
+    def mirror_matrix(self) -> NDArray[np.float64] | None:
+        """Matrix from voxels to the voxels of the other side of a brain, found by the first channel.
+
+        None where the tissue has no classes, so that it is no brain as far as is known, and where no
+        symmetry is found.
+        """
+        if not self.has_tissue_classes:
+            return None
+        step = [max(1, int(_COARSE_MM / edge)) for edge in self.grid.spacing_mm]
+        every = tuple(slice(None, None, s) for s in step)
+        found = reflection(
+            self.all_values[0][every],
+            (self.tissue != OUTSIDE)[every],
+            [s * edge for s, edge in zip(step, self.grid.spacing_mm, strict=True)],
+            self.grid.axis_towards(0),
+        )
+        scale = np.diag([*step, 1.0])
+        return None if found is None else scale @ found @ np.linalg.inv(scale)
 
     def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
         """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""

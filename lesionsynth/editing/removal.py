@@ -19,7 +19,6 @@ from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.texture import add_texture
 from lesionsynth.kernels.tissue import GREY, WHITE
-from lesionsynth.likelihood.midplane import mirror_matrix
 from lesionsynth.plugins.contracts import FillSpec, Streams, Surroundings
 from lesionsynth.units import MM3_PER_ML
 
@@ -64,7 +63,7 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     if clean[box][region].any():  # of lesions that came to the host, of halos: shared tissue is not changed
         clean = clean.copy()
         clean[box] &= ~region
-    around = Surroundings(canvas.host.all_values, clean, box, lambda: mirror_matrix(canvas.host))
+    around = Surroundings(canvas.host.all_values, clean, box, lambda: canvas.host.mirror_matrix)
 
     def filling(
         image: NDArray[np.float32],

@@ -15,8 +15,8 @@ from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
 _NEARBY_VOX = (8, 16, 32)
 _FEWEST_VOX = 500
 # Texture is what this Gaussian leaves out, and is taken as uncorrelated farther apart than the lag.
-_SMOOTH_VOX = 3.0
-_LAG_VOX = 8
+_SMOOTH_VOX = 5.0
+_LAG_VOX = 10
 
 
 def white_noise(
@@ -69,8 +69,8 @@ def spectrum_noise(
 ) -> NDArray[np.float32] | None:
     """Random-phase noise with the power spectrum and the cross spectra of clean tissue nearby.
 
-    Parameters and returned value are those of :func:`white_noise`. Of the tissue, what a Gaussian of three
-    voxels over it leaves out is looked at, up to a distance of eight voxels.
+    Parameters and returned value are those of :func:`white_noise`. Of the tissue, what a Gaussian of five
+    voxels over it leaves out is looked at, up to a distance of ten voxels.
 
     References
     ----------

@@ -76,11 +76,15 @@ def draw_ways(
     if mirror_axis is not None:
         # A sample of about 1e5 voxels is enough to find the mid-plane.
         step = max(1, round((clean.size / 1e5) ** (1 / 3)))
-        index = np.nonzero(clean[::step, ::step, ::step])[mirror_axis]
+        others = tuple(axis for axis in range(3) if axis != mirror_axis)
+        profile = np.count_nonzero(clean[::step, ::step, ::step], axis=others)
         mirrored = straight.copy()
         mirrored[mirror_axis] = -1
         offsets = _offsets(_N_MIRRORED, _MIRROR_REACH_MM, 1, spacing_mm, rng)
-        offsets[:, mirror_axis] += round(2.0 * step * float(index.mean())) if index.size else 0
+        if profile.any():
+            offsets[:, mirror_axis] += round(
+                2.0 * step * float(np.average(np.arange(profile.size), weights=profile))
+            )
         ways.append(Way("mirror", mirrored, offsets, np.zeros(_N_MIRRORED, dtype=bool)))
     reach_mm = 0.5 * float(np.linalg.norm(spacing_mm * clean.shape))
     # The third power of a uniform number prefers near places strongly.
@@ -93,10 +97,11 @@ def _offsets(
     n: int, reach_mm: float, power: int, spacing_mm: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Draw `n` offsets in voxels (n, 3), of random directions, up to `reach_mm` long."""
-    direction = rng.normal(size=(n, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    length_mm = reach_mm * rng.random((n, 1)) ** power
-    return np.rint(direction * length_mm / spacing_mm).astype(np.int64)
+    direction = rng.standard_normal((3, n), dtype=np.float32)
+    length_mm = np.float32(reach_mm) * rng.random(n, dtype=np.float32) ** power
+    length_mm /= np.sqrt((direction * direction).sum(axis=0))
+    offsets = np.rint(direction * length_mm / spacing_mm.astype(np.float32)[:, None])
+    return np.ascontiguousarray(offsets.T, dtype=np.int64)
 
 
 @njit(cache=True, nogil=True)

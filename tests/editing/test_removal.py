@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import PrivateAttr
 
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import INPAINTED, Canvas
 from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.fills.fast_marching import FastMarching
+from lesionsynth.fills.mirror import Mirror
+from lesionsynth.fills.trend import Trend
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import dilated
-from lesionsynth.kernels.tissue import OUTSIDE, WHITE
+from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, WHITE
+from lesionsynth.plugins.contracts import FillSpec, Surroundings
 from lesionsynth.rng import stream
 
 MakeHost = Callable[..., LoadedCase]
@@ -130,3 +135,81 @@ def test_order_by_size(make_host: MakeHost) -> None:
     volumes = [canvas.volume_mm3(i) for i in removals.order("largest")]
     assert volumes == [125, 64, 27]
     assert [canvas.volume_mm3(i) for i in removals.order("smallest")] == volumes[::-1]
+
+
+class Asking(FillSpec):
+    """Fills with zeros and keeps what it was told of the whole case."""
+
+    kind: str = "asking"
+    texture: str = "none"
+    _seen: list[Surroundings | None] = PrivateAttr(default_factory=list)
+
+    def fill(self, image, region, source, spacing_mm, around=None):  # type: ignore[no-untyped-def]
+        self._seen.append(around)
+        if around is not None:
+            around.used["zeros"] = int(region.sum())
+        return np.where(region, np.float32(0), image)
+
+
+def test_a_fill_is_told_of_the_whole_case_and_the_draw_of_what_it_did(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10), (3, 3, 3))
+    host = make_host(label=label, images=bright(label))
+    canvas = Canvas(host)
+    fill = Asking()
+    draw = remove_lesion(canvas, 1, fill, 1)
+    (around,) = fill._seen
+    assert around is not None
+    assert np.array_equal(around.image, host.all_values)
+    region = canvas.source == INPAINTED
+    assert draw is not None
+    assert draw["filled"] == {"zeros": int(region.sum())}
+    assert not (around.clean & (region | dilated(label > 0, 2))).any()
+    assert around.clean.any()
+    assert region[around.box].sum() == region.sum()
+    assert around.mirror() is None  # one code for all tissue: not known to be a brain
+
+
+def test_texture_is_cloned_without_the_whole_case(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10))
+    fill = Asking(texture="clone")
+    remove_lesion(Canvas(make_host(label=label, images=bright(label))), 1, fill, 1)
+    assert [around is None for around in fill._seen] == [False, True]
+
+
+@pytest.mark.parametrize("texture", ["spectrum", "noise"])
+def test_noise_of_the_strength_of_the_surroundings(make_host: MakeHost, texture: str) -> None:
+    label = cube((9, 9, 9), side=6)
+    canvas = Canvas(make_host(label=label, images=bright(label)))
+    draw = remove_lesion(canvas, 1, FastMarching(texture=texture), 1)
+    assert draw is not None
+    assert draw["texture"] == {texture: 1}
+    assert 6 < canvas.raw[0][label > 0].std() < 14
+    again = Canvas(make_host(label=label, images=bright(label)))
+    assert remove_lesion(again, 1, FastMarching(texture=texture), 1) == draw
+    assert np.array_equal(canvas.raw[0], again.raw[0])
+
+
+def test_fluid_and_other_lesions_are_no_source(make_host: MakeHost) -> None:
+    """Fluid on one side, grey matter on the other, another lesion near by: only grey and white are used."""
+    label = cube((10, 10, 10), (10, 16, 10))
+    tissue = np.full(SHAPE, WHITE, np.uint8)
+    tissue[:10], tissue[14:] = FLUID, GREY
+    tissue[label > 0] = WHITE
+    images = bright(label)
+    for image in images:
+        image[tissue == FLUID] = 9000
+    canvas = Canvas(replace(make_host(label=label, tissue=tissue, images=images), tissue_kind="map"))
+    gone = canvas.instances == canvas.instances[11, 11, 11]
+    assert remove_lesion(canvas, int(canvas.instances[11, 11, 11]), Trend(), 1) is not None
+    assert (canvas.source[tissue == FLUID] == 0).all()
+    assert canvas.raw[0][gone].max() < 400
+    assert (canvas.source[label > 0] > 0).sum() == 27
+
+
+def test_mirror_says_that_it_found_no_other_side(make_host: MakeHost) -> None:
+    label = cube((10, 10, 10))
+    canvas = Canvas(make_host(label=label, images=bright(label)))
+    draw = remove_lesion(canvas, 1, Mirror(), 1)
+    assert draw is not None
+    assert set(draw["filled"]) <= {"patch", "trend"}
+    assert "texture" not in draw

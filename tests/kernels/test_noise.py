@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lesionsynth.kernels.noise import spectrum_noise, white_noise
+
+SHAPE = (48, 44, 44)
+BOX = tuple(slice(10, 40) for _ in range(3))
+
+
+def tissue(sigma=1.0, seed=0):
+    """Two channels whose texture is correlated over `sigma` voxels, and between them by -0.8."""
+    white = np.random.default_rng(seed).standard_normal((2, *SHAPE))
+    white[1] = -0.8 * white[0] + 0.6 * white[1]
+    smooth = np.stack([ndimage.gaussian_filter(channel, sigma) for channel in white])
+    smooth *= np.array([5.0, 20.0])[:, None, None, None] / smooth.std(axis=(1, 2, 3), keepdims=True)
+    return (smooth + np.array([100.0, 700.0])[:, None, None, None]).astype(np.float32)
+
+
+@pytest.fixture
+def region():
+    inner = np.zeros((30, 30, 30), bool)
+    inner[5:25, 5:25, 5:25] = True
+    return inner
+
+
+def whole(region):
+    mask = np.zeros(SHAPE, bool)
+    mask[BOX] = region
+    return mask
+
+
+def neighbour_correlation(cube, step):
+    return np.corrcoef(cube[step:].ravel(), cube[:-step].ravel())[0, 1]
+
+
+def test_spectrum_and_correlation_are_those_of_the_tissue(region):
+    image = tissue()
+    noise = spectrum_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
+    assert noise.shape == (2, 8000)
+    np.testing.assert_allclose(noise.std(axis=1), image.std(axis=(1, 2, 3)), rtol=0.15)
+    assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
+    for channel in range(2):
+        cube = noise[channel].reshape(20, 20, 20)
+        for step in (1, 2):
+            expected = neighbour_correlation(image[channel], step)
+            assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=0.13)
+
+
+def test_white_noise_differs_between_neighbours_as_the_tissue_does(region):
+    image = tissue(sigma=0.6)
+    noise = white_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
+    for channel in range(2):
+        cube = noise[channel].reshape(20, 20, 20)
+        natural = np.diff(image[channel], axis=0).std()
+        assert np.diff(cube, axis=0).std() == pytest.approx(natural, rel=0.1)
+        assert abs(neighbour_correlation(cube, 1)) < 0.05
+    assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+def test_only_clean_tissue_is_looked_at(kind, region):
+    image = tissue()
+    clean = ~whole(region) & (np.indices(SHAPE)[0] < 30)
+    other = np.where(clean, image, np.float32(1e6))
+    first, second = (kind(values, region, clean, np.random.default_rng(2), BOX) for values in (image, other))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+def test_too_little_clean_tissue_gives_none(kind, region):
+    clean = np.zeros(SHAPE, bool)
+    clean[:5, :5, :5] = True
+    assert kind(tissue(), region, clean, np.random.default_rng(0), BOX) is None
+
+
+@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+def test_flat_tissue_gives_no_noise(kind, region):
+    flat = np.full((1, *SHAPE), 7.0, np.float32)
+    noise = kind(flat, region, ~whole(region), np.random.default_rng(0), BOX)
+    assert np.abs(noise).max() < 1e-2
