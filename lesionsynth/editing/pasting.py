@@ -17,7 +17,7 @@ from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, 
 from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.kernels.deform import warp_label
-from lesionsynth.kernels.tissue import WHITE
+from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.plugins.contracts import BlendSpec, Draw, OperationSpec, StepContext, StepReport
 
 
@@ -84,10 +84,7 @@ class PasteSpec(OperationSpec):
             wanted = len(removed_lesions(canvas))
         else:
             wanted = int(context.streams("count").integers(self.lesions[0], self.lesions[1] + 1))
-        voxels = np.flatnonzero((canvas.host.tissue == WHITE) & ~canvas.host.untouchable)
-        if voxels.size == 0:
-            return StepReport([], {"no tissue that lesions lie in": 1})
-        finder = SiteFinder(canvas, self.site, voxels, np.arange(1, voxels.size + 1) / voxels.size)
+        finder = SiteFinder(canvas, self.site, CentreDensity(canvas.host))
         own_case = context.donors.bank.infos([canvas.host.files.subject])
         own = [info for info in own_case if info.case == canvas.case and info.channels]
         draws: list[Draw] = []

@@ -13,6 +13,7 @@ from lesionsynth.editing.canvas import DISPLACED, Canvas
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.placement import ANYWHERE, first_fit
 from lesionsynth.kernels.tissue import PLACES
+from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.spec import Probability, Spec
 
 
@@ -41,15 +42,12 @@ class SiteFinder:
     ----------
     canvas : Canvas
     spec : SiteSpec
-    voxels, cumulated : ndarray
-        The likelihood map over the host, see :func:`lesionsynth.likelihood.over_host.density_over`.
+    centres : CentreDensity
+        Where the lesions' centres are likely to be.
     """
 
-    def __init__(
-        self, canvas: Canvas, spec: SiteSpec, voxels: NDArray[np.int64], cumulated: NDArray[np.float64]
-    ) -> None:
-        self.canvas, self.spec = canvas, spec
-        self.voxels, self.cumulated = voxels, cumulated
+    def __init__(self, canvas: Canvas, spec: SiteSpec, centres: CentreDensity) -> None:
+        self.canvas, self.spec, self.centres = canvas, spec, centres
 
     def find(
         self,
@@ -76,9 +74,7 @@ class SiteFinder:
             grown = dilated(np.pad(mask, spec.gap_vox), spec.gap_vox)
             halo = np.argwhere(grown) + np.subtract(lower, spec.gap_vox)
         place = PLACES.index(site.place) if spec.like_donor and site is not None else ANYWHERE
-        picks = np.searchsorted(self.cumulated, rng.random(spec.candidates))
-        voxels = self.voxels[np.minimum(picks, self.voxels.size - 1)]
-        centres = np.stack(np.unravel_index(voxels, canvas.grid.shape), axis=1)
+        centres = self.centres.draw(rng, spec.candidates)
         found = first_fit(
             centres,
             body,

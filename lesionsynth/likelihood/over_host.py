@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -14,15 +17,57 @@ from lesionsynth.kernels.tissue import OUTSIDE, WHITE
 from lesionsynth.likelihood.fit import ORGAN_BINS, box_coordinates
 
 
+class CentreDensity:
+    """Density of lesion centres over one host, worked out when it is first drawn from.
+
+    Parameters
+    ----------
+    host : LoadedCase
+    likelihood : callable, optional
+        Gives the map; without it all tissue is alike.
+    floor, registration
+        See :func:`density_over`.
+    """
+
+    def __init__(
+        self,
+        host: LoadedCase,
+        likelihood: Callable[[], LikelihoodMap] | None = None,
+        floor: float = 0.0,
+        registration: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._host, self._likelihood = host, likelihood
+        self._floor, self._registration = floor, registration
+
+    @cached_property
+    def _cumulated(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        likelihood = None if self._likelihood is None else self._likelihood()
+        return density_over(self._host, likelihood, self._floor, self._registration)
+
+    def draw(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+        """Draw `n` centres, (n, 3) in voxels.
+
+        Raises
+        ------
+        NoRoomError
+            If the host has no tissue that could hold a lesion.
+        """
+        voxels, cumulated = self._cumulated
+        picks = np.searchsorted(cumulated, rng.random(n))
+        chosen = voxels[np.minimum(picks, voxels.size - 1)]
+        return np.stack(np.unravel_index(chosen, self._host.grid.shape, order="F"), axis=1)
+
+
 def density_over(
-    host: LoadedCase, likelihood: LikelihoodMap, floor: float, registration: NDArray[np.float64] | None
+    host: LoadedCase, likelihood: LikelihoodMap | None, floor: float, registration: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Voxels of the host that may be a lesion's centre, and their cumulated probability.
 
     Parameters
     ----------
     host : LoadedCase
-    likelihood : LikelihoodMap
+    likelihood : LikelihoodMap or None
+        None: all tissue is alike.
     floor : float
         Share of the density that is spread evenly.
     registration : ndarray, (4, 4), or None
@@ -31,7 +76,7 @@ def density_over(
     Returns
     -------
     voxels : ndarray, (N,), int64
-        Flat indices (C order) of the host's tissue without protected voxels.
+        Flat indices (Fortran order, that of the file) of the host's tissue without protected voxels.
     cumulated : ndarray, (N,), float64
         Cumulated density, ending at 1.
 
@@ -41,7 +86,7 @@ def density_over(
         If the host has no tissue that could hold a lesion.
     """
     room = (host.tissue == WHITE) & ~host.untouchable
-    voxels = np.flatnonzero(room)
+    voxels = np.flatnonzero(room.ravel(order="F"))
     if voxels.size == 0:
         raise NoRoomError(
             "has no tissue that could hold a lesion.",
@@ -49,7 +94,9 @@ def density_over(
             remedy="Look at its tissue map under bank/tissue and give `tissue.map` or `tissue.brain_mask`.",
         )
     # In float64: a million voxels cumulated in float32 would lose the unlikely ones.
-    density = np.maximum(_sampled(host, likelihood, room, voxels, registration).astype(np.float64), 0.0)
+    density = np.ones(voxels.size)
+    if likelihood is not None:
+        density = np.maximum(_sampled(host, likelihood, room, voxels, registration).astype(np.float64), 0.0)
     total = density.sum()
     density = density / total if total > 0 else np.full(voxels.size, 1.0 / voxels.size)
     cumulated = np.cumsum((1.0 - floor) * density + floor / voxels.size)
@@ -65,8 +112,8 @@ def _sampled(
 ) -> NDArray[np.floating]:
     """Density of the map at `voxels`, not normalised."""
     if registration is None and host.grid.same_as(likelihood.grid) and likelihood.kind in ("grid", "map"):
-        return likelihood.density.reshape(-1)[voxels]
-    index = np.stack(np.unravel_index(voxels, room.shape), axis=1)
+        return likelihood.density.ravel(order="F")[voxels]
+    index = np.stack(np.unravel_index(voxels, room.shape, order="F"), axis=1)
     if likelihood.kind == "organ":
         box = bounding_box(host.tissue != OUTSIDE)
         if box is None:

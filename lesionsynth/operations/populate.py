@@ -125,7 +125,7 @@ class Populate(OperationSpec):
         limit = self.max_lesions
         if limit == "auto":
             limit = 1 if context.typical_count <= 1 else sys.maxsize
-        finder = SiteFinder(canvas, self.site, context.site_voxels, context.site_cumulated)
+        finder = SiteFinder(canvas, self.site, context.centres)
         own = [
             i
             for i in context.donors.bank.infos([canvas.host.files.subject])

@@ -20,6 +20,7 @@ from lesionsynth.domain.lesion import Lesion
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.alpha import composite
+from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.plugins.load import LoadSpec
 from lesionsynth.spec import Spec
 
@@ -237,8 +238,8 @@ class StepContext:
     sources : mapping of str to SourceSpec
         Sources of the recipe by name.
     donors : Donors
-    site_voxels, site_cumulated : ndarray
-        The likelihood map over the host (see :func:`lesionsynth.likelihood.over_host.density_over`).
+    centres : CentreDensity
+        The likelihood map over the host.
     typical_count : int
         Median number of lesions in the training cases.
     """
@@ -248,8 +249,7 @@ class StepContext:
     streams: Streams
     sources: dict[str, SourceSpec]
     donors: Donors
-    site_voxels: NDArray[np.int64]
-    site_cumulated: NDArray[np.float64]
+    centres: CentreDensity
     typical_count: int
 
 

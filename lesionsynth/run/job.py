@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from lesionsynth import nifti
 from lesionsynth.backend import open_device
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import LeakError, LesionsynthError, NoRoomError
 from lesionsynth.host import LoadedCase, load_case
-from lesionsynth.likelihood.over_host import density_over
+from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.plugins.contracts import Donors, LayoutSpec, StepContext, StepReport
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
@@ -79,7 +80,7 @@ class HostJobs:
         self.host = self._load(files)
         self.device = open_device(space.device, worker_number(), space.workers)
         self._donor: LoadedCase | None = None
-        self._fits: dict[str, tuple[Fit, Donors, Any]] = {}
+        self._fits: dict[str, tuple[Fit, Donors, CentreDensity]] = {}
 
     def _donor_case(self, subjects: tuple[str, ...], case: str) -> LoadedCase:
         """A whole case of one of `subjects`; the last one is kept."""
@@ -103,7 +104,7 @@ class HostJobs:
             )
         return case
 
-    def _fitted(self, block: str) -> tuple[Fit, Donors, Any]:
+    def _fitted(self, block: str) -> tuple[Fit, Donors, CentreDensity]:
         if block not in self._fits:
             fit = Fit.read(self.space.fits, block)
             donors = Donors(
@@ -114,15 +115,18 @@ class HostJobs:
             )
             matrix = fit.registrations.get(self.host.files.case)
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
-            sites = density_over(
-                self.host, fit.map(self.space.fits), self.space.recipe.likelihood.floor, registration
+            centres = CentreDensity(
+                self.host,
+                partial(_map_of, self.space.fits, block, self.space.key),
+                self.space.recipe.likelihood.floor,
+                registration,
             )
-            self._fits[block] = (fit, donors, sites)
+            self._fits[block] = (fit, donors, centres)
         return self._fits[block]
 
     def context(self, job: Job, step: str) -> StepContext:
         """What a step of a job is given."""
-        fit, donors, (voxels, cumulated) = self._fitted(job.block)
+        fit, donors, centres = self._fitted(job.block)
         recipe = self.space.recipe
         return StepContext(
             step=step,
@@ -130,8 +134,7 @@ class HostJobs:
             streams=lambda *name: stream(recipe.seed, job.host, job.copy_index, step, *name),
             sources=recipe.sources,
             donors=donors,
-            site_voxels=voxels,
-            site_cumulated=cumulated,
+            centres=centres,
             typical_count=fit.typical_count,
         )
 
@@ -228,6 +231,12 @@ class HostJobs:
             "job": job.as_json(),
             "lesionsynth": lesionsynth.__version__,
         }
+
+
+@lru_cache(maxsize=2)
+def _map_of(fits: Path, block: str, key: str) -> LikelihoodMap:
+    """A block's likelihood map, which all hosts of a worker share; `key` tells runs apart."""
+    return Fit.read(fits, block).map(fits)
 
 
 def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:

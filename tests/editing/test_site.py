@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from lesionsynth.domain.lesion import Site
+from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.tissue import FLUID, OUTSIDE, WHITE
+from lesionsynth.likelihood.over_host import CentreDensity
 
 MakeHost = Callable[..., LoadedCase]
 CUBE = np.ones((3, 3, 3), np.uint16)
@@ -18,8 +20,10 @@ LOWER = (-1, -1, -1)
 
 def finder(host: LoadedCase, spec: SiteSpec, where: np.ndarray | None = None) -> SiteFinder:
     """A finder that looks at all of `where` alike."""
-    voxels = np.flatnonzero(host.tissue == WHITE if where is None else where)
-    return SiteFinder(Canvas(host), spec, voxels, np.cumsum(np.full(voxels.size, 1 / voxels.size)))
+    if where is None:
+        return SiteFinder(Canvas(host), spec, CentreDensity(host))
+    likelihood = LikelihoodMap(where.astype(np.float32) / where.sum(), host.grid, "grid", ())
+    return SiteFinder(Canvas(host), spec, CentreDensity(host, lambda: likelihood))
 
 
 def places(found: SiteFinder, n: int = 60, site: Site | None = None) -> list[tuple[int, int, int] | None]:

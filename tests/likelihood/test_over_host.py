@@ -23,8 +23,8 @@ def make_map(density=None, affine=None, kind="grid"):
 def as_volume(host, likelihood, floor=0.0, registration=None):
     """The density over the host as a volume that sums to 1."""
     voxels, cumulated = density_over(host, likelihood, floor, registration)
-    volume = np.zeros(host.grid.shape)
-    volume.reshape(-1)[voxels] = np.diff(cumulated, prepend=0.0)
+    volume = np.zeros(host.grid.shape, order="F")
+    volume.reshape(-1, order="F")[voxels] = np.diff(cumulated, prepend=0.0)
     return volume
 
 
@@ -45,12 +45,17 @@ def test_the_density_is_the_map_within_the_tissue():
     np.testing.assert_allclose(found, np.where(allowed, density, 0) / density[allowed].sum(), atol=1e-7)
 
 
-def test_voxels_are_c_order_and_cumulated_ends_at_one():
+def test_voxels_are_in_the_order_of_the_file_and_cumulated_ends_at_one():
     tissue = np.zeros(SHAPE, np.uint8)
     tissue[2:4, 5, 6:8] = WHITE
     case = make_case(np.zeros(SHAPE), tissue=np.asfortranarray(tissue))
     voxels, cumulated = density_over(case, make_map(np.asfortranarray(random_density())), 0.1, None)
-    assert voxels.tolist() == [2 * 90 + 56, 2 * 90 + 57, 3 * 90 + 56, 3 * 90 + 57]
+    assert voxels.tolist() == [
+        2 + 8 * (5 + 9 * 6),
+        3 + 8 * (5 + 9 * 6),
+        2 + 8 * (5 + 9 * 7),
+        3 + 8 * (5 + 9 * 7),
+    ]
     assert cumulated[-1] == 1.0
     assert (np.diff(cumulated) > 0).all()
 
