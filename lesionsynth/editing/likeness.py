@@ -7,7 +7,7 @@ one's in its host.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from lesionsynth.domain.lesion import SIZE_EDGES_MM3, ChannelStats, Lesion, Lesi
 from lesionsynth.errors import InputError
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.synthetic_lesion import (
+    Profile,
     along_profile,
     blurred_noise,
     bump,
@@ -151,39 +152,62 @@ def bump_on_host(shape: Lesion, contrast: Sequence[float], smooth_mm: float) -> 
     return lesion_on_host(info, label, image)
 
 
-def look_of(
-    like: Lesion, label: NDArray[np.uint16], spacing_mm: Sequence[float], texture: float, seed: int
-) -> NDArray[np.float32]:
-    """Image (C, i, j, k) of a shape that looks like a real lesion.
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a real lesion looks like, whatever its shape.
 
-    The real lesion's mean in each channel is carried over by the distance from the edge, inside and up to
-    2.5 mm outside; what it varies beyond its tissue, as smooth noise that is correlated over the channels as
-    there, times `texture`.
+    Parameters
+    ----------
+    profile : tuple of ndarray
+        Its mean by the distance from its edge, see :func:`lesionsynth.kernels.synthetic_lesion.profile_of`.
+    mixing : ndarray, (C, C)
+        What it varies beyond its tissue, see :func:`lesionsynth.kernels.synthetic_lesion.texture_beyond`.
     """
-    stats = like.info.channels
+
+    profile: Profile
+    mixing: NDArray[np.float64]
+
+
+def look_of(name: str, donors: Donors) -> Look:
+    """The look of a lesion of the bank, inside and up to 2.5 mm outside its edge; learned once a job."""
+    key = ("look", name)
+    if key not in donors.cache:
+        donors.cache[key] = learn_look(donors.bank.read(name))
+    look: Look = donors.cache[key]
+    return look
+
+
+def learn_look(lesion: Lesion) -> Look:
+    """Measure the look of a lesion that has an image."""
     units = np.stack(
         [
             (channel - s.shell_median) / (s.tissue_mad if s.tissue_mad > 0 else np.inf)
-            for channel, s in zip(like.image, stats, strict=True)
+            for channel, s in zip(lesion.image, lesion.info.channels, strict=True)
         ]
     ).astype(np.float32)
-    body = like.label > 0
-    own = signed_distance_mm(body, like.info.spacing_mm)
-    reach_mm = _RIM_MM * voxel_scale(like.info.spacing_mm)
-    profile = profile_of(units, own, like.rim, reach_mm)
-    new = signed_distance_mm(label > 0, spacing_mm)
-    image = along_profile(new, profile)
-    mixing = texture * texture_beyond(units, along_profile(own, profile), body)
+    body, spacing = lesion.label > 0, lesion.info.spacing_mm
+    distance = signed_distance_mm(body, spacing)
+    profile = profile_of(units, distance, lesion.rim, _RIM_MM * voxel_scale(spacing))
+    return Look(profile, texture_beyond(units, along_profile(distance, profile), body))
+
+
+def apply_look(
+    look: Look, label: NDArray[np.uint16], spacing_mm: Sequence[float], texture: float, seed: int
+) -> NDArray[np.float32]:
+    """Image (C, i, j, k) of a shape with the look of a real lesion.
+
+    The mean in each channel is carried over by the distance from the edge; what the lesion varies beyond its
+    tissue, times `texture`, as smooth noise that is correlated over the channels as there.
+    """
+    distance = signed_distance_mm(label > 0, spacing_mm)
+    image = along_profile(distance, look.profile)
+    mixing = texture * look.mixing
     if mixing.any():
         rng = np.random.default_rng(seed)
         sigma_mm = _GRAIN_MM * voxel_scale(spacing_mm)
         sigma = [sigma_mm / s for s in spacing_mm]
-        noise = np.stack(
-            [
-                blurred_noise(rng.standard_normal(label.shape, dtype=np.float32), sigma)
-                for _ in range(len(image))
-            ]
-        )
-        fade = np.clip(1.0 - new / sigma_mm, 0.0, 1.0)
+        white = rng.standard_normal((len(image), *label.shape), dtype=np.float32)
+        noise = np.stack([blurred_noise(channel, sigma) for channel in white])
+        fade = np.clip(1.0 - distance / sigma_mm, 0.0, 1.0)
         image += (fade * np.tensordot(mixing, noise, axes=1)).astype(np.float32)
     return image

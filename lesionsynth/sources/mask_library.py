@@ -9,6 +9,7 @@ from pydantic import Field
 
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import (
+    apply_look,
     bump_on_host,
     contrast_of,
     lesion_on_host,
@@ -66,8 +67,9 @@ class MaskLibrary(LesionChoice):
         if "like" not in draw:
             return bump_on_host(shape, draw["contrast"], draw["smooth_mm"])
         label, info = with_margin(shape, _MARGIN_MM)
-        like = donors.bank.read(draw["like"])
-        return lesion_on_host(info, label, look_of(like, label, info.spacing_mm, self.texture, draw["seed"]))
+        look = look_of(draw["like"], donors)
+        image = apply_look(look, label, info.spacing_mm, self.texture, draw["seed"])
+        return lesion_on_host(info, label, image)
 
     @property
     def _with_image(self) -> bool:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import (
+    apply_look,
     bump_on_host,
     draw_contrast_vector,
+    learn_look,
     lesion_to_be_like,
     look_of,
     with_margin,
@@ -99,7 +104,7 @@ def test_a_look_is_carried_over_by_the_distance_from_the_edge() -> None:
     deep[(slice(6, 9),) * 3] = True
     like.image[0, deep] += 30.0  # a core that is 7 spreads above the tissue
     label, info = with_margin(cube("m/mask/0001", "M", 9, margin=0), 5.0)
-    image = look_of(like, label, info.spacing_mm, texture=0.0, seed=1)
+    image = apply_look(learn_look(like), label, info.spacing_mm, texture=0.0, seed=1)
     core = np.zeros(label.shape, bool)
     core[(slice(8, 11),) * 3] = True
     np.testing.assert_allclose(image[0, core], 7.0, atol=1e-4)
@@ -115,7 +120,7 @@ def test_a_look_has_the_texture_of_its_model_and_depends_on_the_seed() -> None:
     label, info = with_margin(cube("m/mask/0001", "M", 14, margin=0), 5.0)
 
     def look(texture: float, seed: int) -> np.ndarray:
-        return look_of(like, label, info.spacing_mm, texture, seed)
+        return apply_look(learn_look(like), label, info.spacing_mm, texture, seed)
 
     np.testing.assert_array_equal(look(1.0, 1), look(1.0, 1))
     assert (look(1.0, 1) != look(1.0, 2)).any()
@@ -132,4 +137,27 @@ def test_a_channel_without_spread_adds_nothing() -> None:
     flat = like.info.channels[0].__class__(100.0, 0.0, 140.0, 0.0, 0.0)
     object.__setattr__(like.info, "channels", (flat,))
     label, info = with_margin(cube("m/mask/0001", "M", 5, margin=0), 5.0)
-    assert not look_of(like, label, info.spacing_mm, 1.0, 0).any()
+    assert not apply_look(learn_look(like), label, info.spacing_mm, 1.0, 0).any()
+
+
+def test_a_look_is_learned_once(cubes: LesionBank) -> None:
+    donors = Donors(cubes, ("A", "B"))
+    assert look_of("b/0002", donors) is look_of("b/0002", donors)
+    assert look_of("b/0002", donors).profile[1][:, 0].tolist() == pytest.approx([8.0, 3.0])
+
+
+def test_flat_and_thin_shapes_come_out_whole() -> None:
+    flat = cube("m/mask/0001", "M", 5, margin=0)
+    info = replace(
+        flat.info, axes_mm=tuple(np.diag([1.0, 1.0, 10.0]).ravel()), shape_vox=(5, 5, 1), centre_vox=(2, 2, 0)
+    )
+    thin = Lesion(info, np.empty((0, 5, 5, 1), np.float32), flat.label[:, :, :1], flat.rim[:, :, :1])
+    like = learn_look(cube("b/0001", "B", 3, (4.0, -2.0)))
+    label, grown = with_margin(thin, 5.0)
+    assert label.shape == (15, 15, 5)
+    image = apply_look(like, label, grown.spacing_mm, 1.0, 0)
+    np.testing.assert_allclose(image[0][label > 0], 4.0, atol=1e-4)
+    bumped = bump_on_host(thin, [3.0, 0.0], 1.0)
+    assert np.count_nonzero(bumped.label) == 25
+    assert np.isfinite(bumped.image).all()
+    assert bumped.image[0][bumped.label > 0].mean() == pytest.approx(3.0, rel=1e-5)
