@@ -358,8 +358,8 @@ def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
 def voxel_hash(raw: NDArray[np.generic]) -> str:
     """Digest of voxels, dtype and shape: what "equal output" is judged by.
 
-    blake2b over the CRC-32 and Adler-32 of each slab of 65,536 voxels. That tells accidents apart, not forgeries,
-    and takes a tenth of the time of compressing the voxels, where blake2b over them all takes twice that.
+    blake2b over the CRC-32 and Adler-32 of each 65,536 voxels. That tells accidents apart, not forgeries, and
+    takes a tenth of the time of compressing the voxels, where blake2b over them all takes twice that.
     """
     content = _stored(raw)
     size = _SLAB_VOX * raw.itemsize

@@ -39,6 +39,8 @@ from lesionsynth.host import Known
 
 FORMAT = 2
 INDEX = "index.sqlite"
+_KEPT_BYTES = 1 << 27
+"""Voxels of lesions that an open bank keeps: a few donors are drawn again and again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,7 @@ class LesionBank:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._kept: dict[str, Lesion] = {}
         path = folder / INDEX
         if not path.is_file():
             raise InputError(
@@ -288,13 +291,22 @@ class LesionBank:
         return self._info_of(self._row("id", number))
 
     def read(self, name: str) -> Lesion:
-        """A lesion with its voxels, by its name.
+        """A lesion with its voxels, by its name; those read last are kept, and none may be changed.
 
         Raises
         ------
         InputError
             If the bank has no such lesion, or its voxels are damaged.
         """
+        if name not in self._kept:
+            lesion = self._read(name)
+            self._kept[name] = lesion
+            while sum(kept.image.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]
+            return lesion
+        return self._kept[name]
+
+    def _read(self, name: str) -> Lesion:
         row = self._row("name", name)
         info = self._info_of(row)
         label, rim = self._mask(info, row)

@@ -62,6 +62,16 @@ def test_lesions_come_back_bit_for_bit(bank):
                 np.testing.assert_array_equal(now, was)
 
 
+def test_lesions_read_last_are_kept_within_bounds(bank, monkeypatch):
+    first = bank.read("a/0001")
+    assert bank.read("a/0001") is first
+    monkeypatch.setattr("lesionsynth.bank.store._KEPT_BYTES", first.image.nbytes)
+    bank.read("b/0001")
+    again = bank.read("a/0001")
+    assert again is not first
+    np.testing.assert_array_equal(again.image, first.image)
+
+
 def test_harvested_lesions_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     label = (rng.random((14, 14, 14)) > 0.97).astype(np.uint16)
