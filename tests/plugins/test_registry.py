@@ -78,7 +78,6 @@ def test_kinds_are_sorted_and_told_apart_by_their_name():
     assert registry.create("blends", "rim").weight == pytest.approx(2 / 3)
 
 
-
 def test_a_group_of_one_kind_has_that_kind_as_its_type(monkeypatch):
     kinds = registry.kinds("sources")
     monkeypatch.setitem(registry._kinds, "sources", {"lesion_bank": kinds["lesion_bank"]})
