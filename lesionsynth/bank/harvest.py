@@ -18,7 +18,7 @@ from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
-from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE, place_of
+from lesionsynth.kernels.tissue import OUTSIDE, is_solid, place_of
 from lesionsynth.spec import Spec
 from lesionsynth.units import MM3_PER_ML, mm_to_vox
 
@@ -103,7 +103,7 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
         lesion = labels[crop] == number
         others = dilated(case.lesion_mask[crop] & ~lesion, 1)
         image = case.values(crop)
-        rim = lesion | (np.isin(case.tissue[crop], (GREY, WHITE)) & ~others & ~case.untouchable[crop])
+        rim = lesion | (is_solid(case.tissue[crop]) & ~others & ~case.untouchable[crop])
         shell = shell_mask(lesion, case.clean_tissue[crop] & ~others, spacing)
         found = measure(image, lesion, rim, spacing)
         medians = [

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lesionsynth.backend import modules_of
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
 from lesionsynth.spec import Range, Spec
 
@@ -113,16 +114,20 @@ def intensity_map(
     return maps
 
 
-def apply_map(image: NDArray[np.float32], maps: Sequence[dict[str, list[float]]]) -> NDArray[np.float32]:
-    """Apply :func:`intensity_map` to channels (C, i, j, k)."""
-    mapped = []
-    for channel, how in zip(image, maps, strict=True):
-        if "from" in how:
-            value = np.interp(channel, how["from"], how["to"])
-        else:
-            value = channel.astype(np.float64) * how["scale"][0] + how["offset"][0]
-        mapped.append(value.astype(np.float32))
-    return np.stack(mapped)
+def table_of(maps: Sequence[dict[str, list[float]]]) -> NDArray[np.float64]:
+    """Maps as one array, (C, 2, n): scale and offset (n = 1), or the knots of piecewise linear maps."""
+    return np.array([list(how.values()) for how in maps])
+
+
+def apply_map(image: NDArray[np.float32], table: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Apply the maps of :func:`table_of` to channels (C, i, j, k), on any device."""
+    xp, _ = modules_of(image, table)
+    if table.shape[2] == 1:
+        scale, offset = (table[:, part, :, None, None] for part in (0, 1))
+        return (image.astype(xp.float64) * scale + offset).astype(xp.float32)
+    mapped = [xp.interp(channel, knots[0], knots[1]) for channel, knots in zip(image, table, strict=True)]
+    stacked: NDArray[np.float32] = xp.stack(mapped).astype(xp.float32)
+    return stacked
 
 
 def slope_of(how: dict[str, list[float]], at: float) -> float:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lesionsynth.backend import modules_of
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of
 from lesionsynth.domain.lesion import ChannelStats, Lesion
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.contrast import ContrastSpec, apply_map, intensity_map, slope_of
+from lesionsynth.editing.contrast import ContrastSpec, apply_map, intensity_map, slope_of, table_of
 from lesionsynth.editing.geometry import warp_of
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
-from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
+from lesionsynth.kernels.tissue import OUTSIDE, is_solid
 from lesionsynth.plugins.contracts import BlendSpec
 from lesionsynth.spec import Range, Spec
 from lesionsynth.units import mm_to_vox
@@ -61,7 +62,7 @@ def label_on_host(canvas: Canvas, label: NDArray[np.uint16], box: Box, overlap: 
     With overlap "merge", voxels that are lesion already stay what they are.
     """
     host = canvas.host
-    free = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
+    free = is_solid(host.tissue[box]) & ~host.untouchable[box]
     if overlap != "overwrite":
         free &= canvas.instances[box] == 0
     return np.where(free, label, 0).astype(np.uint16)
@@ -114,14 +115,12 @@ def make_insertion(
     if not mask.any():
         return None
     before = canvas.values(box)
-    allowed = np.isin(host.tissue[box], (GREY, WHITE)) & ~host.untouchable[box]
+    allowed = is_solid(host.tissue[box]) & ~host.untouchable[box]
     allowed &= warp_mask(lesion.rim, warp)[crop] & (canvas.instances[box] == 0)
     allowed |= mask
     shell_values, spread = surroundings(canvas, box, mask)
-    warped = warp_image(lesion.image, warp)[(slice(None), *crop)]
     if lesion.on_host:
         maps = [{"scale": [s * draw["contrast"]["brightness"]], "offset": [0.0]} for s in spread]
-        donor = before + apply_map(warped, maps)
     else:
         maps = intensity_map(
             draw["contrast"],
@@ -131,26 +130,56 @@ def make_insertion(
             spread,
             lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
         )
-        donor = apply_map(warped, maps)
-    noise = draw["contrast"].get("noise", 0.0) * np.array(spread, dtype=np.float32)
-    if noise.any():
-        rng = np.random.default_rng(draw["seed"])
-        donor += rng.standard_normal(donor.shape, dtype=np.float32) * noise[:, None, None, None]
     alpha = blend.alpha(mask, allowed, grid.spacing_mm)
     if (alpha[mask] < 0.5).any():
         raise ValueError(f"blend {blend.kind} gives a label voxel less than half of the lesion")
-    values = blend.compose(before, donor, alpha, allowed, draw["blend"], grid.spacing_mm)
+
+    def join(before: Any, image: Any, table: Any, noise: Any, alpha: Any, allowed: Any, moved: Any) -> Any:
+        """Composite and lesion image of each channel, (C, 2, i, j, k)."""
+        xp, _ = modules_of(before)
+        bent = replace(warp, displacement_vox=moved if warp.displacement_vox is not None else None)
+        donor = apply_map(warp_image(image, bent)[(slice(None), *crop)], table) + noise
+        if lesion.on_host:
+            donor = donor + before
+        composite = blend.compose(before, donor, alpha, allowed, draw["blend"], grid.spacing_mm)
+        return xp.stack([composite, donor], axis=1)
+
+    joined = canvas.device.run(
+        join,
+        [before, lesion.image, table_of(maps), _noise(draw, spread, mask.shape)],
+        [alpha, allowed, np.zeros(0) if warp.displacement_vox is None else warp.displacement_vox],
+    )
+    values, donor = joined[:, 0], joined[:, 1]
     changed = alpha > 0
     if blend.spreads:
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
         changed |= around & (values != before).any(axis=0)
         values = np.where(changed, values, before)
     measures = _measures(values, mask, allowed, grid.spacing_mm, lesion.info.channels, maps, shell_values)
+    measures["contrast_kept"] = _kept(before[:, mask], donor[:, mask], values[:, mask])
     lead = measures["lead_channel"]
     # On its host a lesion is what it adds: the place itself may be unlike its surroundings.
     seen = (values - before)[lead][mask].mean() if lesion.on_host else measures["contrast_achieved"][lead]
     measures["visible"] = _visible(float(seen), spread[lead])
     return Insertion(box, values, changed, label, measures)
+
+
+def _noise(draw: dict[str, Any], spread: Sequence[float], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Noise that is added to the lesion image, (C, i, j, k), or (C, 1, 1, 1) of zeros."""
+    strength = draw["contrast"].get("noise", 0.0) * np.array(spread, dtype=np.float32)[:, None, None, None]
+    if not strength.any():
+        return strength
+    rng = np.random.default_rng(draw["seed"])
+    return np.asarray(rng.standard_normal((len(spread), *shape), dtype=np.float32) * strength)
+
+
+def _kept(
+    before: NDArray[np.float32], donor: NDArray[np.float32], after: NDArray[np.float32]
+) -> list[float | None]:
+    """Share of the change from host to lesion image that the blend has kept, per channel of (C, N)."""
+    wanted = (donor - before).mean(axis=1, dtype=np.float64)
+    found = (after - before).mean(axis=1, dtype=np.float64)
+    return [round(float(f / w), 4) if w else None for f, w in zip(found, wanted, strict=True)]
 
 
 def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:

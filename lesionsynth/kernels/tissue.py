@@ -44,6 +44,11 @@ _CONTRASTS = {
 }
 
 
+def is_solid(tissue: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether codes are tissue that may be changed: grey or white matter."""
+    return (tissue == GREY) | (tissue == WHITE)
+
+
 def contrast_of(channel_name: str) -> str | None:
     """Kind of MR contrast that a channel's name tells, or None."""
     name = re.sub(r"[^a-z0-9+]+", " ", channel_name.lower())

@@ -13,13 +13,13 @@ from pydantic import Field
 from lesionsynth.domain.grid import Box, Grid, grown, origin_of, shape_of
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.contrast import ContrastSpec, apply_map, draw_contrast, intensity_map
+from lesionsynth.editing.contrast import ContrastSpec, apply_map, draw_contrast, intensity_map, table_of
 from lesionsynth.editing.insertion import surroundings
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.carve import carved, carved_of_all, carving_box, deepest_mm, deepest_of_all_mm
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
-from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
+from lesionsynth.kernels.tissue import OUTSIDE, is_solid
 from lesionsynth.plugins.contracts import Donors, Draw, OperationSpec, StepContext, StepReport
 from lesionsynth.plugins.registry import register
 from lesionsynth.spec import Probability
@@ -182,9 +182,7 @@ class CarveMix(OperationSpec):
         region = taken & (host.tissue[box] != OUTSIDE) & ~host.untouchable[box]
         lesion = region & np.isin(label, host.labels.lesion)
         whole_mm3 = np.count_nonzero(piece & donor.lesion_mask[crop]) * donor.grid.voxel_volume_mm3
-        kept_mm3 = np.count_nonzero(lesion & np.isin(host.tissue[box], (GREY, WHITE))) * (
-            canvas.grid.voxel_volume_mm3
-        )
+        kept_mm3 = np.count_nonzero(lesion & is_solid(host.tissue[box])) * (canvas.grid.voxel_volume_mm3)
         if kept_mm3 == 0 or kept_mm3 < self.inside * whole_mm3:
             return None
         shell, spread = surroundings(canvas, box, lesion)
@@ -197,7 +195,7 @@ class CarveMix(OperationSpec):
             spread,
             lambda: (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
         )
-        values = apply_map(warp_image(donor.values(crop), warp), maps)
+        values = apply_map(warp_image(donor.values(crop), warp), table_of(maps))
         return Carving(box, values, region, label)
 
 

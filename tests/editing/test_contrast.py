@@ -11,6 +11,7 @@ from lesionsynth.editing.contrast import (
     intensity_map,
     matched_quantiles,
     slope_of,
+    table_of,
 )
 
 DONOR = [ChannelStats(shell_median=100.0, tissue_mad=10.0, mean=140.0, edge=1.0, detail=1.0)]
@@ -28,7 +29,7 @@ def mapped(kind: str, value: float, *, shell: float = 300.0, spread: float = 15.
         [spread],
         lambda: ([LEVELS], [HOST_LEVELS]),
     )
-    return float(apply_map(np.full((1, 1, 1, 1), value, np.float32), maps)[0, 0, 0, 0])
+    return float(apply_map(np.full((1, 1, 1, 1), value, np.float32), table_of(maps))[0, 0, 0, 0])
 
 
 def info(volume: float, *contrasts: float) -> LesionInfo:
@@ -93,8 +94,8 @@ def test_brightness_acts_about_the_surroundings() -> None:
     maps = intensity_map(
         {"kind": "absolute", "brightness": 1.1}, LIMITS, DONOR, [120.0], [1.0], lambda: ([LEVELS], [LEVELS])
     )
-    assert apply_map(np.full((1, 1, 1, 1), 120, np.float32), maps)[0, 0, 0, 0] == pytest.approx(120.0)
-    assert apply_map(np.full((1, 1, 1, 1), 220, np.float32), maps)[0, 0, 0, 0] == pytest.approx(230.0)
+    image = np.array([120.0, 220.0], np.float32).reshape(1, 2, 1, 1)
+    assert apply_map(image, table_of(maps)).ravel() == pytest.approx([120.0, 230.0])
 
 
 def test_host_lesions_needs_enough_of_like_size() -> None:
