@@ -199,14 +199,20 @@ class LoadedCase:
         scale = np.diag([*step, 1.0])
         return None if found is None else scale @ found @ np.linalg.inv(scale)
 
-    def clean_away(self, n_vox: int) -> NDArray[np.bool_]:
-        """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim."""
-        if n_vox not in self._clean_away:
-            self._clean_away[n_vox] = np.asarray(self.clean_tissue & ~dilated(self.lesion_mask, n_vox))
-        return self._clean_away[n_vox]
+    def clean_away(self, n_vox: int, grey: bool = False) -> NDArray[np.bool_]:
+        """Clean tissue more than `n_vox` voxels away from every lesion, beyond their partial-volume rim.
+
+        With `grey`, grey matter belongs to it.
+        """
+        if (n_vox, grey) not in self._clean_away:
+            tissue = (
+                self.clean_tissue | ((self.tissue == GREY) & ~self.untouchable) if grey else self.clean_tissue
+            )
+            self._clean_away[n_vox, grey] = np.asarray(tissue & ~dilated(self.lesion_mask, n_vox))
+        return self._clean_away[n_vox, grey]
 
     @cached_property
-    def _clean_away(self) -> dict[int, NDArray[np.bool_]]:
+    def _clean_away(self) -> dict[tuple[int, bool], NDArray[np.bool_]]:
         return {}
 
     @cached_property

@@ -59,11 +59,9 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     box, own, spacing = place.box, place.own, canvas.grid.spacing_mm
     within_reach, source = reached
     region = within_reach | own
-    clean = place.clean
-    if clean[box][region].any():  # of lesions that came to the host, of halos: shared tissue is not changed
-        clean = clean.copy()
-        clean[box] &= ~region
-    around = Surroundings(canvas.host.all_values, clean, box, lambda: canvas.host.mirror_matrix)
+    # What continues the surroundings may be grey matter; what is laid over a fill may not.
+    clean, tissue = (_without(region, mask, box) for mask in (place.clean, place.tissue))
+    around = Surroundings(canvas.host.all_values, tissue, box, lambda: canvas.host.mirror_matrix)
 
     def filling(
         image: NDArray[np.float32],
@@ -118,8 +116,8 @@ class _Place:
         The lesion, and what is to be filled: the lesion grown within tissue, away from other lesions.
     usable : ndarray of bool, shape of `box`
         Tissue that it may be filled from.
-    clean : ndarray of bool, shape of the volume
-        Tissue to imitate; shared, not to be changed.
+    clean, tissue : ndarray of bool, shape of the volume
+        White matter to take texture from, and white and grey matter to copy; shared, not to be changed.
     """
 
     def __init__(self, canvas: Canvas, instance: int, own_box: Box, fill: FillSpec) -> None:
@@ -140,9 +138,11 @@ class _Place:
         # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
         rims = dilated(instances > 0, fill.grow_vox) if others.any() else self.grown_region
         self.usable = tissue & ~rims & ~self.region
-        self.clean = host.clean_away(fill.grow_vox)
-        if not self.classes:
-            self.clean = self.clean & _alike(host, self.clean, box, self.region)
+        self.clean = self.tissue = host.clean_away(fill.grow_vox)
+        if self.classes:
+            self.tissue = host.clean_away(fill.grow_vox, grey=True)
+        else:
+            self.clean = self.tissue = self.clean & _alike(host, self.clean, box, self.region)
 
     def reached(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
         """What of the region the sources reach, and the sources; None where they reach too little.
@@ -164,6 +164,14 @@ class _Place:
         for channel in range(len(filled)):
             if channel != self.lead:
                 filled[channel][halo] = before[channel][halo]
+
+
+def _without(region: NDArray[np.bool_], mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
+    """`mask` of the volume without `region`: `mask` itself, unless later lesions or halos meet it."""
+    if mask[box][region].any():
+        mask = mask.copy()
+        mask[box] &= ~region
+    return mask
 
 
 def _halo(

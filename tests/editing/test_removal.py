@@ -204,6 +204,12 @@ def test_fluid_and_other_lesions_are_no_source(make_host: MakeHost) -> None:
     assert (canvas.source[tissue == FLUID] == 0).all()
     assert canvas.raw[0][gone].max() < 400
     assert (canvas.source[label > 0] > 0).sum() == 27
+    fill = Asking()
+    remove_lesion(canvas, min(canvas.boxes), fill, 1)
+    (around,) = fill._seen
+    assert around is not None
+    assert around.clean[tissue == GREY].any()
+    assert not around.clean[tissue == FLUID].any()
 
 
 def test_mirror_says_that_it_found_no_other_side(make_host: MakeHost) -> None:
