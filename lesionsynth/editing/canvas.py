@@ -53,13 +53,31 @@ class Canvas:
         self.raw = [image.raw.copy(order="F") for image in host.images]
         self.label = host.label.copy(order="K")
         self.source = np.zeros(host.grid.shape, dtype=np.uint16, order="F")
-        labels, boxes = host.lesions
-        self.instances = labels.copy()
+        self.instances = host.lesions[0].copy(order="K")
+        self._begin()
+
+    def _begin(self) -> None:
+        boxes = self.host.lesions[1]
         self.boxes: dict[int, Box] = dict(enumerate(boxes, start=1))
         self.clipped_vox = 0
         self._next_instance = len(boxes) + 1
         self._inserted = 0
-        self._lesion_vox = int(np.count_nonzero(labels))
+        self._lesion_vox = round(self.host.load.ml * MM3_PER_ML / self.grid.voxel_volume_mm3)
+
+    def reset(self) -> None:
+        """Make it the host again, at the cost of the slices that were edited: new volumes cost more."""
+        edited = self._edited
+        for raw, image in zip(self.raw, self.host.images, strict=True):
+            raw[..., edited] = image.raw[..., edited]
+        self.label[..., edited] = self.host.label[..., edited]
+        self.instances[..., edited] = self.host.lesions[0][..., edited]
+        self.source[..., edited] = HOST
+        self._begin()
+
+    @property
+    def _edited(self) -> NDArray[np.intp]:
+        """Slices that hold an edited voxel."""
+        return np.flatnonzero(self.source.any(axis=(0, 1)))
 
     @property
     def case(self) -> str:
@@ -223,9 +241,10 @@ class Canvas:
 
     def changes(self) -> bool:
         """Whether anything differs from the host: a voxel of a channel and the label map."""
-        edited = self.source > HOST
-        return bool((self.label != self.host.label).any()) and any(
-            (raw[edited] != image.raw[edited]).any()
+        edited = self._edited
+        return not np.array_equal(self.label[..., edited], self.host.label[..., edited]) and any(
+            (raw[..., k] != image.raw[..., k])[self.source[..., k] > HOST].any()
+            for k in edited
             for raw, image in zip(self.raw, self.host.images, strict=True)
         )
 

@@ -138,20 +138,29 @@ class HostJobs:
             typical_count=fit.typical_count,
         )
 
-    def _canvas(self) -> Canvas:
+    def _canvas(self, used: Canvas | None = None) -> Canvas:
         self.device.free()
         self.device.notes.clear()
-        return Canvas(self.host, self.device)
+        if used is None:
+            return Canvas(self.host, self.device)
+        used.reset()
+        return used
 
-    def make(self, job: Job) -> tuple[Canvas, dict[str, Any]]:
+    def make(self, job: Job, used: Canvas | None = None) -> tuple[Canvas, dict[str, Any]]:
         """Make one copy in memory; the canvas and the record of it.
+
+        Parameters
+        ----------
+        job : Job
+        used : Canvas, optional
+            Of an earlier copy of this host; it is made anew and returned.
 
         Raises
         ------
         NoRoomError
             If nothing could be changed: a copy of the host is no new case.
         """
-        canvas = self._canvas()
+        canvas = self._canvas(used)
         reports = {
             name: operation.apply(canvas, self.context(job, name))
             for name, operation in self.space.recipe.steps.items()
@@ -245,16 +254,16 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     maker = HostJobs(space, files)
     seconds = {"read": time.perf_counter() - started, "compute": 0.0, "write": 0.0}
     done, failures = [], []
+    canvas: Canvas | None = None
     for job in jobs:
         try:
             started = time.perf_counter()
-            canvas, record = maker.make(job)
+            canvas, record = maker.make(job, canvas)
             seconds["compute"] += time.perf_counter() - started
             started = time.perf_counter()
             write_case(space, maker.outputs(job.case, canvas), record)
             seconds["write"] += time.perf_counter() - started
             done.append(summary_of(record))
-            del canvas  # before the next one is made: each is as large as the host
         except NoRoomError as error:
             failures.append(Failure(job.case, "edit", error))
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -86,3 +86,18 @@ def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: s
         report = step.apply(canvas, maker.context(job, name))
         assert isinstance(report.draws, list)
         assert all(count > 0 for count in report.rejected.values())
+
+
+def test_a_canvas_that_is_used_again_is_the_host_again(prepared: session.Prepared) -> None:
+    job = prepared.jobs[0]
+    maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
+    canvas, _ = maker.make(job)
+    canvas.reset()
+    fresh = Canvas(maker.host)
+    for used, new in ((canvas.label, fresh.label), (canvas.source, fresh.source)):
+        assert np.array_equal(used, new)
+    assert np.array_equal(canvas.instances, fresh.instances)
+    assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, fresh.raw, strict=True))
+    state = [{k: v for k, v in vars(c).items() if isinstance(v, int | dict)} for c in (canvas, fresh)]
+    assert state[0] == state[1]
+    assert not canvas.changes()
