@@ -31,7 +31,7 @@ CountRange = Annotated[tuple[int, int], AfterValidator(_ordered)]
 """A pair [low, high] of numbers from 1."""
 
 
-_NO_DONOR = "no donor"
+_NO_DONOR = "no donor left"
 
 
 class PasteSpec(OperationSpec):
