@@ -258,7 +258,7 @@ def load_case(
         _same_grid(files, image, images[0].grid, f"channel {name}")
     label_image, label = read_label(files.case, files.label, cohort.labels)
     _same_grid(files, label_image, images[0].grid, "the label map")
-    images, missing = _without_missing(files, cohort, images, label)
+    images, missing = without_missing(files, cohort, images, label)
     if known is not None:
         found, kind = known.tissue, known.tissue_kind
     else:
@@ -268,10 +268,16 @@ def load_case(
     return LoadedCase(files, cohort.labels, images, label_image, label, found, kind, missing, known)
 
 
-def _without_missing(
+def without_missing(
     files: CaseFiles, cohort: Cohort, images: tuple[nifti.Image, ...], label: NDArray[np.uint16]
 ) -> tuple[tuple[nifti.Image, ...], NDArray[np.bool_] | None]:
-    """Images that read as their least intensity where they are NaN or infinite, and where any of them is."""
+    """Images that read as their least intensity where they are NaN or infinite, and where any of them is.
+
+    Raises
+    ------
+    InputError
+        If a lesion holds such voxels, or a channel holds nothing else.
+    """
     missing = None
     made = []
     for image, name in zip(images, cohort.channels, strict=True):

@@ -15,7 +15,7 @@ from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
-from lesionsynth.host import read_label
+from lesionsynth.host import read_label, without_missing
 from lesionsynth.kernels.components import components
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import scan_cohort
@@ -158,8 +158,13 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         findings.append(_finding(error, "Replace the file.", item.case))
     if len(images) < len(cohort.channels):
         return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
-    findings += _check_grids(item.case, grids)
-    return CaseCheck(item.case, tuple(findings), hashes, images[0].grid.describe(), load_ml)
+    conflicts = list(_check_grids(item.case, grids))
+    if not conflicts and len(grids) > len(images):
+        try:
+            without_missing(item, cohort, tuple(images), label)
+        except LesionsynthError as error:
+            conflicts.append(_finding(error, "Replace them.", item.case))
+    return CaseCheck(item.case, (*findings, *conflicts), hashes, images[0].grid.describe(), load_ml)
 
 
 def _check_grids(case: str, images: list[tuple[str, nifti.Image]]) -> Iterator[Finding]:
@@ -178,8 +183,8 @@ def _check_channel(case: str, name: str, image: nifti.Image) -> Iterator[Finding
     raw, path = image.raw, str(image.path)
     bad = int(raw.size - np.count_nonzero(np.isfinite(raw))) if raw.dtype.kind == "f" else 0
     if bad:
-        fault = f"channel {name} has {bad} voxels that are NaN or infinite."
-        yield Finding("error", fault, "Replace them, for example by 0 outside the body.", case, path)
+        fault = f"channel {name} has {bad} voxels that are NaN or infinite; they are kept, and are no tissue."
+        yield Finding("warning", fault, "Replace them if they lie in the body.", case, path)
     elif raw.min() == raw.max():
         fault = f"channel {name} is {raw.flat[0]} everywhere."
         yield Finding("warning", fault, "Replace the file or remove the case.", case, path)

@@ -65,6 +65,13 @@ def put(path: Path, value: float, dtype: type) -> None:
     write_nifti(path, data, image.affine)
 
 
+def put_into_lesion(root: Path, value: float) -> None:
+    image = nib.load(root / T1)
+    data = np.asanyarray(image.dataobj).astype(np.float32)
+    data[tuple(np.argwhere(np.asanyarray(nib.load(root / LABEL).dataobj) > 0)[0])] = value
+    write_nifti(root / T1, data, image.affine)
+
+
 def crop(path: Path) -> None:
     image = nib.load(path)
     write_nifti(path, np.asanyarray(image.dataobj)[:-1], image.affine)
@@ -77,8 +84,8 @@ BAD_CASES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         (T1, "not a NIfTI file", "Convert"),
     ),
     "nan": (
-        lambda root: put(root / T1, np.nan, np.float32),
-        ("case2", T1, "1 voxels that are NaN", "Replace"),
+        lambda root: put_into_lesion(root, np.nan),
+        ("case2", T1, "1 voxels that are NaN or infinite, 1 of them in lesions", "Replace"),
     ),
     "wrong grid": (lambda root: crop(root / T1), ("case2", T1, "23x30x25", "24x30x25", "Resample")),
     "label on another grid": (lambda root: crop(root / LABEL), ("case2", LABEL, "23x30x25", "Resample")),

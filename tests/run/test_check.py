@@ -98,12 +98,12 @@ PLANTED: dict[str, tuple[Plant, str, str, str, str]] = {
     "truncated gzip": (cut, "error", T1, "truncated", "download the file again"),
     "nan": (
         edit(T1, put(np.nan)),
-        "error",
+        "warning",
         T1,
         "channel T1 has 1 voxels that are NaN or infinite",
         "Replace them",
     ),
-    "infinity": (edit(T1, put(-np.inf)), "error", T1, "has 1 voxels that are NaN", "Replace them"),
+    "infinity": (edit(T1, put(-np.inf)), "warning", T1, "has 1 voxels that are NaN", "Replace them"),
     "other shape": (
         edit(T1, lambda d: d[:-1].astype(np.int16)),
         "error",
