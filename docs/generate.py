@@ -191,9 +191,11 @@ def _default(value: Any) -> str:
         if isinstance(part, BaseModel):
             kind = {"kind": part.kind} if _group_of(type(part)) else {}  # type: ignore[attr-defined]
             return {**kind, **part.model_dump(mode="json", exclude_defaults=True)}
-        return {key: plain(entry) for key, entry in part.items()} if isinstance(part, dict) else part
+        if isinstance(part, dict):
+            return {key: plain(entry) for key, entry in part.items()}
+        return [plain(entry) for entry in part] if isinstance(part, list | tuple) else part
 
-    return "" if plain(value) in (None, "", {}) else f"`{json.dumps(plain(value))}`"
+    return "" if plain(value) in (None, "", {}, []) else f"`{json.dumps(plain(value))}`"
 
 
 def main() -> int:

@@ -10,12 +10,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
 from make_sample_data import make_subject
 from numpy.typing import NDArray
 
 from tests.fake_device import device, fake_device
 
 __all__ = ["device", "fake_device"]
+
+# Compiled kernels are loaded when they are first called, which has nothing to do with the example.
+settings.register_profile("compiled", deadline=None)
+settings.load_profile("compiled")
 
 SHAPE, SPACING = (24, 30, 25), (4.0, 4.0, 4.0)
 LESION_RICH = (0, 3, 4, 1, 2, 5)

@@ -31,7 +31,7 @@ class Inpaint(OperationSpec):
     """Share of the lesions that is removed, drawn for each copy; at least one. Not used with `load`."""
     load: LoadSpec | None = None
     """Target load to go down to, instead of a share."""
-    inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "fast_marching"))
+    inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "biharmonic"))
     """How the places are filled."""
 
     @property

@@ -72,7 +72,7 @@ class Populate(OperationSpec):
     mass_effect: MassEffectSpec = MassEffectSpec()
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
     """How the lesion is joined to the host."""
-    inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "fast_marching"))
+    inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "biharmonic"))
     """How lesions are removed where there are too many."""
     check: CheckSpec = CheckSpec()
 

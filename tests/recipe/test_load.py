@@ -34,7 +34,7 @@ def fault(folder: Path, text: str | bytes, *overrides: str) -> str:
 
 
 class TestFind:
-    @pytest.mark.parametrize("name", ["lesionmix", "lesionmix_published", "open_ms", "pseudo_healthy"])
+    @pytest.mark.parametrize("name", sorted(shipped()))
     def test_shipped_ones_load(self, name: str) -> None:
         recipe = load_recipe(name)
         assert recipe.description
@@ -57,7 +57,7 @@ class TestFind:
         ("name", "match"),
         [
             ("lesionmx", "no recipe called 'lesionmx'. Did you mean lesionmix?"),
-            ("zzz", "no recipe called 'zzz'. Shipped recipes: lesionmix, "),
+            ("zzz", "no recipe called 'zzz'. Shipped recipes: carve_mix, "),
             ("zzz.yaml", "zzz.yaml: there is no such recipe file."),
             ("sub/zzz", "sub/zzz: there is no such recipe file."),
             (".", "no recipe called '.'"),
@@ -90,7 +90,8 @@ class TestErrors:
             ),
             (
                 "steps:\n  add:\n    kind: populte\n",
-                "recipe.yaml:3: steps.add.kind should be one of inpaint, populate, got 'populte'. "
+                "recipe.yaml:3: steps.add.kind should be one of carve_mix, copy_paste, inpaint, "
+                "populate, self_mix, got 'populte'. "
                 "Did you mean populate?",
             ),
             ("steps:\n  add:\n    load: high\n", "recipe.yaml:2: steps.add needs a `kind`."),
