@@ -62,6 +62,7 @@ class Canvas:
         self.clipped_vox = 0
         self._next_instance = len(boxes) + 1
         self._inserted = 0
+        self._renumbered: list[Box] = []
         self._lesion_vox = round(self.host.load.ml * MM3_PER_ML / self.grid.voxel_volume_mm3)
 
     def reset(self) -> None:
@@ -71,6 +72,8 @@ class Canvas:
             raw[..., edited] = image.raw[..., edited]
         self.label[..., edited] = self.host.label[..., edited]
         self.instances[..., edited] = self.host.lesions[0][..., edited]
+        for box in self._renumbered:  # what is left of a lesion that was cut may reach into other slices
+            self.instances[box] = self.host.lesions[0][box]
         self.source[..., edited] = HOST
         self._begin()
 
@@ -154,8 +157,10 @@ class Canvas:
         replaced = self.instances[box][region]
         self._lesion_vox += int(np.count_nonzero(lesion)) - int(np.count_nonzero(replaced))
         self.instances[box][region] = 0
-        for other in np.unique(replaced[replaced > 0]):
-            self._number(self.boxes[int(other)], self.instances[self.boxes[int(other)]] == other, int(other))
+        for other in np.unique(replaced[replaced > 0]).tolist():
+            around = self.boxes[other]
+            self._renumbered.append(around)
+            self._number(around, self.instances[around] == other, other)
         self._number(box, lesion)
 
     def _number(self, box: Box, lesion: NDArray[np.bool_], keeps: int | None = None) -> None:

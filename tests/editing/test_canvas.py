@@ -64,3 +64,16 @@ def test_a_piece_without_lesions_only_takes_away(make_host: Make) -> None:
     canvas = replaced(make_host(label=bar()), region, np.zeros_like(region))
     assert sorted(canvas.boxes) == [1]
     assert canvas.volume_mm3(1) == 17
+
+
+def test_reset_undoes_numbers_in_slices_that_were_not_edited(make_host: Make) -> None:
+    label = np.moveaxis(bar(), 1, 2)  # along the slices
+    host = make_host(label=label)
+    region = np.zeros((24, 24, 24), bool)
+    region[3:6, 3:6, 6:9] = True
+    canvas = replaced(host, region, np.zeros_like(region))
+    assert sorted(canvas.boxes) == [1, 2]
+    canvas.reset()
+    assert np.array_equal(canvas.instances, host.lesions[0])
+    assert sorted(canvas.boxes) == [1]
+    assert np.array_equal(canvas.label, host.label)
