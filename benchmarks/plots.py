@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from kernels import ISO, blob, textured
 from measure import interleaved, medians
-from pipeline import populate_recipe, ready
+from pipeline import ready
 from volumes import make_data_set
 
 from lesionsynth.plugins import registry
-from lesionsynth.run.job import HostJobs, run_host
+from lesionsynth.run.job import run_host
 
 SIDES = (12, 16, 24, 32, 48, 64)
 COUNTS = (1, 5, 10, 20, 40)
@@ -75,11 +74,9 @@ def _case_seconds() -> list[float]:
     """Median seconds of a case for each number of lesions."""
     with tempfile.TemporaryDirectory() as scratch:
         data = make_data_set(Path(scratch) / "data", 4)
-        space, host, jobs = ready(data, Path(scratch) / "out", 1)
-        own = HostJobs(space, host).host.load.count
         work = {}
         for count in COUNTS:
-            more = replace(space, recipe=populate_recipe(own + count, 1))
-            work[str(count)] = lambda s=more: run_host(s, host, jobs)
+            made = ready(data, Path(scratch) / str(count), 1, count)
+            work[str(count)] = lambda made=made: run_host(*made)
         middle = medians(interleaved(work, 3))
         return [middle[str(count)] for count in COUNTS]

@@ -20,6 +20,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
+import files
 import kernels
 import peers
 import pipeline
@@ -34,6 +35,7 @@ GROUPS: dict[tuple[str, ...], Callable[[int], list[Row]]] = {
     ("T9",): kernels.hard_solve_rows,
     ("T10",): peers.fill_rows,
     ("EDT",): kernels.distance_rows,
+    ("I/O",): files.file_rows,
     ("T11", "T12", "T13"): pipeline.command_rows,
 }
 
