@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from isal import igzip
 from measure import Row, interleaved, medians, spoken_all
 from volumes import SAMPLE, make_data_set
 
-from lesionsynth import gzip_io, nifti
+from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles
+from lesionsynth.domain.load import LoadTarget
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.job import HostJobs, Workspace, run_host
 from lesionsynth.run.plan import Job
@@ -38,11 +40,11 @@ class Quiet:
         """Nothing."""
 
 
-def populate_recipe(limit: int, copies: int) -> Recipe:
-    """Add lesions by soft Poisson Blending until the host has `limit`."""
+def populate_recipe(load: float, copies: int, limit: int) -> Recipe:
+    """Add lesions by soft Poisson Blending up to a load or a number of lesions."""
     step = {
         "kind": "populate",
-        "load": 10000,
+        "load": load,
         "surplus": "keep",
         "max_lesions": limit,
         "blend": {"kind": "soft_poisson"},
@@ -52,13 +54,23 @@ def populate_recipe(limit: int, copies: int) -> Recipe:
     )
 
 
-def ready(root: Path, folder: Path, copies: int) -> tuple[Workspace, CaseFiles, list[Job]]:
-    """A data set whose bank and plan are made: what is left is the work on its first host."""
-    prepared = prepare(populate_recipe(LESIONS, copies), root, folder, 1, Quiet())
+def ready(
+    root: Path, folder: Path, copies: int, lesions: int = LESIONS
+) -> tuple[Workspace, CaseFiles, list[Job]]:
+    """A data set whose bank and plan are made: what is left is the work on its first host.
+
+    The load is the one that its first copy has with so many lesions more.
+    """
+    prepared = prepare(populate_recipe(10000, copies, 10000), root, folder, 1, Quiet())
     host = prepared.space.cohort.cases[0]
+    jobs = [job for job in prepared.jobs if job.host == host.case]
     own = HostJobs(prepared.space, host).host.load.count
-    space = replace(prepared.space, recipe=populate_recipe(own + LESIONS, copies))
-    return space, host, [job for job in prepared.jobs if job.host == host.case]
+    # The last lesion of a limited number has to make up the whole load, which none does.
+    more = replace(prepared.space, recipe=populate_recipe(10000, copies, own + lesions + 1))
+    _, record = HostJobs(more, host).make(jobs[0])
+    load = LoadTarget(record["load_ml"]["after"], record["load_ml"]["after"], 0.01)
+    space = replace(prepared.space, recipe=populate_recipe(load.ml, copies, 10000))
+    return space, host, [replace(job, targets={"add": load}) for job in jobs]
 
 
 def read_all(files: CaseFiles) -> list[nifti.Image]:
@@ -67,10 +79,10 @@ def read_all(files: CaseFiles) -> list[nifti.Image]:
 
 
 def write_all(images: list[nifti.Image], folder: Path) -> None:
-    """Compress every file at level 1 and write it, without anything else."""
+    """Compress every file by igzip at level 1 and write it, without anything else."""
     for number, image in enumerate(images):
-        data = image.header_bytes + image.raw.tobytes(order="F")
-        (folder / f"{number}.nii.gz").write_bytes(gzip_io.compress(data))
+        stored = image.header_bytes + image.raw.tobytes(order="F")
+        (folder / f"{number}.nii.gz").write_bytes(igzip.compress(stored, 1))
 
 
 def populate_rows(rounds: int) -> list[Row]:
