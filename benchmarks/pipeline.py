@@ -67,7 +67,7 @@ def ready(
     own = HostJobs(prepared.space, host).host.load.count
     # The last lesion of a limited number has to make up the whole load, which none does.
     more = replace(prepared.space, recipe=populate_recipe(10000, copies, own + lesions + 1))
-    _, record = HostJobs(more, host).make(jobs[0])
+    record = HostJobs(more, host).make(jobs[0]).record
     load = LoadTarget(record["load_ml"]["after"], record["load_ml"]["after"], 0.01)
     space = replace(prepared.space, recipe=populate_recipe(load.ml, copies, 10000))
     return space, host, [replace(job, targets={"add": load}) for job in jobs]

@@ -120,7 +120,7 @@ class Slab:
     size: int
 
 
-def pack(data: bytes | memoryview, level: int = DEFAULT_LEVEL) -> Slab:
+def pack(data: bytes | memoryview, level: int = DEFAULT_LEVEL, crc: int | None = None) -> Slab:
     """Compress a piece so that it can stand anywhere in a stream.
 
     Parameters
@@ -129,12 +129,15 @@ def pack(data: bytes | memoryview, level: int = DEFAULT_LEVEL) -> Slab:
         Contiguous.
     level : int
         1 (fastest) to 3, of igzip; zlib's 1, 3 and 6 stand in for them.
+    crc : int, optional
+        CRC-32 of `data`, where it is known.
     """
     if isal_zlib is not None:
         packer = isal_zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     else:
         packer = zlib.compressobj(_ZLIB_LEVELS[level], zlib.DEFLATED, -zlib.MAX_WBITS)
-    return Slab(packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH), crc32(data), len(data))
+    packed = packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+    return Slab(packed, crc32(data) if crc is None else crc, len(data))
 
 
 def member(slabs: Iterable[Slab]) -> list[bytes]:

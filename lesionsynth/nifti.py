@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,12 @@ from lesionsynth import gzip_io
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.errors import ImageError, OutputError
+from lesionsynth.slabs import Slabs, stored_bytes
 
 FILE_ENDINGS = (".nii.gz", ".nii")
 _KINDS = "uif"
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _PEEK_BYTES = 1 << 12
-_SLAB_VOX = 1 << 16
-"""Small, so that an edit touches few bytes beside its own; smaller ones take longer to pack."""
 _MM_CODES = (0, 2)
 
 
@@ -69,7 +69,6 @@ class Image:
     source_hash: str = ""
     missing_as: float | None = None
     base: Image | None = None
-    _slabs: dict[tuple[int, int], gzip_io.Slab] = field(default_factory=dict, init=False, repr=False)
 
     def values(self, box: Box | None = None) -> NDArray[np.float32]:
         """Scaled intensities of `box` (or all) as a new float32 array."""
@@ -100,6 +99,16 @@ class Image:
         top = float(high) if int(float(high)) == high else float(np.nextafter(float(high), 0.0))
         clipped = np.clip(rounded, low, top)
         return clipped.astype(dtype), int(np.count_nonzero(clipped != rounded))
+
+    @cached_property
+    def slabs(self) -> Slabs:
+        """The voxels in pieces, of which those that equal the base's are shared with it."""
+        return Slabs(self.raw, None if self.base is None else self.base.slabs)
+
+    @property
+    def voxel_hash(self) -> str:
+        """See :attr:`lesionsynth.slabs.Slabs.digest`."""
+        return self.slabs.digest
 
     def with_raw(self, raw: NDArray[np.generic]) -> Image:
         """The same image with other voxels."""
@@ -252,35 +261,10 @@ def content(path: Path, image: Image, level: int = gzip_io.DEFAULT_LEVEL) -> Seq
         Of the compression, see :func:`lesionsynth.gzip_io.pack`.
     """
     if path.name.endswith(".gz"):
-        return gzip_io.member(_slabs(image, level))
-    return [image.header_bytes, _stored(image.raw).data]
-
-
-def _slabs(image: Image, level: int) -> Iterator[gzip_io.Slab]:
-    """The compressed slabs of an image; those that it shares with its base are made once and kept there."""
-    yield gzip_io.pack(image.header_bytes, level)
-    content, base = _stored(image.raw), image.base
-    known = None if base is None or base.raw.nbytes != image.raw.nbytes else _stored(base.raw)
-    size = _SLAB_VOX * image.raw.itemsize
-    for start in range(0, content.size, size):
-        slab = content[start : start + size]
-        if base is None or known is None or not _same(slab, known[start : start + size]):
-            yield gzip_io.pack(slab.data, level)
-            continue
-        if (level, start) not in base._slabs:
-            base._slabs[level, start] = gzip_io.pack(slab.data, level)
-        yield base._slabs[level, start]
-
-
-def _stored(raw: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """The bytes of voxels in the order of the file; no copy if they lie so already."""
-    return np.ascontiguousarray(raw.T).reshape(-1).view(np.uint8)
-
-
-def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether bytes are equal; eight at a time where they go by eights, which takes half the time."""
-    width = "u8" if one.size % 8 == 0 else "u1"
-    return bool((one.view(width) == other.view(width)).all())
+        slabs = image.slabs
+        packed = (slabs.packed(number, level) for number in range(len(slabs)))
+        return gzip_io.member(chain([gzip_io.pack(image.header_bytes, level)], packed))
+    return [image.header_bytes, stored_bytes(image.raw).data]
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, sync: bool = True) -> None:
@@ -353,19 +337,6 @@ def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
     buffer = io.BytesIO()
     header.write_to(buffer)
     return Image(buffer.getvalue().ljust(352, b"\0"), raw, 1.0, 0.0, grid)
-
-
-def voxel_hash(raw: NDArray[np.generic]) -> str:
-    """Digest of voxels, dtype and shape: what "equal output" is judged by.
-
-    blake2b over the CRC-32 and Adler-32 of each 65,536 voxels. That tells accidents apart, not forgeries, and
-    takes a tenth of the time of compressing the voxels, where blake2b over them all takes twice that.
-    """
-    content = _stored(raw)
-    size = _SLAB_VOX * raw.itemsize
-    slabs = [content[start : start + size].data for start in range(0, content.size, size)]
-    sums = [struct.pack("<II", gzip_io.crc32(slab), gzip_io.adler32(slab)) for slab in slabs]
-    return digest_bytes(f"{raw.dtype.str}{raw.shape}".encode(), *sums)
 
 
 def affine_conflict(image: Image) -> str | None:

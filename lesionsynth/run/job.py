@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,14 @@ class Done:
     failures: tuple[Failure, ...]
     seconds: dict[str, float]
     peak_mb: float
+
+
+class Made(NamedTuple):
+    """A copy in memory: its canvas, its record, and its files by their path in the output."""
+
+    canvas: Canvas
+    record: dict[str, Any]
+    files: dict[Path, nifti.Image]
 
 
 class HostJobs:
@@ -146,8 +154,8 @@ class HostJobs:
         used.reset()
         return used
 
-    def make(self, job: Job, used: Canvas | None = None) -> tuple[Canvas, dict[str, Any]]:
-        """Make one copy in memory; the canvas and the record of it.
+    def make(self, job: Job, used: Canvas | None = None) -> Made:
+        """Make one copy in memory.
 
         Parameters
         ----------
@@ -171,7 +179,8 @@ class HostJobs:
                 case=job.case,
                 remedy="Look at load, site and donors in the recipe.",
             )
-        return canvas, self._record(job, canvas, reports)
+        files = self.outputs(job.case, canvas)
+        return Made(canvas, self._record(job, canvas, reports, files), files)
 
     def remake(self, job: Job, record: dict[str, Any]) -> Canvas:
         """Make a copy again from its record, without drawing anything."""
@@ -197,12 +206,17 @@ class HostJobs:
             images[Path("lesion_maps") / f"{case}{ending}"] = nifti.like(self.host.label_image, lesions)
         return images
 
-    def _record(self, job: Job, canvas: Canvas, reports: dict[str, StepReport]) -> dict[str, Any]:
+    def _record(
+        self,
+        job: Job,
+        canvas: Canvas,
+        reports: dict[str, StepReport],
+        files: dict[Path, nifti.Image],
+    ) -> dict[str, Any]:
         fit = self._fitted(job.block)[0]
         draws = [draw for report in reports.values() for draw in report.draws]
         inserted = [draw for draw in draws if draw["edit"] == "insert"]
         target = next(iter(list(job.targets.values())[::-1]), None)
-        outputs = self.outputs(job.case, canvas)
         return {
             "case": job.case,
             "host": {"case": job.host, "subject": job.subject},
@@ -236,7 +250,7 @@ class HostJobs:
                 for name, report in reports.items()
             ],
             "inputs": self.host.source_hashes,
-            "hashes": {path.as_posix(): nifti.voxel_hash(image.raw) for path, image in outputs.items()},
+            "hashes": {path.as_posix(): image.voxel_hash for path, image in files.items()},
             "job": job.as_json(),
             "lesionsynth": lesionsynth.__version__,
         }
@@ -258,10 +272,10 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     for job in jobs:
         try:
             started = time.perf_counter()
-            canvas, record = maker.make(job, canvas)
+            canvas, record, images = maker.make(job, canvas)
             seconds["compute"] += time.perf_counter() - started
             started = time.perf_counter()
-            write_case(space, maker.outputs(job.case, canvas), record)
+            write_case(space, images, record)
             seconds["write"] += time.perf_counter() - started
             done.append(summary_of(record))
         except NoRoomError as error:

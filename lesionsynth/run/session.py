@@ -347,7 +347,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     if maker.host.source_hashes != record["inputs"]:
         raise InputError("its host's files have changed since.", case=case, file=cohort.root)
     files = maker.outputs(case, maker.remake(job, record))
-    found = {path.as_posix(): nifti.voxel_hash(image.raw) for path, image in files.items()}
+    found = {path.as_posix(): image.voxel_hash for path, image in files.items()}
     if found != record["hashes"]:
         raise LesionsynthError(
             "the remade voxels differ from the record's.",

@@ -176,7 +176,7 @@ def test_populate_pushes_records_and_replays(make_nnunet: Callable[..., Path], t
     pushes = 0
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-        canvas, record = maker.make(job)
+        canvas, record, _ = maker.make(job)
         draws = [draw for step in record["steps"] for draw in step["draws"]]
         pushes += sum("mass_effect" in draw for draw in draws)
         assert ((canvas.source == DISPLACED).any()) == any("mass_effect" in draw for draw in draws)

@@ -105,5 +105,5 @@ def copies(
     for job in prepared.jobs:
         if host in (None, job.host):
             maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-            canvas, record = maker.make(job)
+            canvas, record, _ = maker.make(job)
             yield Made(canvas, record, maker.host)

@@ -49,7 +49,7 @@ def prepared(
 def test_draws_are_json_and_replay_to_the_same_voxels(prepared: session.Prepared) -> None:
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-        canvas, record = maker.make(job)
+        canvas, record, _ = maker.make(job)
         again = maker.remake(job, json.loads(json.dumps(record)))
         assert np.array_equal(canvas.label, again.label)
         assert np.array_equal(canvas.source, again.source)
@@ -59,7 +59,7 @@ def test_draws_are_json_and_replay_to_the_same_voxels(prepared: session.Prepared
 def test_account_label_and_source_map_agree(prepared: session.Prepared) -> None:
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-        canvas, record = maker.make(job)
+        canvas, record, _ = maker.make(job)
         host = maker.host
         voxel_ml = canvas.grid.voxel_volume_mm3 / 1000
         lesion = np.isin(canvas.label, host.labels.lesion)
@@ -91,7 +91,7 @@ def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: s
 def test_a_canvas_that_is_used_again_is_the_host_again(prepared: session.Prepared) -> None:
     job = prepared.jobs[0]
     maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-    canvas, _ = maker.make(job)
+    canvas, *_ = maker.make(job)
     canvas.reset()
     fresh = Canvas(maker.host)
     for used, new in ((canvas.label, fresh.label), (canvas.source, fresh.source)):

@@ -50,7 +50,7 @@ def test_lesions_are_accepted_replayed_and_named(kind: str, root: Path, tmp_path
     inserted = 0
     for job in prepared.jobs[:2]:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
-        canvas, record = maker.make(job)
+        canvas, record, _ = maker.make(job)
         again = maker.remake(job, json.loads(json.dumps(record)))
         assert np.array_equal(canvas.label, again.label)
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
@@ -73,7 +73,7 @@ def test_what_cannot_be_seen_is_refused(root: Path, tmp_path: Path) -> None:
     recipe = recipe_of(faint, tries=10, check={"contrast": [-1e6, 1e6]})
     prepared = session.prepare(recipe, root, tmp_path / "out", 1, Silent())
     maker = HostJobs(prepared.space, prepared.space.cohort.case(prepared.jobs[0].host))
-    _, record = maker.make(prepared.jobs[0])
+    _, record, _ = maker.make(prepared.jobs[0])
     assert record["shortfall"]
     rejected = record["steps"][0]["rejected"]
     assert rejected["visibility out of range"] >= 5

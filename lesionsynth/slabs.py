@@ -1,0 +1,95 @@
+"""Voxels as pieces of a file, so that what two copies of an image share is worked on once."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth import gzip_io
+from lesionsynth.digest import digest_bytes
+
+SLAB_VOX = 1 << 16
+"""Small, so that an edit touches few bytes beside its own; smaller ones take longer to pack."""
+
+
+class Slabs:
+    """The stored bytes of voxels in pieces, each compared, summed and compressed at most once.
+
+    Parameters
+    ----------
+    raw : ndarray, (i, j, k)
+        Must not change as long as this is used.
+    base : Slabs or None
+        Of an image that most of these equal: what was done for its pieces is used again.
+    """
+
+    def __init__(self, raw: NDArray[np.generic], base: Slabs | None = None) -> None:
+        self._what = f"{raw.dtype.str}{raw.shape}"
+        self._content = stored_bytes(raw)
+        self._size = SLAB_VOX * raw.itemsize
+        self._base = base if base is not None and base._what == self._what else None
+        self._shared: dict[int, bool] = {}
+        self._sums: dict[int, tuple[int, int]] = {}
+        self._packed: dict[tuple[int, int], gzip_io.Slab] = {}
+
+    def __len__(self) -> int:
+        return -(-self._content.size // self._size)
+
+    def _piece(self, number: int) -> NDArray[np.uint8]:
+        return self._content[number * self._size : (number + 1) * self._size]
+
+    def _owner(self, number: int) -> Slabs:
+        """The base where a piece equals the base's, itself elsewhere."""
+        if self._base is None:
+            return self
+        if number not in self._shared:
+            self._shared[number] = _same(self._piece(number), self._base._piece(number))
+        return self._base if self._shared[number] else self
+
+    def sums(self, number: int) -> tuple[int, int]:
+        """CRC-32 and Adler-32 of a piece."""
+        owner = self._owner(number)
+        if number not in owner._sums:
+            data = owner._piece(number).data
+            owner._sums[number] = (gzip_io.crc32(data), gzip_io.adler32(data))
+        return owner._sums[number]
+
+    def packed(self, number: int, level: int) -> gzip_io.Slab:
+        """A piece compressed, with the CRC-32."""
+        owner, piece = self._owner(number), self._piece(number)
+        if (number, level) not in owner._packed:
+            crc = owner._sums[number][0] if number in owner._sums else None
+            empty = not piece[0] and not piece.any()  # half of a stripped brain's file
+            slab = _empty_slab(piece.size, level) if empty else gzip_io.pack(piece.data, level, crc)
+            owner._packed[number, level] = slab
+        return owner._packed[number, level]
+
+    @property
+    def digest(self) -> str:
+        """Digest of voxels, dtype and shape: what "equal output" is judged by.
+
+        blake2b over the CRC-32 and Adler-32 of each 65,536 voxels. That tells accidents apart, not forgeries,
+        and takes a tenth of the time of compressing the voxels, where blake2b over them all takes twice that.
+        """
+        sums = [struct.pack("<II", *self.sums(number)) for number in range(len(self))]
+        return digest_bytes(self._what.encode(), *sums)
+
+
+@lru_cache(maxsize=64)
+def _empty_slab(size: int, level: int) -> gzip_io.Slab:
+    """Zeros, compressed."""
+    return gzip_io.pack(bytes(size), level)
+
+
+def stored_bytes(raw: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """The bytes of voxels in the order of the file; no copy if they lie so already."""
+    return np.ascontiguousarray(raw.T).reshape(-1).view(np.uint8)
+
+
+def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether bytes are equal; eight at a time where they go by eights, which takes half the time."""
+    width = "u8" if one.size % 8 == 0 else "u1"
+    return bool((one.view(width) == other.view(width)).all())
