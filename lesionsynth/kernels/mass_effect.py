@@ -117,8 +117,8 @@ def push_apart(
     ----------
     Radial displacement in shells, as in the lesion growth model of Bach Cuadra et al., "Atlas-based
     segmentation of pathological MR brain images using a model of lesion growth", IEEE Transactions on
-    Medical Imaging 23(10), 2004, doi:10.1109/TMI.2004.834618. That the displaced volume is prescribed and
-    taken up within a reach is ours.
+    Medical Imaging 23(10), 2004. That the displaced volume is prescribed and taken up within a reach is
+    ours.
     """
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     corner = np.array([b.start for b in box], dtype=np.float64) * spacing - body.centre_mm

@@ -54,7 +54,7 @@ class CopyPaste(PasteSpec):
     References
     ----------
     Yang et al., TumorCP: a simple but effective object-level data augmentation for tumor segmentation,
-    MICCAI 2021, doi:10.48550/arXiv.2107.09843.
+    MICCAI 2021, arXiv:2107.09843.
     """
 
     kind: Literal["copy_paste"] = "copy_paste"

@@ -52,8 +52,7 @@ class SelfMix(PasteSpec):
 
     References
     ----------
-    Zhu et al., SelfMix: a self-adaptive data augmentation method for lesion segmentation, MICCAI 2022,
-    LNCS 13434, 683-692, doi:10.1007/978-3-031-16440-8_65.
+    Zhu et al., SelfMix: a self-adaptive data augmentation method for lesion segmentation, MICCAI 2022.
     """
 
     kind: Literal["self_mix"] = "self_mix"
