@@ -41,15 +41,20 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Seconds and memory per case, by stage; BENCH_INPUT is a data set, the sample cohort by default.
-BENCH_INPUT ?= sample_data
-BENCH_RECIPE ?= lesionmix
-bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/per_case.py --input $(BENCH_INPUT) --recipe $(BENCH_RECIPE)
+# Every target beside its peer or floor. The peers have an environment of their own.
+BENCH := .venv-bench/bin/python
+.venv-bench/.made: pyproject.toml constraints.txt benchmarks/requirements.txt
+	test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
+	$(BENCH) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	touch $@
+
+BENCH_OPTIONS ?=
+bench: .venv-bench/.made
+	$(BENCH) benchmarks/run.py $(BENCH_OPTIONS)
 
 # Regenerate the reference pages that a test compares with the code.
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info
+	rm -rf $(VENV) .venv-bench $(DEMO) build dist *.egg-info

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,9 @@ from lesionsynth.run.job import run_host
 
 CARVEMIX = "CARVEMIX_FOLDER"
 """Environment variable that names the folder of the official CarveMix script."""
+
+FILL_DATA, FILL_STROKES = "FILL_DATA", "FILL_STROKES"
+"""Those that name an nnU-Net raw data set with T1, and a folder of lesion masks of other subjects."""
 
 
 def lesionmix_rows(rounds: int) -> list[Row]:
@@ -109,5 +113,14 @@ def carve_mix_rows(rounds: int) -> list[Row]:
 
 
 def fill_rows(rounds: int) -> list[Row]:
-    """T10: fills on lesion-free tissue under real masks; see fills.py for all figures."""
-    return [Row("T10", "fills: see benchmarks/fills.py", float("nan"), None)]
+    """T10: fills on lesion-free tissue under real masks, where data are given; fills.py has all figures."""
+    data, strokes = (os.environ.get(name) for name in (FILL_DATA, FILL_STROKES))
+    if data is None or strokes is None:
+        what = f"fills: {FILL_DATA} and {FILL_STROKES} do not name a data set and a folder of masks"
+        return [Row("T10", what, float("nan"), None)]
+    import fills
+
+    hosts = fills.open_hosts(Path(data), Path(strokes), 40)
+    rows: dict[str, Any] = {}
+    fills.measure_kernels(hosts, fills.ranges_of(hosts), rows, rounds)
+    return fills.target_rows(rows)
