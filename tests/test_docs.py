@@ -17,6 +17,7 @@ import yaml
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode
+from lesionsynth.plugins.registry import kinds
 from lesionsynth.recipe.load import load_recipe, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -100,11 +101,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(linked), target
 
 
-def test_every_shipped_recipe_is_mentioned() -> None:
-    text = (ROOT / "docs" / "recipe.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/recipe.md"])
+def test_every_shipped_recipe_is_mentioned(page: str) -> None:
+    text = (ROOT / page).read_text()
     assert shipped()
     for name in shipped():
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+@pytest.mark.parametrize("group", ["operations", "sources", "blends", "fills"])
+def test_every_kind_is_mentioned(page: str, group: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [kind for kind in kinds(group) if not re.search(rf"\b{kind}\b", text)] == []
 
 
 def test_every_command_and_exit_code_is_documented() -> None:
@@ -156,8 +165,8 @@ def keys(value: Any, depth: int) -> set[str]:
     return set(value).union(*(keys(entry, depth - 1) for entry in value.values()))
 
 
-def assert_records_are_documented(output: Path) -> None:
-    """Every field of what a run writes is in docs/records.md."""
+def assert_records_are_documented(output: Path) -> set[str]:
+    """Every field of what a run writes is in docs/records.md; they are returned."""
     text = (ROOT / "docs" / "records.md").read_text()
     found = keys(yaml.safe_load((output / "recipe.lock.yaml").read_text()), 1)
     found |= set((output / "manifest.csv").read_text().splitlines()[0].split(","))
@@ -167,18 +176,43 @@ def assert_records_are_documented(output: Path) -> None:
         record = json.loads(path.read_text())
         found |= keys(record, 1) | keys(record["load_ml"], 1) | keys(record["steps"], 1)
         found |= keys([step["draws"] for step in record["steps"]], 2)
-    assert {"measures", "contrast_achieved", "typical_count", "input_hashes", "seed"} <= found
+    assert {"typical_count", "input_hashes", "donor"} <= found
     assert {name for name in found if f"`{name}`" not in text} == set()
+    return found
 
 
-def test_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """All of them, in order, as a reader would type them; to be quick with one copy, of four subjects."""
+@pytest.fixture
+def four_subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present folder, with four subjects of the sample data."""
     for path in (ROOT / "sample_data").rglob("*"):
         if path.name == "dataset.json" or re.match(r"sub0[1-4]", path.name):
             link = tmp_path / path.relative_to(ROOT)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "fields"),
+    [
+        ("copy_paste", "seed=1", {"blur_mm", "gamma"}),
+        ("ellipsoid", "steps.add.mass_effect={p: 1, min_volume_mm3: 0}", {"look", "strength", "from"}),
+        ("relocate", "steps.detach.inpaint={kind: mirror, texture: spectrum}", {"filled", "spectrum"}),
+    ],
+)
+def test_fields_of_draws_are_documented(
+    four_subjects: Path, recipe: str, override: str, fields: set[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["run", recipe, "-i", "sample_data", "-o", "made", "-n", "1", "-q", "--set", override])
+    assert ended.value.code == 0
+    assert fields <= assert_records_are_documented(four_subjects / "made")
+
+
+def test_readmes_commands_run(four_subjects: Path, capsys: Any) -> None:
+    """All of them, in order, as a reader would type them; to be quick with one copy, of four subjects."""
+    tmp_path = four_subjects
     seen = set()
     for words in commands(ROOT / "README.md"):
         seen.add(words[0])
@@ -192,4 +226,5 @@ def test_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert (tmp_path / "replayed" / "labelsTr" / "sub01__syn000.nii.gz").is_file()
     assert (tmp_path / "maps" / "likelihood" / "block0.nii.gz").is_file()
     assert (tmp_path / "high" / "source_maps").is_dir()
-    assert_records_are_documented(tmp_path / "high")
+    for output, field in (("high", "contrast_kept"), ("carved", "lambda_mm"), ("blended", "k")):
+        assert field in assert_records_are_documented(tmp_path / output)
