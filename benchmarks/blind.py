@@ -1,4 +1,7 @@
-"""Can a classifier tell filled from untouched tissue? Features of a place, and a random forest on them."""
+"""Can a classifier tell made from real? Features of a place, and a random forest on them.
+
+Used on filled and untouched tissue, and on inserted and real lesions.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,22 @@ def features(
     scale: Sequence[float],
     spacing_mm: Sequence[float],
 ) -> NDArray[np.float64]:
+    """What a filled place looks like, see :func:`looks`: the place and the rim by which it was grown."""
+    return np.array(list(looks(values, mask, tissue, scale, spacing_mm).values()))
+
+
+def looks(
+    values: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    tissue: NDArray[np.bool_],
+    scale: Sequence[float],
+    spacing_mm: Sequence[float],
+    inner_mm: float = 2.0,
+    rings_mm: Sequence[float] = _RINGS_MM,
+) -> dict[str, float]:
     """What a place looks like in each channel: contrast, radial profile, texture, edge; and across channels.
+
+    Names begin with the number of the channel, or of two.
 
     Parameters
     ----------
@@ -36,45 +54,54 @@ def features(
     scale : sequence of float
         Spread of the channel's clean tissue.
     spacing_mm : sequence of float
+    inner_mm : float
+        The place reaches so far beyond the mask, and its edge a millimetre to either side of that.
+    rings_mm : sequence of float
+        Distances from the mask's edge at which rings of 1 mm begin, negative inside. Those deep inside are
+        there in large lesions only, and tell the size.
     """
     distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     distance = np.where(mask, 1.0 - ndimage.distance_transform_edt(mask, sampling=spacing_mm), distance)
     shell = (distance > _SHELL_MM[0]) & (distance <= _SHELL_MM[1]) & tissue
-    # What a fill has changed: the place and the rim by which it was grown.
-    inner = (distance <= 2.0) & tissue
-    edge = (distance > 1.0) & (distance <= 3.0) & tissue
-    rings = [(distance > low) & (distance <= low + 1.0) & tissue for low in _RINGS_MM]
-    found: list[float] = []
+    inner = (distance <= inner_mm) & tissue
+    edge = (distance > inner_mm - 1.0) & (distance <= inner_mm + 1.0) & tissue
+    rings = {low: (distance > low) & (distance <= low + 1.0) & tissue for low in rings_mm}
+    found: dict[str, float] = {}
     smooth = []
-    for channel, spread in zip(values.astype(np.float64), scale, strict=True):
+    for number, (channel, spread) in enumerate(zip(values.astype(np.float64), scale, strict=True)):
         unit = (channel - np.median(channel[shell])) / spread
         smooth.append(unit)
         gradient = np.sqrt(sum(np.gradient(unit, axis=a) ** 2 for a in range(3)))
         local_mean = ndimage.uniform_filter(unit, 3)
         rough = np.sqrt(np.maximum(ndimage.uniform_filter(unit**2, 3) - local_mean**2, 0))
-        found += [_mean(unit, ring) for ring in rings]
-        found += [_ratio(_mean(rough, ring), _mean(rough, shell)) for ring in rings]
-        found += [_ratio(_mean(gradient, ring), _mean(gradient, shell)) for ring in rings]
-        found += [_mean(unit, inner), float(unit[inner].std()), _ratio(unit[inner].std(), unit[shell].std())]
-        found += list(np.percentile(unit[inner], (5, 50, 95)))
-        found += [_ratio(_mean(gradient, edge), _mean(gradient, inner))]
+        own: dict[str, float] = {}
+        own |= {f"level {low:+.0f} mm": _mean(unit, ring) for low, ring in rings.items()}
+        for name, image in (("roughness", rough), ("gradient", gradient)):
+            around = _mean(image, shell)
+            own |= {
+                f"{name} {low:+.0f} mm": _ratio(_mean(image, ring), around) for low, ring in rings.items()
+            }
+        own |= {"level": _mean(unit, inner), "spread": float(unit[inner].std())}
+        own["spread ratio"] = _ratio(unit[inner].std(), unit[shell].std())
+        own |= {f"level p{q}": float(np.percentile(unit[inner], q)) for q in (5, 50, 95)}
+        own["gradient edge/inside"] = _ratio(_mean(gradient, edge), _mean(gradient, inner))
         for low, high in _BANDS:
             band = (ndimage.gaussian_filter(unit, low) if low else unit) - ndimage.gaussian_filter(unit, high)
-            found += [
-                _ratio(band[inner].std(), band[shell].std()),
-                _ratio(band[edge].std(), band[shell].std()),
-            ]
+            own[f"band {low:g} inside"] = _ratio(band[inner].std(), band[shell].std())
+            own[f"band {low:g} edge"] = _ratio(band[edge].std(), band[shell].std())
         for axis in range(3):
             step = np.diff(unit, axis=axis)
-            for where in (inner, edge):
+            for name, where in (("inside", inner), ("edge", edge)):
                 pair = np.take(where, range(1, where.shape[axis]), axis) & np.take(
                     where, range(where.shape[axis] - 1), axis
                 )
-                found.append(float(np.abs(step[pair]).mean()) if pair.any() else 0.0)
+                own[f"step {axis} {name}"] = float(np.abs(step[pair]).mean()) if pair.any() else 0.0
+        found |= {f"{number} {name}": value for name, value in own.items()}
     for a in range(len(smooth)):
         for b in range(a):
-            found += [_alike(smooth[a], smooth[b], inner), _alike(smooth[a], smooth[b], shell)]
-    return np.nan_to_num(np.array(found))
+            found[f"{b}{a} alike inside"] = _alike(smooth[a], smooth[b], inner)
+            found[f"{b}{a} alike around"] = _alike(smooth[a], smooth[b], shell)
+    return {name: float(np.nan_to_num(value)) for name, value in found.items()}
 
 
 def _mean(values: NDArray[np.float64], where: NDArray[np.bool_]) -> float:
@@ -101,20 +128,32 @@ def auc(
     median, range : float
         Over `rounds` forests and ways to share the groups out.
     """
-    from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import GroupKFold
 
     x = np.concatenate([fake, real])
     y = np.concatenate([np.ones(len(fake)), np.zeros(len(real))])
     group = np.concatenate([groups, groups])
-    n_folds = min(5, len(np.unique(groups)))
-    results = []
-    for seed in range(rounds):
-        order = np.random.default_rng(seed).permutation(group.max() + 1)
-        score = np.zeros(len(y))
-        for train, test in GroupKFold(n_folds).split(x, y, order[group]):
-            forest = RandomForestClassifier(200, min_samples_leaf=2, random_state=seed)
-            score[test] = forest.fit(x[train], y[train]).predict_proba(x[test])[:, 1]
-        results.append(roc_auc_score(y, score))
+    results = [roc_auc_score(y, scores(x, y, group, seed)) for seed in range(rounds)]
     return float(np.median(results)), float(np.ptp(results))
+
+
+def scores(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    group: NDArray[np.int64],
+    seed: int,
+    weight: NDArray[np.float64] | None = None,
+    n_folds: int = 5,
+) -> NDArray[np.float64]:
+    """How made each row looks to a forest that has not seen its group."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GroupKFold
+
+    order = np.random.default_rng(seed).permutation(group.max() + 1)
+    score = np.zeros(len(y))
+    folds = GroupKFold(min(n_folds, len(np.unique(group))))
+    for train, test in folds.split(x, y, order[group]):
+        forest = RandomForestClassifier(200, min_samples_leaf=2, random_state=seed)
+        forest.fit(x[train], y[train], None if weight is None else weight[train])
+        score[test] = forest.predict_proba(x[test])[:, 1]
+    return score
