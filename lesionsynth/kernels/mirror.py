@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
+from scipy import ndimage
 
 from lesionsynth.domain.grid import Box, grown, origin_of, shape_of
 
@@ -67,6 +67,8 @@ def reflection(
         whole = matrix(found)
         there = whole[:3, :3] @ points.T + whole[:3, 3:]
         return float(((ndimage.map_coordinates(smooth, there, order=1) - here) ** 2).mean())
+
+    from scipy import optimize  # a fifth of a second, for this alone
 
     # Steps of about six degrees and four millimetres.
     simplex = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 4.0]])

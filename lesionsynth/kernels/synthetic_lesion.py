@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from lesionsynth.backend import modules_of
 from lesionsynth.kernels.deform import draw_control_mm, upsample
@@ -57,6 +56,8 @@ def ellipsoid_level(
     ----------
     Hu et al., Label-Free Liver Tumor Segmentation, CVPR 2023, arXiv:2303.14869.
     """
+    from scipy.spatial.transform import Rotation  # slow to import, for this alone
+
     turn = Rotation.random(random_state=rng).as_matrix()
     radius = float(np.cbrt(np.prod(radii_mm)))
     control_step_mm = _BULGES * radius
