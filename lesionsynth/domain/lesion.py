@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ SIZE_EDGES_MM3 = (30.0, 100.0, 300.0, 1000.0, 5000.0, 50000.0)
 
 def size_class(volume_mm3: float) -> int:
     """Index of the size class of a volume, 0 the smallest."""
-    return int(np.searchsorted(SIZE_EDGES_MM3, volume_mm3, side="right"))
+    return bisect_right(SIZE_EDGES_MM3, volume_mm3)
 
 
 @dataclass(frozen=True)
