@@ -6,7 +6,6 @@ A kernel asks :func:`modules_of` for the modules that fit its arrays and moves n
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,8 @@ Modules = tuple[Any, Any]
 """The array module and its ``ndimage``."""
 
 _MEMORY_SHARE = 0.9
+# What the driver, the runtime and the libraries of CUDA call it.
+_OUT_OF_MEMORY = ("ALLOC_FAILED", "MemoryAllocation", "OUT_OF_MEMORY")
 
 
 def _numpy() -> Modules:
@@ -93,45 +94,74 @@ class Device:
         DeviceError
             If the GPU has too little memory even for one channel, and a GPU was demanded.
         """
-        if self.name == "cpu":
-            return np.asarray(kernel(*channels, *shared))
+        size = len(channels[0])
+        while self.name != "cpu":
+            done = self._in_parts(kernel, channels, shared, size)
+            if done is not None:
+                return done
+            # Only now has the failed attempt let go of its arrays.
+            self.free()
+            if size > 1:
+                size = (size + 1) // 2
+                continue
+            if self.forced:
+                raise DeviceError(
+                    f"{self.name} has too little memory for one channel of {channels[0].shape[1:]}.",
+                    remedy="Use --device auto or cpu, or fewer workers on this GPU (-j).",
+                )
+            self.notes.append(f"{self.name} ran out of memory; {channels[0].shape[1:]} was done on the CPU")
+            break
+        return np.asarray(kernel(*channels, *shared))
+
+    def _in_parts(
+        self,
+        kernel: Callable[..., Any],
+        channels: Sequence[NDArray[Any]],
+        shared: Sequence[NDArray[Any]],
+        size: int,
+    ) -> NDArray[Any] | None:
+        """Do so many channels at a time on the GPU; None where that is too much for its memory."""
         import cupy
 
-        parts = len(channels[0])
-        size = parts
-        while True:
-            try:
-                with cupy.cuda.Device(int(self.name.partition(":")[2])):
-                    fixed = [cupy.asarray(array) for array in shared]
-                    return np.concatenate(
-                        [
-                            cupy.asnumpy(
-                                kernel(*(cupy.asarray(c[start : start + size]) for c in channels), *fixed)
-                            )
-                            for start in range(0, parts, size)
-                        ]
-                    )
-            except cupy.cuda.memory.OutOfMemoryError:
-                self.free()
-                if size > 1:
-                    size = (size + 1) // 2
-                elif self.forced:
-                    raise DeviceError(
-                        f"{self.name} has too little memory for one channel of {channels[0].shape[1:]}.",
-                        remedy="Use --device auto or cpu, or fewer workers on this GPU (-j).",
-                    ) from None
-                else:
-                    break
-        self.notes.append(f"{self.name} ran out of memory; {channels[0].shape[1:]} was done on the CPU")
-        return np.asarray(kernel(*channels, *shared))
+        try:
+            with self._current():
+                fixed = [cupy.asarray(array) for array in shared]
+                return np.concatenate(
+                    [
+                        cupy.asnumpy(
+                            kernel(*(cupy.asarray(c[start : start + size]) for c in channels), *fixed)
+                        )
+                        for start in range(0, len(channels[0]), size)
+                    ]
+                )
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        return None
 
     def free(self) -> None:
         """Give the memory that the GPU library holds back, after a case or when it is short."""
         if self.name != "cpu":
             import cupy
 
-            gc.collect()
-            cupy.get_default_memory_pool().free_all_blocks()
+            with self._current():  # the pool of another GPU would be emptied otherwise
+                cupy.get_default_memory_pool().free_all_blocks()
+
+    def _current(self) -> Any:
+        """Context in which the GPU library works on this GPU."""
+        import cupy
+
+        return cupy.cuda.Device(int(self.name.partition(":")[2]))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the GPU's memory is what failed: in CuPy's pool, in the driver, or in a library of CUDA."""
+    import cupy
+
+    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        return True
+    kind = type(error).__module__.partition(".")[0]
+    return kind.startswith("cupy") and any(word in str(error) for word in _OUT_OF_MEMORY)
 
 
 def open_device(wanted: str, worker: int = 0, workers: int = 1) -> Device:
@@ -154,14 +184,17 @@ def open_device(wanted: str, worker: int = 0, workers: int = 1) -> Device:
     if wanted != "auto" and (kind != "cuda" or not (index.isdigit() or wanted == "cuda")):
         raise DeviceError(f"the device {wanted!r} is not known.", remedy="Use auto, cpu, cuda or cuda:i.")
     count, why = _gpus()
-    if count == 0:
-        if wanted == "auto":
-            return Device()
-        raise DeviceError(f"no GPU can be used: {why}.", remedy="Use --device auto or cpu.")
-    number = int(index) if index else worker % count
-    if number >= count:
+    number = int(index) if index else worker % max(count, 1)
+    if count and number >= count:
         raise DeviceError(
             f"there is no {wanted}: {count} GPU(s) were found.", remedy="See `lesionsynth doctor`."
+        )
+    why = why or _fault(number)
+    if why:
+        if wanted == "auto":
+            return Device()
+        raise DeviceError(
+            f"no GPU can be used: {why}.", remedy="Use --device auto or cpu, or see `lesionsynth doctor`."
         )
     import cupy
 
@@ -185,10 +218,24 @@ def _gpus() -> tuple[int, str]:
         return 0, f"CuPy cannot use the driver ({error})"
 
 
+def _fault(number: int) -> str:
+    """Why a GPU cannot compute, or nothing: CuPy loads CUDA's libraries only when they are first used."""
+    import cupy
+
+    try:
+        with cupy.cuda.Device(number):
+            one = cupy.asarray(np.ones((1, 1), dtype=np.float32))
+            wrong = float((one @ one + one)[0, 0]) != 2.0
+    except Exception as error:
+        return f"CuPy {cupy.__version__} fails on cuda:{number} ({type(error).__name__}: {error})"
+    return f"CuPy {cupy.__version__} computes wrong values on cuda:{number}" if wrong else ""
+
+
 def gpu_report() -> str:
     """One line on the GPU and CuPy; never raises."""
     count, why = _gpus()
-    if count == 0:
+    why = why or _fault(0)
+    if why:
         return f"none ({why})"
     import cupy
 

@@ -14,9 +14,9 @@ from hypothesis import settings
 from make_sample_data import make_subject
 from numpy.typing import NDArray
 
-from tests.fake_device import device, fake_device
+from tests.fake_device import device, fake_device, fake_gpus
 
-__all__ = ["device", "fake_device"]
+__all__ = ["device", "fake_device", "fake_gpus"]
 
 # Compiled kernels are loaded when they are first called, which has nothing to do with the example.
 settings.register_profile("compiled", deadline=None)

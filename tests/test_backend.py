@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from lesionsynth import backend
+from lesionsynth.backend import Device
 from lesionsynth.errors import DeviceError
-from tests.fake_device import to_fake, to_numpy
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run import session
+from lesionsynth.run.job import HostJobs
+from tests.fake_device import FakeArray, FakeGpus, to_fake, to_numpy
+from tests.test_invariants import MakeData, Silent
+
+FakeGpusOf = Callable[..., FakeGpus]
 
 
 def test_modules_of_numpy() -> None:
@@ -40,6 +52,20 @@ def test_the_fake_device_refuses_numpy_arrays_as_cupy_does() -> None:
         xp.maximum(one, np.ones(2))
     with pytest.raises(TypeError):
         one[np.array([0])]
+    with pytest.raises(AttributeError, match="CuPy has no"):
+        xp.nditer(one)
+    with pytest.raises(TypeError, match="has no where"):
+        xp.sqrt(one, where=one > 1)
+    with pytest.raises(TypeError, match="has no initial"):
+        one.max(initial=0.0)
+    with pytest.raises(ValueError, match="empty"):
+        xp.bincount(to_fake(np.zeros(0, int)))
+    with pytest.raises(NotImplementedError, match="no fixed order"):
+        xp.bincount(to_fake([0, 1]), one)
+    with pytest.raises(NotImplementedError, match="contiguous"):
+        xp.interp(to_fake(np.zeros((3, 3)))[:, 1], one, one)
+    with pytest.raises(ValueError, match="background"):
+        ndimage.distance_transform_edt(to_fake(np.ones((3, 3, 3), bool)))
     assert np.array_equal(to_numpy(xp.sqrt(one * one) + 1.0), [2.0, 3.0])
     assert np.array_equal(to_numpy(ndimage.uniform_filter(xp.asarray(np.ones(4)), 3)), np.ones(4))
 
@@ -58,8 +84,167 @@ def test_an_unknown_device_is_refused(wanted: str) -> None:
         backend.open_device(wanted)
 
 
-@pytest.mark.skipif(backend._gpus()[0] > 0, reason="there is a GPU here")
-def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error() -> None:
-    assert backend.open_device("auto").name == "cpu"
-    with pytest.raises(DeviceError, match="no GPU can be used"):
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error(fake_gpus: FakeGpusOf) -> None:
+    fake_gpus(count=0)
+    assert backend.open_device("auto") == Device()
+    with pytest.raises(DeviceError, match=r"no GPU can be used: .*--device auto or cpu"):
         backend.open_device("cuda:0")
+    assert "finds no CUDA device" in backend.gpu_report()
+
+
+def test_a_gpu_that_does_not_work_is_none(fake_gpus: FakeGpusOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose CUDA libraries are not installed: found when they are first used."""
+
+    def missing(self: Any, other: Any) -> None:
+        raise ImportError("libcublas.so.12: cannot open shared object file")
+
+    fake_gpus()
+    assert backend.gpu_report().startswith("1 x fake GPU")
+    monkeypatch.setattr(FakeArray, "__matmul__", missing)
+    assert backend.open_device("auto") == Device()
+    with pytest.raises(DeviceError, match="libcublas"):
+        backend.open_device("cuda")
+    assert "libcublas" in backend.gpu_report()
+
+
+def test_workers_take_gpus_in_turn_and_share_their_memory(fake_gpus: FakeGpusOf) -> None:
+    gpus = fake_gpus(count=2, total=1000)
+    found = [backend.open_device("auto", worker, 5) for worker in range(5)]
+    assert [device.name for device in found] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]
+    assert not any(device.forced for device in found)
+    assert [memory.limit for memory in gpus.memories] == [300, 300]  # three workers on the fuller GPU
+    assert backend.open_device("cuda:1", 0, 5) == Device("cuda:1", forced=True)
+    assert gpus.memories[1].limit == 180  # all five are on it
+    with pytest.raises(DeviceError, match="no cuda:2"):
+        backend.open_device("cuda:2")
+
+
+def test_memory_is_given_back_on_the_gpu_that_held_it(fake_gpus: FakeGpusOf) -> None:
+    gpus = fake_gpus(count=2)
+    Device("cuda:1").free()
+    Device().free()
+    assert [memory.times_freed for memory in gpus.memories] == [0, 1]
+
+
+def squared_sum(channels: Any, weight: Any) -> Any:
+    """A kernel that needs some room beside its arrays."""
+    xp, _ = backend.modules_of(channels, weight)
+    square = channels * channels
+    return xp.sqrt(square) * weight
+
+
+CHANNELS = np.random.default_rng(0).normal(size=(5, 10, 10, 10))
+WEIGHT = np.arange(1000.0).reshape(10, 10, 10)
+ONE = WEIGHT.nbytes
+
+
+@pytest.mark.parametrize(("room", "most"), [(25, 5), (13, 3), (6, 1)])
+def test_channels_go_to_the_gpu_in_parts_that_fit(fake_gpus: FakeGpusOf, room: int, most: int) -> None:
+    gpus = fake_gpus(total=room * ONE)
+    device = backend.open_device("cuda")
+    gpus.memories[0].limit = room * ONE
+    sizes = []
+
+    def kernel(channels: Any, weight: Any) -> Any:
+        result = squared_sum(channels, weight)
+        sizes.append(len(channels))
+        return result
+
+    found = device.run(kernel, [CHANNELS], [WEIGHT])
+    np.testing.assert_allclose(found, squared_sum(CHANNELS, WEIGHT), rtol=1e-15)
+    assert max(sizes) == most
+    assert sum(sizes) == 5
+    assert gpus.memories[0].used == 0
+    assert device.notes == []
+
+
+def test_a_gpu_that_is_too_small_leaves_it_to_the_cpu_and_says_so(fake_gpus: FakeGpusOf) -> None:
+    gpus = fake_gpus(total=2 * ONE)
+    device = backend.open_device("auto")
+    found = device.run(squared_sum, [CHANNELS], [WEIGHT])
+    assert np.array_equal(found, squared_sum(CHANNELS, WEIGHT))
+    assert device.notes == ["cuda:0 ran out of memory; (10, 10, 10) was done on the CPU"]
+    assert gpus.memories[0].used == 0  # nothing is held while the CPU works
+    with pytest.raises(DeviceError, match=r"too little memory .*--device auto or cpu, or fewer workers"):
+        backend.open_device("cuda").run(squared_sum, [CHANNELS], [WEIGHT])
+
+
+class CUBLASError(RuntimeError):
+    __module__ = "cupy_backends.cuda.libs.cublas"
+
+
+def test_a_library_of_cuda_may_be_what_runs_out_of_memory(fake_gpus: FakeGpusOf) -> None:
+    fake_gpus()
+
+    def raising(error: Exception) -> Callable[..., Any]:
+        def kernel(channels: Any) -> Any:
+            if isinstance(channels, np.ndarray):
+                return channels
+            raise error
+
+        return kernel
+
+    device = Device("cuda:0")
+    assert np.array_equal(
+        device.run(raising(CUBLASError("CUBLAS_STATUS_ALLOC_FAILED")), [CHANNELS]), CHANNELS
+    )
+    assert len(device.notes) == 1
+    for error in (CUBLASError("CUBLAS_STATUS_NOT_SUPPORTED"), MemoryError(), RuntimeError("ALLOC_FAILED")):
+        with pytest.raises(type(error)):
+            device.run(raising(error), [CHANNELS])
+
+
+RECIPE = {
+    "seed": 3,
+    "steps": {
+        "fewer": {"kind": "inpaint", "share": [0.5, 0.5], "inpaint": {"kind": "biharmonic"}},
+        "more": {"kind": "populate", "load": 30.0, "blend": {"kind": "soft_poisson"}},
+    },
+    "folds": {"strategy": "none"},
+}
+
+
+def made(root: Path, output: Path, device: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, Any]]:
+    """Images, label map and record of a copy of the first case."""
+    prepared = session.prepare(Recipe.model_validate(RECIPE), root, output, 1, Silent())
+    maker = HostJobs(replace(prepared.space, device=device), prepared.space.cohort.cases[0])
+    canvas, record, _ = maker.make(prepared.jobs[0])
+    return [image.copy() for image in canvas.raw], canvas.label.copy(), record
+
+
+def test_a_whole_job_on_a_gpu_gives_what_the_cpu_gives(
+    make_nnunet: MakeData, tmp_path: Path, fake_gpus: FakeGpusOf
+) -> None:
+    """Labels and draws to the voxel, intensities to one step of the stored integers."""
+    root = make_nnunet(3)
+    images, label, record = made(root, tmp_path / "cpu", "cpu")
+    gpus = fake_gpus(count=2)
+    other_images, other_label, other = made(root, tmp_path / "gpu", "cuda:1")
+    assert gpus.memories[1].peak > 100_000
+    assert gpus.memories[0].peak == 0
+    assert gpus.memories[1].times_freed >= 1
+    assert {d["edit"] for step in record["steps"] for d in step["draws"]} == {"insert", "remove"}
+    assert np.array_equal(other_label, label)
+    for there, here, channel in zip(other_images, images, range(9), strict=False):
+        difference = np.abs(there.astype(np.int64) - here)
+        assert difference.max() <= 1, channel
+        assert (difference > 0).mean() < 1e-3
+    assert (record["device"], other["device"]) == ("cpu", "cuda:1")
+    assert other["warnings"] == []
+
+
+def test_a_whole_job_on_a_gpu_that_is_too_small_is_done_on_the_cpu(
+    make_nnunet: MakeData, tmp_path: Path, fake_gpus: FakeGpusOf
+) -> None:
+    root = make_nnunet(3)
+    images, label, record = made(root, tmp_path / "cpu", "cpu")
+    fake_gpus(total=20_000)
+    other_images, other_label, other = made(root, tmp_path / "gpu", "auto")
+    assert np.array_equal(other_label, label)
+    assert all(np.array_equal(there, here) for there, here in zip(other_images, images, strict=True))
+    assert other["device"] == "cuda:0"
+    assert other["warnings"]
+    assert all("was done on the CPU" in warning for warning in other["warnings"])
+    assert [step["draws"] for step in other["steps"]] == [step["draws"] for step in record["steps"]]
+    with pytest.raises(DeviceError, match="too little memory"):
+        made(root, tmp_path / "forced", "cuda")

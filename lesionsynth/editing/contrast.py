@@ -125,6 +125,8 @@ def apply_map(image: NDArray[np.float32], table: NDArray[np.float64]) -> NDArray
     if table.shape[2] == 1:
         scale, offset = (table[:, part, :, None, None] for part in (0, 1))
         return (image.astype(xp.float64) * scale + offset).astype(xp.float32)
+    # CuPy's interp takes contiguous arrays only, and this may be a part of one.
+    image = xp.ascontiguousarray(image)
     mapped = [xp.interp(channel, knots[0], knots[1]) for channel, knots in zip(image, table, strict=True)]
     stacked: NDArray[np.float32] = xp.stack(mapped).astype(xp.float32)
     return stacked

@@ -69,12 +69,13 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         known: NDArray[np.bool_],
         around: Surroundings | None = None,
     ) -> NDArray[np.float32]:
+        def attempt(parts: Any, hole: Any, known: Any) -> Any:
+            if around is not None:
+                around.used.clear()  # of an attempt that a GPU was too small for
+            return fill.fill(parts[0], hole, known, spacing, around)[None]
+
         # Channels are filled jointly, so all of them are one part.
-        return canvas.device.run(
-            lambda parts, hole, known: fill.fill(parts[0], hole, known, spacing, around)[None],
-            [image[None]],
-            [hole, known],
-        )[0]
+        return canvas.device.run(attempt, [image[None]], [hole, known])[0]
 
     before = canvas.values(box)
     filled = filling(before, within_reach, source, around)

@@ -130,11 +130,21 @@ def _averaged(crop: Any, mask: Any, edge: Sequence[float], cell: float) -> tuple
     key = xp.floor(at / cell + 1e-9).astype(xp.int64)
     width = [int(n * e / cell) + 1 for n, e in zip(mask.shape, edge, strict=True)]
     flat = (key[:, 0] * width[1] + key[:, 1]) * width[2] + key[:, 2]
+    columns = xp.concatenate([at, crop[:, mask].T], axis=1)
+    if flat.size == 0:
+        return columns[:, :3], columns[:, 3:], columns[:, 0]
     _, member = xp.unique(flat, return_inverse=True)
     member = member.ravel()
-    count = xp.bincount(member).astype(xp.float64)
-    columns = xp.concatenate([at.T, crop[:, mask]])
-    mean = xp.stack([xp.bincount(member, column) for column in columns], axis=1) / count[:, None]
+    count = xp.bincount(member)
+    # Voxels in the rows of their cells, to be added up in their own order: a GPU's weighted bincount adds in
+    # whatever order, and the same fill would not come out twice.
+    order = xp.argsort(member, kind="stable")
+    member = member[order]
+    place = xp.arange(flat.size) - (xp.cumsum(count) - count)[member]
+    rows = xp.zeros((count.size, int(count.max()), columns.shape[1]))
+    rows[member, place] = columns[order]
+    count = count.astype(xp.float64)
+    mean = rows.sum(axis=1) / count[:, None]
     return mean[:, :3], mean[:, 3:], count
 
 

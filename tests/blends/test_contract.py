@@ -17,7 +17,6 @@ from scipy import ndimage
 from lesionsynth.domain.grid import bounding_box, grown
 from lesionsynth.plugins import registry
 from lesionsynth.units import mm_to_vox
-from tests.fake_device import to_fake, to_numpy
 
 # Each kind as it comes, and some in another form.
 BLENDS = [model() for model in registry.kinds("blends").values()]
@@ -215,19 +214,20 @@ def test_what_the_lesion_image_is_where_it_may_not_be_used_does_not_matter(blend
     np.testing.assert_array_equal(again, out)
 
 
-@pytest.mark.usefixtures("fake_device")
 @pytest.mark.parametrize("spacing_mm", SPACINGS)
-def test_a_device_gives_what_the_cpu_gives(blend, spacing_mm):
+def test_a_device_gives_what_the_cpu_gives(blend, spacing_mm, device):
     for seed in range(3):
         label, allowed, host, lesion = scene(seed)
         draw = blend.draw(np.random.default_rng(seed))
         alpha, out = blended(blend, label, allowed, host, lesion, spacing_mm, seed)
-        there = blend.alpha(to_fake(label), to_fake(allowed), spacing_mm)
-        np.testing.assert_allclose(to_numpy(there), alpha, atol=1e-6)
-        again = blend.compose(to_fake(host), to_fake(lesion), there, to_fake(allowed), draw, spacing_mm)
-        assert to_numpy(again).dtype == np.float32
+        there = blend.alpha(device.put(label), device.put(allowed), spacing_mm)
+        np.testing.assert_allclose(device.get(there), alpha, atol=1e-6)
+        again = blend.compose(
+            device.put(host), device.put(lesion), there, device.put(allowed), draw, spacing_mm
+        )
+        assert device.get(again).dtype == np.float32
         scale = np.abs(np.stack([host, lesion])).max()
-        np.testing.assert_allclose(to_numpy(again), out, atol=1e-5 * scale)
+        np.testing.assert_allclose(device.get(again), out, atol=1e-5 * scale)
 
 
 def test_a_draw_is_plain_json_and_repeatable(blend):

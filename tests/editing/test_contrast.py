@@ -13,6 +13,7 @@ from lesionsynth.editing.contrast import (
     slope_of,
     table_of,
 )
+from tests.fake_device import OtherDevice
 
 DONOR = [ChannelStats(shell_median=100.0, tissue_mad=10.0, mean=140.0, edge=1.0, detail=1.0)]
 LIMITS = (0.5, 1.8)
@@ -118,3 +119,14 @@ def test_matched_quantiles_never_fall() -> None:
     rng = np.random.default_rng(1)
     source, reference = np.sort(rng.normal(0, 1, 257)), np.sort(rng.gamma(2, 3, 257))
     assert (np.diff(matched_quantiles(list(source), list(reference))) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["shell", "histogram"])
+def test_a_part_of_an_image_is_mapped_on_a_device_too(kind: str, device: OtherDevice) -> None:
+    maps = intensity_map(
+        {"kind": kind, "brightness": 1.0}, LIMITS, DONOR, [300.0], [15.0], lambda: ([LEVELS], [HOST_LEVELS])
+    )
+    image = np.random.default_rng(0).uniform(-20.0, 220.0, (1, 8, 7, 6)).astype(np.float32)
+    part = (slice(None), slice(1, 5), slice(2, 7), slice(1, 4))
+    there = apply_map(device.put(image)[part], device.put(table_of(maps)))
+    np.testing.assert_allclose(device.get(there), apply_map(image[part], table_of(maps)), rtol=1e-6)

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 from pydantic import PrivateAttr
 
+from lesionsynth.backend import Device
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import INPAINTED, Canvas
 from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.fills.fast_marching import FastMarching
 from lesionsynth.fills.mirror import Mirror
+from lesionsynth.fills.patch import Patch
 from lesionsynth.fills.trend import Trend
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, WHITE
 from lesionsynth.plugins.contracts import FillSpec, Surroundings
 from lesionsynth.rng import stream
+from tests.fake_device import FakeGpus
 
 MakeHost = Callable[..., LoadedCase]
 SHAPE = (24, 24, 24)
@@ -219,3 +222,18 @@ def test_mirror_says_that_it_found_no_other_side(make_host: MakeHost) -> None:
     assert draw is not None
     assert set(draw["filled"]) <= {"patch", "trend"}
     assert "texture" not in draw
+
+
+def test_voxels_that_a_small_gpu_did_not_fill_are_counted_once(
+    make_host: MakeHost, fake_gpus: Callable[..., FakeGpus]
+) -> None:
+    label = cube((10, 10, 10))
+    draws, values = [], []
+    for device, total in (("cpu", 0), ("cuda:0", 1e9), ("cuda:0", 300_000)):
+        gpus = fake_gpus(total=total)
+        canvas = Canvas(make_host(label=label, images=bright(label)), Device(device))
+        draws.append(remove_lesion(canvas, 1, Patch(), 1))
+        values.append(canvas.raw[0].copy())
+        assert (len(canvas.device.notes) > 0) == (total == 300_000), gpus.memories[0].peak
+    assert draws[0] == draws[1] == draws[2]
+    assert np.array_equal(values[0], values[2])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lesionsynth.kernels.alpha import centred_edge, composite, gaussian_edge, grown_edge, outside_mm
-from tests.fake_device import to_fake, to_numpy
 
 ISO = (1.0, 1.0, 1.0)
 
@@ -67,12 +66,11 @@ def test_an_edge_is_the_same_wherever_the_array_ends(edge):
     np.testing.assert_allclose(edge(label, (1.0, 1.0, 2.0), 2.0), beyond[6:-6, 6:-6, 6:-6], atol=1e-6)
 
 
-@pytest.mark.usefixtures("fake_device")
 @pytest.mark.parametrize("edge", [grown_edge, centred_edge, gaussian_edge])
-def test_edges_on_a_device(edge):
+def test_edges_on_a_device(edge, device):
     for label in (cube(), np.zeros((3, 4, 5), bool), np.ones((2, 3, 1), bool)):
         expected = edge(label, (1.0, 1.5, 2.0), 3.0)
-        found = to_numpy(edge(to_fake(label), (1.0, 1.5, 2.0), 3.0))
+        found = device.get(edge(device.put(label), (1.0, 1.5, 2.0), 3.0))
         assert found.dtype == expected.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-6)
 

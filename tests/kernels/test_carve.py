@@ -21,7 +21,7 @@ from lesionsynth.kernels.carve import (
     distance_generic,
     distance_within,
 )
-from tests.fake_device import to_fake, to_numpy
+from tests.fake_device import OtherDevice
 
 ANISOTROPIC = (0.7, 1.3, 2.9)
 
@@ -117,9 +117,10 @@ def test_carving_box_reaches_as_far_as_the_limit() -> None:
     assert carving_box(box, -3.5, (1.0, 2.0, 5.0), (20, 20, 20)) == (slice(3, 7), slice(0, 3), slice(2, 5))
 
 
-def test_the_device_gives_the_same_region(fake_device: None) -> None:
+def test_the_device_gives_the_same_region(device: OtherDevice) -> None:
     lesion = blobs(7) > 0
     for limit in (-1.0, 0.0, 2.2):
-        on_device = carved(to_fake(lesion), limit, ANISOTROPIC)
-        assert np.array_equal(to_numpy(on_device), carved(lesion, limit, ANISOTROPIC))
-    assert deepest_mm(to_fake(lesion), ANISOTROPIC) == deepest_mm(lesion, ANISOTROPIC)
+        on_device = carved(device.put(lesion), limit, ANISOTROPIC)
+        assert np.array_equal(device.get(on_device), carved(lesion, limit, ANISOTROPIC))
+    deepest = deepest_mm(lesion, ANISOTROPIC)
+    assert deepest_mm(device.put(lesion), ANISOTROPIC) == pytest.approx(deepest, rel=1e-12)

@@ -5,7 +5,6 @@ import pytest
 from scipy import ndimage
 
 from lesionsynth.kernels.exemplar import clean_blocks, exemplar_fill
-from tests.fake_device import to_fake, to_numpy
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -129,11 +128,11 @@ def test_what_is_neither_region_nor_source_is_not_read():
     )
 
 
-def test_a_device_chooses_the_same_blocks(fake_device):
+def test_a_device_chooses_the_same_blocks(device):
     image = tissue((26, 24, 24))
     region = ball((26, 24, 24), (12, 12, 12), 4)
-    blocks, reach = clean_blocks(*map(to_fake, (image, ~region)), (slice(8, 17),) * 3, CUBE)
-    there = exemplar_fill(*map(to_fake, (image, region, ~region)), CUBE, blocks, reach)
+    blocks, reach = clean_blocks(*map(device.put, (image, ~region)), (slice(8, 17),) * 3, CUBE)
+    there = exemplar_fill(*map(device.put, (image, region, ~region)), CUBE, blocks, reach)
     here = fill(image, region)
     # Sums are taken in another order. Where two blocks are as good, either may be chosen: not here.
-    np.testing.assert_allclose(to_numpy(there), here, atol=1e-2)
+    np.testing.assert_allclose(device.get(there), here, atol=1e-2)

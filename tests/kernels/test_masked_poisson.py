@@ -10,7 +10,6 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 
 from lesionsynth.kernels.masked_poisson import hard_poisson
-from tests.fake_device import to_fake, to_numpy
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0), (2.0, 1.5, 2.5)]
 seeds = st.integers(0, 2**16)
@@ -164,14 +163,13 @@ def test_an_empty_region_and_channels_without_signal():
     assert np.isfinite(out).all()
 
 
-@pytest.mark.usefixtures("fake_device")
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("shape", [(12, 11, 10), (9, 8, 1)])
-def test_on_a_device_and_compiled(shape, mixed):
+def test_on_a_device_and_compiled(shape, mixed, device):
     for seed in range(4):
         host, lesion, region, usable = scene(seed, shape)
         expected = hard_poisson(host, lesion, region, usable, SPACINGS[1], mixed)
-        there = [to_fake(a) for a in (host, lesion, region, usable)]
-        found = to_numpy(hard_poisson(*there, SPACINGS[1], mixed))
+        there = [device.put(a) for a in (host, lesion, region, usable)]
+        found = device.get(hard_poisson(*there, SPACINGS[1], mixed))
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(np.stack([host, lesion])))

@@ -12,7 +12,6 @@ from scipy.sparse.linalg import spsolve
 from lesionsynth.kernels import poisson
 from lesionsynth.kernels.alpha import composite, grown_edge
 from lesionsynth.kernels.poisson import soft_poisson, solve_box
-from tests.fake_device import to_fake, to_numpy
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0), (2.0, 1.5, 2.5)]
 seeds = st.integers(0, 2**16)
@@ -199,12 +198,11 @@ def test_large_levels_do_not_cost_accuracy():
     np.testing.assert_allclose(high, soft_poisson(host, lesion, alpha, 0.5, SPACINGS[0]), atol=0.02)
 
 
-@pytest.mark.usefixtures("fake_device")
 @pytest.mark.parametrize("shape", [(14, 12, 10), (107, 5, 1)])
-def test_on_a_device(shape):
+def test_on_a_device(shape, device):
     host, lesion, alpha = scene(5, shape)
     expected = soft_poisson(host, lesion, alpha, 0.5, SPACINGS[1])
-    found = to_numpy(soft_poisson(to_fake(host), to_fake(lesion), to_fake(alpha), 0.5, SPACINGS[1]))
+    found = device.get(soft_poisson(*map(device.put, (host, lesion, alpha)), 0.5, SPACINGS[1]))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.ptp(np.stack([host, lesion])))
 

@@ -17,7 +17,7 @@ from lesionsynth.kernels.synthetic_lesion import (
     signed_distance_mm,
     texture_beyond,
 )
-from tests.fake_device import to_fake, to_numpy
+from tests.fake_device import OtherDevice
 
 RNG = np.random.default_rng(0)
 
@@ -164,24 +164,24 @@ def test_texture_is_what_goes_beyond_that_of_tissue() -> None:
     assert not texture_beyond(varied, smooth, where).any()
 
 
-def test_kernels_run_on_a_device(fake_device: None) -> None:
+def test_kernels_run_on_a_device(device: OtherDevice) -> None:
     mask = ball(15, 4.5)
     distance = signed_distance_mm(mask, (1, 1, 2))
     values = RNG.standard_normal((2, 15, 15, 15)).astype(np.float32)
     ones = np.ones(mask.shape, bool)
     pairs = [
-        (signed_distance_mm(to_fake(mask), (1, 1, 2)), distance),
-        (bump(to_fake(mask), (1, 1, 1)), bump(mask, (1, 1, 1))),
-        (blurred_noise(to_fake(values[0]), (1, 1, 1)), blurred_noise(values[0], (1, 1, 1))),
-        (lowest(to_fake(values[0]), 50), lowest(values[0], 50)),
+        (signed_distance_mm(device.put(mask), (1, 1, 2)), distance),
+        (bump(device.put(mask), (1, 1, 1)), bump(mask, (1, 1, 1))),
+        (blurred_noise(device.put(values[0]), (1, 1, 1)), blurred_noise(values[0], (1, 1, 1))),
+        (lowest(device.put(values[0]), 50), lowest(values[0], 50)),
     ]
     profile = profile_of(values, distance, ones, 2.5)
-    pairs.append((along_profile(to_fake(distance), profile), along_profile(distance, profile)))
+    pairs.append((along_profile(device.put(distance), profile), along_profile(distance, profile)))
     for found, expected in pairs:
-        np.testing.assert_allclose(to_numpy(found), expected, atol=1e-5)
-    device = profile_of(to_fake(values), to_fake(distance), to_fake(ones), 2.5)
-    np.testing.assert_allclose(device[1], profile[1], atol=1e-5)
+        np.testing.assert_allclose(device.get(found), expected, atol=1e-5)
+    there = profile_of(*map(device.put, (values, distance, ones)), 2.5)
+    np.testing.assert_allclose(there[1], profile[1], atol=1e-5)
     smooth = ndimage.gaussian_filter(values, (0, 1, 1, 1))
-    mixing = texture_beyond(to_fake(values), to_fake(smooth), to_fake(mask))
+    mixing = texture_beyond(*map(device.put, (values, smooth, mask)))
     expected = texture_beyond(values, smooth, mask)
     np.testing.assert_allclose(mixing @ mixing.T, expected @ expected.T, atol=1e-5)

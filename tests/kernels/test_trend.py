@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lesionsynth.kernels.trend import trend_fill
 
@@ -119,3 +120,11 @@ def test_a_device_gives_the_same(spacing_mm, device):
     source = ~region & (np.indices(region.shape)[0] < 10)
     there = trend_fill(device.put(image), device.put(region), device.put(source), spacing_mm)
     np.testing.assert_allclose(device.get(there), trend_fill(image, region, source, spacing_mm), rtol=1e-6)
+
+
+def test_sources_that_only_touch_or_never_touch_the_region_do_on_a_device(device):
+    image, region = noise((11, 11, 11), n_channels=2), ball((11, 11, 11), (5, 5, 5), 2)
+    touching = ndimage.binary_dilation(region) & ~region
+    for source in (touching, ~region & ~touching):
+        there = trend_fill(device.put(image), device.put(region), device.put(source), CUBE)
+        np.testing.assert_allclose(device.get(there), trend_fill(image, region, source, CUBE), rtol=1e-6)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lesionsynth.operations.self_mix import DepthWeighted, SelfMix
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
-from tests.fake_device import to_fake, to_numpy
+from tests.fake_device import OtherDevice
 from tests.operations.making import AFFINE, ball, bright, copies, image_of, labelled, write_cases
 from tests.test_invariants import Silent
 
@@ -38,11 +38,12 @@ def test_a_lesion_at_the_border_of_its_box_has_an_outside_there() -> None:
     assert alpha[1, 1, 1] == 1.0
 
 
-def test_the_device_gives_the_same_weights(fake_device: None) -> None:
+def test_the_device_gives_the_same_weights(device: OtherDevice) -> None:
     label = ball((9, 9, 9), 4.0)
     blend = DepthWeighted(edge=0.7)
-    on_device = blend.alpha(to_fake(label), to_fake(label), (1.0, 2.0, 1.0))
-    assert np.array_equal(to_numpy(on_device), blend.alpha(label, label, (1.0, 2.0, 1.0)))
+    on_device = blend.alpha(device.put(label), device.put(label), (1.0, 2.0, 1.0))
+    here = blend.alpha(label, label, (1.0, 2.0, 1.0))
+    np.testing.assert_allclose(device.get(on_device), here, atol=1e-6)
 
 
 def test_own_lesions_are_mixed_with_the_tissue_there(tmp_path: Path) -> None:
