@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from lesionsynth.backend import modules_of, on_cpu
 from lesionsynth.domain.grid import bounding_box, grown
+from lesionsynth.kernels.multigrid import grids_of, solve
 from lesionsynth.kernels.poisson import face_weights, sides
 
 _TOLERANCE = 1e-7
-# The compiled form works in single precision, twice as fast, and once more on what is then left in double
-# precision: alone, single precision is not enough for regions that are weakly tied to their boundary.
-_ROUNDS = 2
 # Steps of conjugate gradients between two looks at the residual: on a GPU each look is a wait.
 _STEPS_PER_LOOK = 16
 
@@ -57,7 +55,8 @@ def hard_poisson(
     References
     ----------
     Perez P, Gangnet M, Blake A, Poisson image editing, ACM Transactions on Graphics 22(3), 2003,
-    doi:10.1145/882262.882269. Solved by conjugate gradients to a relative residual of 1e-7.
+    doi:10.1145/882262.882269. Solved by conjugate gradients to a relative residual of 1e-7, on the CPU with
+    coarser grids (:mod:`lesionsynth.kernels.multigrid`).
     """
     xp, _ = modules_of(host, lesion, region, usable)
     tight = bounding_box(region)
@@ -65,37 +64,34 @@ def hard_poisson(
         return host.copy()
     box = grown(tight, (1, 1, 1), region.shape)
     inner = (slice(None), *box)
-    border = ((1, 1), (1, 1), (1, 1))
-    inside = xp.pad(region[box], border)
-    around = xp.pad(usable[box], border) & ~inside
-    patch = xp.pad(lesion[inner].astype(np.float64), ((0, 0), *border))
-    # The unknown is the change of the lesion image: with its own gradients it is harmonic.
-    gap = xp.pad(host[inner].astype(np.float64), ((0, 0), *border)) - patch
-    solve = _solve_compiled if on_cpu(host) else _solve
-    change = solve(patch, gap, inside, around, face_weights(spacing_mm), mixed)
+    inside = region[box]
+    solver = _change_compiled if on_cpu(host) else _change
+    change = solver(
+        host[inner], lesion[inner], inside, usable[box] & ~inside, face_weights(spacing_mm), mixed
+    )
     cloned = host.copy()
-    core = (slice(None), slice(1, -1), slice(1, -1), slice(1, -1))
-    cloned[inner] = xp.where(region[box], (patch + change)[core].astype(host.dtype), host[inner])
+    cloned[inner] = xp.where(inside, (lesion[inner] + change).astype(host.dtype), host[inner])
     return cloned
 
 
-def _solve(
-    patch: NDArray[np.float64],
-    gap: NDArray[np.float64],
+def _change(
+    host: NDArray[np.float32],
+    lesion: NDArray[np.float32],
     inside: NDArray[np.bool_],
     around: NDArray[np.bool_],
     weights: tuple[float, float, float],
     mixed: bool,
 ) -> NDArray[np.float64]:
-    """Change (C, i, j, k) of the lesion image `patch` in the region.
+    """Change (C, i, j, k) of the lesion image in the region: with its own gradients it is harmonic.
 
-    `gap` is the host minus the lesion image, `inside` the region and `around` what it is matched with; the
-    arrays' first and last layers are in neither. All channels are solved at once by conjugate gradients.
-    The matrix takes the weighted number of a voxel's faces times its value minus the weighted sum of its
-    neighbours' in the region. Where it is singular the right side is in its range, and the result has
-    mean 0, voxels counting by their faces.
+    `inside` is the region, and `around` what it is matched with. All channels are solved at once by
+    conjugate gradients. The matrix takes the weighted number of a voxel's faces times its value minus the
+    weighted sum of its neighbours' in the region. Where it is singular the right side is in its range, and
+    the result has mean 0, voxels counting by their faces.
     """
-    xp, _ = modules_of(patch, gap, inside, around)
+    xp, _ = modules_of(host, lesion, inside, around)
+    patch = lesion.astype(np.float64)
+    gap = host.astype(np.float64) - patch
     faces = xp.zeros(inside.shape)
     residual = xp.zeros_like(gap)
     for axis, weight in enumerate(weights):
@@ -149,129 +145,42 @@ def _most_steps(shape: Sequence[int]) -> int:
     return 1000 + 10 * sum(shape)
 
 
-def _solve_compiled(
-    patch: NDArray[np.float64],
-    gap: NDArray[np.float64],
+def _change_compiled(
+    host: NDArray[np.float32],
+    lesion: NDArray[np.float32],
     inside: NDArray[np.bool_],
     around: NDArray[np.bool_],
     weights: tuple[float, float, float],
     mixed: bool,
 ) -> NDArray[np.float64]:
-    """As :func:`_solve`, one channel after the other, each layer of the region as one stretch of voxels."""
-    size = inside[0].size
-    layers = inside.reshape(-1, size)
-    filled = np.flatnonzero(layers.any(axis=1))
-    first = layers.argmax(axis=1)
-    last = size - layers[:, ::-1].argmax(axis=1)
-    stretches = np.stack([filled * size + first[filled], filled * size + last[filled]], axis=1)
-    # Strides to the neighbours along each axis.
-    jumps = np.array([size, inside.shape[2], 1])
-    state = (inside + 2 * around.astype(np.uint8)).ravel()
-    edges = np.array(weights)
-    # In C order, as `ravel` gives everything else, so that a channel is a view of one stretch.
-    change = np.zeros(gap.shape)
-    for channel, own, result in zip(gap, patch, change, strict=True):
-        right, faces, inverse = _equations(
-            own.ravel(), channel.ravel(), state, stretches, jumps, edges, mixed
-        )
-        found, left = result.reshape(-1), right
-        coarse = [a.astype(np.float32) for a in (faces, inverse, edges)]
-        for _ in range(_ROUNDS):
-            tolerance = _TOLERANCE ** (1 / _ROUNDS)
-            found += _descend(
-                left.astype(np.float32), *coarse, stretches, jumps, tolerance, _most_steps(inside.shape)
-            )
-            left = _left(right, found, faces, inverse, stretches, jumps, edges)
+    """As :func:`_change`, by a list of the region's voxels and its coarser grids."""
+    grids = grids_of(inside, around, weights)
+    # In C order, which the places count in.
+    change = np.zeros(host.shape)
+    for theirs, own, result in zip(host, lesion, change, strict=True):
+        right = _right_side(theirs, own, inside, around, grids.places, grids.ties, weights, mixed)
+        result.reshape(-1)[grids.places] = solve(grids, right, _TOLERANCE)
     return change
 
 
 @njit(cache=True, nogil=True)
-def _equations(patch, gap, state, stretches, jumps, weights, mixed):  # type: ignore[no-untyped-def]
-    """Right side, weighted number of faces and its inverse (0 for 0); `state` is 1 inside, 2 around."""
-    residual, faces, inverse = np.zeros_like(gap), np.zeros_like(gap), np.zeros_like(gap)
-    for low, high in stretches:
-        for p in range(low, high):
-            if state[p] != 1:
+def _right_side(host, lesion, inside, around, places, ties, weights, mixed):  # type: ignore[no-untyped-def]
+    """Right side of the equations at the voxels of the region."""
+    right = np.zeros(places.size)
+    ni, nj, nk = inside.shape
+    for n, place in enumerate(places):
+        if ties[n] == 0 and not mixed:
+            continue
+        i, j, k = place // (nj * nk), place // nk % nj, place % nk
+        for f in range(6):
+            a, step = f // 2, 2 * (f % 2) - 1
+            u, v, w = i + step * (a == 0), j + step * (a == 1), k + step * (a == 2)
+            if not (0 <= u < ni and 0 <= v < nj and 0 <= w < nk and (inside[u, v, w] or around[u, v, w])):
                 continue
-            for a in range(3):
-                for q in (p - jumps[a], p + jumps[a]):
-                    if state[q] == 0:
-                        continue
-                    faces[p] += weights[a]
-                    if state[q] == 2:
-                        residual[p] += weights[a] * gap[q]
-                    if mixed:
-                        own, step = patch[p] - patch[q], gap[p] - gap[q]
-                        if abs(own + step) > abs(own):
-                            residual[p] += weights[a] * step
-            if faces[p] > 0:
-                inverse[p] = 1 / faces[p]
-    return residual, faces, inverse
-
-
-@njit(cache=True, nogil=True)
-def _left(right, found, faces, inverse, stretches, jumps, weights):  # type: ignore[no-untyped-def]
-    """Right side minus the matrix times `found`, in the region."""
-    left = np.zeros_like(right)
-    for low, high in stretches:
-        for p in range(low, high):
-            if inverse[p] > 0:
-                left[p] = right[p] - faces[p] * found[p]
-                for a in range(3):
-                    left[p] += weights[a] * (found[p - jumps[a]] + found[p + jumps[a]])
-    return left
-
-
-@njit(cache=True, nogil=True)
-def _descend(residual, faces, inverse, weights, stretches, jumps, tolerance, most):  # type: ignore[no-untyped-def]
-    """Conjugate gradients from 0 for one channel.
-
-    Scaled by the diagonal, whose inverse is 0 between the region's voxels. Sums run over the layers, one for
-    each place in a stretch, which the compiler can do several at a time without changing their order.
-    """
-    change = np.zeros_like(residual)
-    direction = inverse * residual
-    image = np.zeros_like(residual)
-    total = np.zeros((stretches[:, 1] - stretches[:, 0]).max())
-    wi, wj, wk = weights
-    for low, high in stretches:
-        left, own = residual[low:high], direction[low:high]
-        for n in range(high - low):
-            total[n] += left[n] * own[n]
-    square = total.sum()
-    goal = tolerance * tolerance * square
-    for _ in range(most):
-        if square <= goal:
-            break
-        total[:] = 0.0
-        for low, high in stretches:
-            own, steps = direction[low:high], image[low:high]
-            count = faces[low:high]
-            i_low = direction[low - jumps[0] : high - jumps[0]]
-            i_high = direction[low + jumps[0] : high + jumps[0]]
-            j_low = direction[low - jumps[1] : high - jumps[1]]
-            j_high = direction[low + jumps[1] : high + jumps[1]]
-            k_low, k_high = direction[low - 1 : high - 1], direction[low + 1 : high + 1]
-            for n in range(high - low):
-                pull = wi * (i_low[n] + i_high[n]) + wj * (j_low[n] + j_high[n]) + wk * (k_low[n] + k_high[n])
-                steps[n] = count[n] * own[n] - pull
-                total[n] += own[n] * steps[n]
-        steepness = total.sum()
-        if steepness <= 0.0:
-            break
-        length = residual.dtype.type(square / steepness)
-        total[:] = 0.0
-        for low, high in stretches:
-            left, steps, weight = residual[low:high], image[low:high], inverse[low:high]
-            for n in range(high - low):
-                left[n] -= length * steps[n]
-                total[n] += left[n] * weight[n] * left[n]
-        before, square = square, total.sum()
-        share = residual.dtype.type(square / before)
-        for low, high in stretches:
-            found, left = change[low:high], residual[low:high]
-            own, weight = direction[low:high], inverse[low:high]
-            for n in range(high - low):
-                found[n] += length * own[n]
-                own[n] = weight[n] * left[n] + share * own[n]
-    return change
+            own = float(lesion[i, j, k]) - float(lesion[u, v, w])
+            theirs = float(host[i, j, k]) - float(host[u, v, w])
+            if around[u, v, w]:
+                right[n] += weights[a] * (float(host[u, v, w]) - float(lesion[u, v, w]))
+            if mixed and abs(theirs) > abs(own):
+                right[n] += weights[a] * (theirs - own)
+    return right
