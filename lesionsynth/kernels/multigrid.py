@@ -13,7 +13,7 @@ chessboard, and neighbours are of the other colour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
