@@ -26,11 +26,12 @@ from tests.nifti_bytes import OBLIQUE, RAW, ROTATED, as_dtype, save
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
 
-def by_itk(path: Path) -> NDArray[np.generic]:
-    """Voxels as SimpleITK reads them; tests of a GPU are collected without it."""
+def by_itk(path: Path) -> tuple[NDArray[np.generic], tuple[float, ...]]:
+    """Voxels and spacing as SimpleITK reads them; tests of a GPU are collected without it."""
     import SimpleITK as sitk
 
-    return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))).T
+    image = sitk.ReadImage(str(path))
+    return np.asarray(sitk.GetArrayFromImage(image)).T, image.GetSpacing()
 
 
 class TestRead:
@@ -191,8 +192,9 @@ class TestWrite:
         assert subprocess.run(["gzip", "-t", tmp_path / "b.nii.gz"], check=False).returncode == 0
         by_nibabel = nib.load(tmp_path / "b.nii.gz")
         np.testing.assert_array_equal(by_nibabel.get_fdata(), edited * 0.5 + 1.0)
-        np.testing.assert_allclose(by_itk(tmp_path / "b.nii.gz"), edited * 0.5 + 1.0)
-        np.testing.assert_allclose(by_itk.GetSpacing(), image.grid.spacing_mm, rtol=1e-6)
+        voxels, spacing = by_itk(tmp_path / "b.nii.gz")
+        np.testing.assert_allclose(voxels, edited * 0.5 + 1.0)
+        np.testing.assert_allclose(spacing, image.grid.spacing_mm, rtol=1e-6)
 
     def test_equal_images_give_equal_files(self, tmp_path: Path) -> None:
         image = nifti.read(save(tmp_path / "a.nii.gz", as_dtype("i2")))
@@ -335,7 +337,7 @@ class TestCopiesOfAHost:
             assert zlib.decompress(packed, 31)[352:] == copy.tobytes(order="F")
             assert subprocess.run(["gzip", "-t", path], check=False).returncode == 0
             np.testing.assert_array_equal(nib.load(path).get_fdata(), copy * 0.5 + 3.0)
-            np.testing.assert_allclose(by_itk(path), copy * 0.5 + 3.0)
+            np.testing.assert_allclose(by_itk(path)[0], copy * 0.5 + 3.0)
 
     def test_label_maps_are_copies_too(self, tmp_path: Path) -> None:
         host = self.host(tmp_path / "h.nii.gz", "u1")
@@ -473,7 +475,7 @@ class TestLabels:
         np.testing.assert_array_equal(written.get_fdata(dtype=np.float32), raw)
         np.testing.assert_allclose(written.affine, ROTATED, atol=1e-6)
         np.testing.assert_allclose(written.get_qform(), ROTATED, atol=1e-5)
-        np.testing.assert_array_equal(by_itk(tmp_path / "a.nii.gz"), raw)
+        np.testing.assert_array_equal(by_itk(tmp_path / "a.nii.gz")[0], raw)
         nifti.write(tmp_path / "b.nii", nifti.new(Grid((5, 4, 3), OBLIQUE), raw))
         np.testing.assert_allclose(nifti.read(tmp_path / "b.nii").grid.affine, OBLIQUE, atol=1e-6)
 
