@@ -198,8 +198,10 @@ class Ellipsoid(SourceSpec):
         if wanted.host_case:
             finest = min(donors.bank.case(wanted.host_case).grid.spacing_mm)
             spacing = min(spacing, max(finest, 2 * float(radii.max()) / _MOST_VOXELS))
-        least, most = math.ceil(wanted.min_mm3 / spacing**3), math.floor(wanted.max_mm3 / spacing**3)
-        voxels = min(max(round(volume / spacing**3), least), most)
+        least, most = math.ceil(wanted.min_mm3 / spacing**3), wanted.max_mm3 / spacing**3
+        voxels = max(round(volume / spacing**3), least)
+        if voxels > most:  # which is infinite where any size will do
+            voxels = math.floor(most)
         return {"radii_mm": radii.tolist(), "spacing_mm": spacing, "voxels": voxels} if voxels > 0 else None
 
     def _class(self, donors: Donors) -> int:

@@ -108,6 +108,11 @@ def test_texture_is_a_share_of_the_contrast_alike_in_all_channels(cubes: LesionB
     np.testing.assert_allclose(lesion.image[1], -0.5 * lesion.image[0], atol=1e-6)
 
 
+def test_any_size_may_be_wanted(cubes: LesionBank) -> None:
+    unbounded, bounded = (one(source_of(), cubes, Wanted(0, most, "A", "a")) for most in (math.inf, 1e9))
+    np.testing.assert_array_equal(unbounded.label, bounded.label)
+
+
 def test_the_own_grid_is_as_fine_as_the_host_where_that_is_affordable(cubes: LesionBank) -> None:
     donors = Donors(cubes, ())
     for radius, spacing in ((2.0, 0.25), (16.0, 1.0), (64.0, 2.0)):
