@@ -19,7 +19,7 @@ from lesionsynth import nifti
 from lesionsynth.backend import open_device
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json
-from lesionsynth.domain.case import Split
+from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
@@ -74,6 +74,7 @@ def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Pro
         If `output` was made by another run; nothing in it is touched then.
     """
     layout, cohort, dropped = open_cohort(recipe.input, root)
+    _check_classes(recipe, cohort)
     key = digest_json([bank_key(cohort, recipe), resolved(recipe), lesionsynth.__version__])
     previous = _read_lock(output)
     if previous is not None and previous.get("key") != key:
@@ -105,6 +106,19 @@ def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Pro
         fits = fit_blocks(blocks, bank, cohort, recipe, output, n_jobs, progress)
         jobs = make_plan(recipe, cohort, blocks, fits, bank)
     return Prepared(space, splits, blocks, fits, jobs, failures)
+
+
+def _check_classes(recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse sources of a label value that no lesion of the cohort can have: it would be written as one."""
+    for name, source in recipe.sources.items():
+        value = getattr(source, "lesion_class", None)
+        if value is not None and value not in cohort.labels.lesion:
+            raise InputError(
+                f"lesion_class of the source {name} is {value}; the label values of lesions are "
+                f"{', '.join(str(v) for v in cohort.labels.lesion)}.",
+                file=cohort.root,
+                remedy="Correct it in the recipe, or give the label the role lesion under `input.roles`.",
+            )
 
 
 def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progress: Progress) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lesionsynth import nifti
-from lesionsynth.errors import LesionsynthError, OutputError
+from lesionsynth.errors import InputError, LesionsynthError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from tests.conftest import write_nifti
@@ -94,6 +94,15 @@ def test_sessions_of_a_person_stay_together(make_nnunet: MakeData, tmp_path: Pat
     outcome = go(root, tmp_path / "out", "folds.count=3")
     assert {row["subject"] for row in outcome.done} == {"p1", "p2", "p3"}
     assert assert_no_leak(tmp_path / "out", lambda case: case.split("_")[0]) > 0
+
+
+@pytest.mark.parametrize(("name", "source"), [("ellipsoid", "shapes"), ("lesionmix", "donors")])
+def test_a_source_of_unknown_lesions_is_refused(
+    make_nnunet: MakeData, tmp_path: Path, name: str, source: str
+) -> None:
+    with pytest.raises(InputError, match=f"source {source} is 5; the label values of lesions are 1"):
+        go(make_nnunet(4), tmp_path / "out", f"sources.{source}.lesion_class=5", name=name)
+    assert not (tmp_path / "out").exists()
 
 
 def test_mask_only_subjects_join_fits_but_never_donors(
