@@ -61,6 +61,11 @@ class Candidates:
     subject: NDArray[np.object_]
 
 
+def _bytes_of(lesion: Lesion) -> int:
+    """Memory of its voxels."""
+    return lesion.image.nbytes + lesion.label.nbytes + lesion.rim.nbytes
+
+
 def write_case(folder: Path, summary: CaseSummary, lesions: Sequence[Lesion]) -> Harvested:
     """Write the voxels of one case's lesions, its tissue map and its zones; safe to run in parallel."""
     blob = bytearray()
@@ -149,6 +154,7 @@ class LesionBank:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[str, Lesion] = {}
+        self._kept_bytes = 0
         path = folder / INDEX
         if not path.is_file():
             raise InputError(
@@ -301,8 +307,9 @@ class LesionBank:
         if name not in self._kept:
             lesion = self._read(name)
             self._kept[name] = lesion
-            while sum(kept.image.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
-                del self._kept[next(iter(self._kept))]
+            self._kept_bytes += _bytes_of(lesion)
+            while self._kept_bytes > _KEPT_BYTES:
+                self._kept_bytes -= _bytes_of(self._kept.pop(next(iter(self._kept))))
             return lesion
         return self._kept[name]
 

@@ -72,6 +72,13 @@ def test_lesions_read_last_are_kept_within_bounds(bank, monkeypatch):
     np.testing.assert_array_equal(again.image, first.image)
 
 
+def test_shapes_without_images_are_kept_within_bounds(bank, monkeypatch):
+    shape = bank.read("M/mask/0001")
+    monkeypatch.setattr("lesionsynth.bank.store._KEPT_BYTES", shape.label.nbytes + shape.rim.nbytes - 1)
+    bank.read("b/0001")
+    assert bank.read("M/mask/0001") is not shape
+
+
 def test_harvested_lesions_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     label = (rng.random((14, 14, 14)) > 0.97).astype(np.uint16)
