@@ -23,7 +23,7 @@ from scipy import ndimage
 from lesionsynth import backend
 
 # What CuPy 14 has of numpy, numpy.linalg, numpy.fft and scipy.ndimage, and the methods of its arrays, each
-# with its parameters; * where they are not known.
+# with its parameters by inspect.signature; * where it knows none.
 _PRESENT = {
     name: parameters
     for name, *parameters in map(

@@ -194,19 +194,17 @@ def test_a_library_of_cuda_may_be_what_runs_out_of_memory(fake_gpus: FakeGpusOf)
             device.run(raising(error), [CHANNELS])
 
 
-RECIPE = {
-    "seed": 3,
-    "steps": {
-        "fewer": {"kind": "inpaint", "share": [0.5, 0.5], "inpaint": {"kind": "biharmonic"}},
-        "more": {"kind": "populate", "load": 30.0, "blend": {"kind": "soft_poisson"}},
-    },
-    "folds": {"strategy": "none"},
+STEPS = {
+    "fewer": {"kind": "inpaint", "share": [0.5, 0.5], "inpaint": {"kind": "biharmonic"}},
+    "carve": {"kind": "carve_mix"},
+    "more": {"kind": "populate", "load": 30.0, "blend": {"kind": "soft_poisson"}},
 }
 
 
 def made(root: Path, output: Path, device: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, Any]]:
     """Images, label map and record of a copy of the first case."""
-    prepared = session.prepare(Recipe.model_validate(RECIPE), root, output, 1, Silent())
+    recipe = Recipe.model_validate({"seed": 3, "steps": STEPS, "folds": {"strategy": "none"}})
+    prepared = session.prepare(recipe, root, output, 1, Silent())
     maker = HostJobs(replace(prepared.space, device=device), prepared.space.cohort.cases[0])
     canvas, record, _ = maker.make(prepared.jobs[0])
     return [image.copy() for image in canvas.raw], canvas.label.copy(), record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,10 +96,15 @@ def push_aside(
     shape = (moved.shape[0], moved.shape[1], moved.shape[2])
     warp = Warp(np.eye(3), np.zeros(3), (0, 0, 0), shape, field)
     new_label, new_instances = _moved_labels(canvas.label[box], canvas.instances[box], warp)
+    values = canvas.device.run(
+        lambda image, moved: warp_image(image, replace(warp, displacement_vox=moved)),
+        [canvas.values(box)],
+        [field],
+    )
     saved = canvas.save(box)
     canvas.displace(
         box,
-        warp_image(canvas.values(box), warp),
+        values,
         moved,
         new_label,
         new_instances,

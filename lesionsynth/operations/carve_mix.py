@@ -195,7 +195,10 @@ class CarveMix(OperationSpec):
             spread,
             lambda: (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
         )
-        values = apply_map(warp_image(donor.values(crop), warp), table_of(maps))
+        values = canvas.device.run(
+            lambda image, table: apply_map(warp_image(image, warp), table),
+            [donor.values(crop), table_of(maps)],
+        )
         return Carving(box, values, region, label)
 
 

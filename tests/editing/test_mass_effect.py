@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
+from lesionsynth.backend import Device
 from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, HOST, Canvas
 from lesionsynth.editing.mass_effect import MassEffectSpec, draw_mass_effect, push_aside
 from lesionsynth.host import LoadedCase
@@ -17,6 +18,7 @@ from lesionsynth.kernels.tissue import OUTSIDE, WHITE
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from tests.fake_device import FakeGpus
 from tests.test_invariants import Silent
 
 SHAPE = (48, 48, 48)
@@ -46,8 +48,8 @@ def lesion_label() -> np.ndarray:
     return ball(CENTRE, 7).astype(np.uint16)
 
 
-def pushed(host: LoadedCase, **draw: float) -> Canvas:
-    canvas = Canvas(host)
+def pushed(host: LoadedCase, device: Device | None = None, **draw: float) -> Canvas:
+    canvas = Canvas(host, device)
     assert push_aside(canvas, lesion_label(), (0, 0, 0), {**DRAW, **draw}) is not None
     return canvas
 
@@ -192,3 +194,12 @@ def test_populate_pushes_records_and_replays(make_nnunet: Callable[..., Path], t
         assert np.array_equal(canvas.instances, again.instances)
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
     assert pushes
+
+
+def test_tissue_moves_on_a_gpu_as_on_the_cpu(host: LoadedCase, fake_gpus: Callable[..., FakeGpus]) -> None:
+    gpus, here = fake_gpus(), pushed(host)
+    there = pushed(host, Device("cuda:0"))
+    assert gpus.memories[0].peak > 0
+    assert np.array_equal(there.label, here.label)
+    np.testing.assert_allclose(there.raw[0], here.raw[0], atol=1)
+    np.testing.assert_allclose(there.raw[1], here.raw[1], atol=1e-2)
