@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 from scipy import ndimage
 
 from lesionsynth import nifti
@@ -22,41 +20,13 @@ from lesionsynth.kernels import tissue as tissue_kernel
 from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.mirror import reflection
-from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
-from lesionsynth.spec import Spec
+from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
+from lesionsynth.tissue import TissueKind, TissueSpec, find_tissue, require_grid
 from lesionsynth.units import MM3_PER_ML
-
-TissueKind = Literal["map", "mixture", "organ", "mask"]
 
 _MOST = np.iinfo(np.uint16).max
 # The two sides of a brain are compared on voxels at most this large, where those of the image are smaller.
 _COARSE_MM = 3.0
-
-
-class TissueSpec(Spec):
-    """Where lesions can lie, and against which tissue their contrast is measured."""
-
-    kind: Literal["auto", "map", "mixture", "organ", "mask"] = "auto"
-    """auto: `map` if one is given, the organ label if there is one, a three-class mixture inside a brain
-    mask (given, or of a skull-stripped image), else everything that is not air."""
-    map: str | None = None
-    """Path of a tissue label image, with {case} and {subject}, relative to the input."""
-    fluid: tuple[int, ...] = (1,)
-    """Values of `map` that are cerebrospinal fluid outside the ventricles."""
-    grey: tuple[int, ...] = (2,)
-    """Values of `map` that are grey matter."""
-    white: tuple[int, ...] = (3,)
-    """Values of `map` that are the tissue which lesions lie in."""
-    ventricles: tuple[int, ...] = ()
-    """Values of `map` that are ventricles; found by their depth in the fluid where empty."""
-    brain_mask: str | None = None
-    """Path of a brain mask, with {case} and {subject}, relative to the input."""
-
-    @model_validator(mode="after")
-    def _map_is_given(self) -> TissueSpec:
-        if self.kind == "map" and self.map is None:
-            raise ValueError("kind map needs `map`, the path of the tissue label images")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,14 +225,14 @@ def load_case(
     """
     images = tuple(nifti.read(path) for path in files.images)
     for image, name in zip(images, cohort.channels, strict=True):
-        _same_grid(files, image, images[0].grid, f"channel {name}")
+        require_grid(files, image, images[0].grid, f"channel {name}")
     label_image, label = read_label(files.case, files.label, cohort.labels)
-    _same_grid(files, label_image, images[0].grid, "the label map")
+    require_grid(files, label_image, images[0].grid, "the label map")
     images, missing = without_missing(files, cohort, images, label)
     if known is not None:
         found, kind = known.tissue, known.tissue_kind
     else:
-        found, kind = _find_tissue(files, cohort, tissue, images, label)
+        found, kind = find_tissue(files, cohort, tissue, images, label)
         if missing is not None:
             found = np.where(missing, np.uint8(OUTSIDE), found)
     return LoadedCase(files, cohort.labels, images, label_image, label, found, kind, missing, known)
@@ -344,109 +314,3 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
             remedy="Correct the file, or name the value in dataset.json or under `input.labels`.",
         )
     return image, stored.astype(np.uint16)
-
-
-def _same_grid(files: CaseFiles, image: nifti.Image, grid: Grid, what: str) -> None:
-    if image.grid.same_as(grid):
-        return
-    if image.grid.shape != grid.shape:
-        found = f"is {image.grid.describe()} but the first channel is {grid.describe()}."
-    else:
-        found = "has the first channel's shape but lies elsewhere in the world (its affine differs)."
-    raise InputError(
-        f"{what} {found} All files of a case must share one grid.",
-        case=files.case,
-        file=image.path,
-        remedy="Resample it to the first channel.",
-    )
-
-
-def side_file(pattern: str, files: CaseFiles, root: Path) -> Path:
-    """Path that `pattern` names for a case, relative to `root`; only {case} and {subject} are known."""
-    return root / pattern.replace("{case}", files.case).replace("{subject}", files.subject)
-
-
-def _find_tissue(
-    files: CaseFiles,
-    cohort: Cohort,
-    spec: TissueSpec,
-    images: tuple[nifti.Image, ...],
-    label: NDArray[np.uint16],
-) -> tuple[NDArray[np.uint8], TissueKind]:
-    grid = images[0].grid
-    lesions = np.isin(label, cohort.labels.lesion)
-
-    def beside(pattern: str, what: str) -> NDArray[np.float32]:
-        image = nifti.read(side_file(pattern, files, cohort.root))
-        _same_grid(files, image, grid, what)
-        return image.values()
-
-    if spec.kind == "map" or (spec.kind == "auto" and spec.map is not None):
-        return _from_map(beside(spec.map or "", "the tissue map"), spec, lesions, grid), "map"
-    if spec.kind == "organ" and not cohort.labels.organ:
-        raise InputError(
-            "tissue.kind is organ, but no label has the role organ.",
-            case=files.case,
-            remedy="Give a label that role under `input.roles`, or choose another `tissue.kind`.",
-        )
-    if spec.kind == "organ" or (spec.kind == "auto" and cohort.labels.organ):
-        organ = np.isin(label, cohort.labels.organ)
-        return np.where(organ | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "organ"
-    if spec.kind in ("auto", "mixture"):
-        found = _from_mixture(cohort, spec, images, lesions, beside)
-        if found is not None:
-            return found, "mixture"
-        if spec.kind == "mixture":
-            raise InputError(
-                "no three tissue classes could be told apart: the image is not skull-stripped, no channel is "
-                "called T1, T2 or FLAIR, or its histogram has no three classes.",
-                case=files.case,
-                file=images[0].path,
-                remedy="Give `tissue.map` or `tissue.brain_mask`, or choose `tissue.kind: mask`.",
-            )
-    mask = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
-    if mask is None:
-        mask = tissue_kernel.stripped_brain(np.stack([i.values() for i in images]))
-    if mask is None:
-        mask = tissue_kernel.body(images[0].values()[None])
-    return np.where(mask | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "mask"
-
-
-def _from_map(
-    values: NDArray[np.float32], spec: TissueSpec, lesions: NDArray[np.bool_], grid: Grid
-) -> NDArray[np.uint8]:
-    tissue = np.zeros(values.shape, dtype=np.uint8)
-    for code, wanted in (
-        (FLUID, spec.fluid),
-        (GREY, spec.grey),
-        (WHITE, spec.white),
-        (VENTRICLE, spec.ventricles),
-    ):
-        tissue[np.isin(values, wanted)] = code
-    tissue[lesions] = WHITE
-    if not spec.ventricles:
-        tissue_kernel.mark_ventricles(tissue, grid.spacing_mm)
-    return tissue
-
-
-def _from_mixture(
-    cohort: Cohort,
-    spec: TissueSpec,
-    images: tuple[nifti.Image, ...],
-    lesions: NDArray[np.bool_],
-    beside: Callable[[str, str], NDArray[np.float32]],
-) -> NDArray[np.uint8] | None:
-    chosen = tissue_kernel.tissue_channels(cohort.channels)
-    if not chosen:
-        return None
-    values = np.stack([image.values() for image in images])
-    brain = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
-    if brain is None:
-        brain = tissue_kernel.stripped_brain(values)
-    contrast = tissue_kernel.contrast_of(cohort.channels[chosen[0]])
-    if brain is None or contrast is None:
-        return None
-    tissue = tissue_kernel.three_classes(values[chosen], brain, lesions, contrast)
-    if tissue is not None:
-        tissue_kernel.mark_ventricles(tissue, images[0].grid.spacing_mm)
-    return tissue

@@ -1,50 +1,21 @@
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
-from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.errors import InputError
-from lesionsynth.host import Known, TissueSpec, load_case, side_file
+from lesionsynth.host import Known, load_case
 from lesionsynth.kernels.components import dilated
-from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, VENTRICLE, WHITE
-from tests.conftest import write_nifti
-
-SHAPE = (16, 17, 18)
-VALUES = {"background": 0, "lesion": 1, "organ": 2, "other": 3, "void": 4, "large": 70000}
-ROLES = dict(zip(VALUES, ("background", "lesion", "organ", "protected", "ignore", "lesion"), strict=True))
-NO_ORGAN = {**ROLES, "organ": "background"}
+from lesionsynth.kernels.tissue import OUTSIDE, WHITE
+from lesionsynth.tissue import TissueSpec
+from tests.written_case import BOX, SHAPE, lesion_at, written
 
 
 @pytest.fixture
 def make(tmp_path):
-    """Write one case and return (files, cohort)."""
-
-    def write(images=None, label=None, roles=NO_ORGAN, channels=("CT",), affines=None):
-        rng = np.random.default_rng(0)
-        images = (
-            [rng.normal(100, 10, SHAPE).astype(np.float32) for _ in channels] if images is None else images
-        )
-        label = np.zeros(SHAPE, np.uint8) if label is None else label
-        affines = affines or [np.eye(4)] * (len(images) + 1)
-        for n, (image, affine) in enumerate(zip([*images, label], affines, strict=True)):
-            write_nifti(tmp_path / f"{n}.nii.gz", image, affine)
-        paths = [tmp_path / f"{n}.nii.gz" for n in range(len(images) + 1)]
-        files = CaseFiles("a", "A", tuple(paths[:-1]), paths[-1])
-        return files, Cohort(tmp_path, "x", tuple(channels), LabelTable(VALUES, roles), (files,))
-
-    return write
-
-
-def lesion_at(box, value=1, dtype=np.uint8):
-    label = np.zeros(SHAPE, dtype)
-    label[box] = value
-    return label
-
-
-BOX = (slice(3, 5), slice(4, 6), slice(5, 7))
+    return partial(written, tmp_path)
 
 
 def nan_at(box, dtype=np.float32):
@@ -161,68 +132,3 @@ def test_labels_in_floats_are_whole_numbers(make):
     case = load_case(*make(label=lesion_at(BOX, 1, np.float64)), TissueSpec())
     assert case.label.dtype == np.uint16
     assert (case.label[BOX] == 1).all()
-
-
-def test_the_organ_is_the_tissue_where_there_is_one(make):
-    label = lesion_at((slice(2, 14),) * 3, 2)
-    label[BOX] = 1
-    case = load_case(*make(label=label, roles=ROLES), TissueSpec())
-    assert case.tissue_kind == "organ"
-    np.testing.assert_array_equal(case.tissue == WHITE, label > 0)
-    assert not case.has_tissue_classes
-    with pytest.raises(InputError, match="no label has the role organ"):
-        load_case(*make(label=label), TissueSpec(kind="organ"))
-
-
-def test_a_tissue_map_is_read_by_its_codes(make, tmp_path):
-    codes = np.zeros(SHAPE, np.uint8)
-    codes[2:14, 2:14, 2:14] = 11
-    codes[4:12, 4:12, 4:12] = 12
-    codes[7:9, 7:9, 7:9] = 13
-    codes[6, 6, 6] = 14
-    write_nifti(tmp_path / "tissue_A_a.nii.gz", codes, np.eye(4))
-    spec = TissueSpec(
-        map="tissue_{subject}_{case}.nii.gz", grey=(11,), white=(12,), fluid=(13,), ventricles=(14,)
-    )
-    label = lesion_at((slice(2, 3), slice(2, 3), slice(2, 3)))
-    label[15, 15, 15] = 1
-    case = load_case(*make(label=label), spec)
-    assert case.tissue_kind == "map"
-    assert case.has_tissue_classes
-    expected = np.select(
-        [codes == 11, codes == 12, codes == 13, codes == 14], [GREY, WHITE, FLUID, VENTRICLE]
-    )
-    expected[label > 0] = WHITE
-    np.testing.assert_array_equal(case.tissue, expected)
-
-
-def test_a_brain_mask(make, tmp_path):
-    brain = np.zeros(SHAPE, np.uint8)
-    brain[4:12, 4:12, 4:12] = 1
-    write_nifti(tmp_path / "brain.nii.gz", brain, np.eye(4))
-    case = load_case(*make(), TissueSpec(brain_mask="brain.nii.gz"))
-    np.testing.assert_array_equal(case.tissue, np.where(brain, WHITE, OUTSIDE))
-
-
-def test_a_mixture_that_is_asked_for_and_cannot_be_had(make):
-    with pytest.raises(InputError, match="no three tissue classes"):
-        load_case(*make(), TissueSpec(kind="mixture"))
-
-
-def test_phantom_brains_have_classes_and_ventricles(make, phantoms):
-    images, label, affine = phantoms[0]
-    case = load_case(*make(list(images), label, channels=("FLAIR", "T1"), affines=[affine] * 3), TissueSpec())
-    assert case.tissue_kind == "mixture"
-    assert (case.tissue[label > 0] == WHITE).all()
-    assert {FLUID, GREY, WHITE, VENTRICLE} <= set(np.unique(case.tissue))
-
-
-def test_side_files_know_case_and_subject_only():
-    files = CaseFiles("c{subject}", "S", (), Path("l"))
-    assert side_file("x/{case}.nii", CaseFiles("c", "S", (), Path("l")), Path("/r")) == Path("/r/x/c.nii")
-    assert side_file("{other}_{subject}", files, Path("/r")) == Path("/r/{other}_S")
-
-
-def test_kind_map_needs_a_map():
-    with pytest.raises(ValueError, match="needs `map`"):
-        TissueSpec(kind="map")

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lesionsynth.bank.harvest import BankSpec
 from lesionsynth.domain.case import Role
-from lesionsynth.host import TissueSpec
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
 from lesionsynth.spec import Spec
+from lesionsynth.tissue import TissueSpec
 
 if TYPE_CHECKING:
     AnyLayout = LayoutSpec

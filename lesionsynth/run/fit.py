@@ -19,13 +19,14 @@ from lesionsynth.domain.grid import Grid
 from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import LeakError, LesionsynthError
-from lesionsynth.host import TissueSpec, load_case
+from lesionsynth.host import load_case
 from lesionsynth.likelihood.affine import register
 from lesionsynth.likelihood.fit import chosen_kind, fit_map
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
 from lesionsynth.run.pool import Failure, Progress, run_all
+from lesionsynth.tissue import TissueSpec
 
 
 def build_bank(

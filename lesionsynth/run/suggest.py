@@ -10,12 +10,13 @@ import numpy as np
 
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError
-from lesionsynth.host import TissueSpec, load_case
+from lesionsynth.host import load_case
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec
 from lesionsynth.run.cohort import find_layout, open_cohort
 from lesionsynth.run.folds import find_splits
+from lesionsynth.tissue import TissueSpec
 
 _CASES_LOOKED_AT = 12
 

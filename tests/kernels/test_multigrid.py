@@ -100,7 +100,7 @@ def test_nothing_gives_nothing():
 
 @pytest.mark.parametrize("n", [16, 48])
 def test_coarse_grids_keep_the_number_of_rounds_small(n):
-    """Two grids of very different size reach the tolerance; sweeps alone would need the square of the width."""
+    """Both widths reach the tolerance within one bound of rounds, which sweeps alone would not."""
     inside = np.ones((n, n, n), bool)
     around = np.zeros_like(inside)
     inside[0], around[0] = False, True
