@@ -38,6 +38,7 @@ def looks(
     spacing_mm: Sequence[float],
     inner_mm: float = 2.0,
     rings_mm: Sequence[float] = _RINGS_MM,
+    around: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
     """What a place looks like in each channel: contrast, radial profile, texture, edge; and across channels.
 
@@ -59,10 +60,14 @@ def looks(
     rings_mm : sequence of float
         Distances from the mask's edge at which rings of 1 mm begin, negative inside. Those deep inside are
         there in large lesions only, and tell the size.
+    around : ndarray, (i, j, k), bool, optional
+        What the surroundings that level and texture are compared with are taken from; all of `tissue` by
+        default.
     """
     distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     distance = np.where(mask, 1.0 - ndimage.distance_transform_edt(mask, sampling=spacing_mm), distance)
-    shell = (distance > _SHELL_MM[0]) & (distance <= _SHELL_MM[1]) & tissue
+    shell = (distance > _SHELL_MM[0]) & (distance <= _SHELL_MM[1])
+    shell &= tissue if around is None else around
     inner = (distance <= inner_mm) & tissue
     edge = (distance > inner_mm - 1.0) & (distance <= inner_mm + 1.0) & tissue
     rings = {low: (distance > low) & (distance <= low + 1.0) & tissue for low in rings_mm}
@@ -77,10 +82,8 @@ def looks(
         own: dict[str, float] = {}
         own |= {f"level {low:+.0f} mm": _mean(unit, ring) for low, ring in rings.items()}
         for name, image in (("roughness", rough), ("gradient", gradient)):
-            around = _mean(image, shell)
-            own |= {
-                f"{name} {low:+.0f} mm": _ratio(_mean(image, ring), around) for low, ring in rings.items()
-            }
+            usual = _mean(image, shell)
+            own |= {f"{name} {low:+.0f} mm": _ratio(_mean(image, ring), usual) for low, ring in rings.items()}
         own |= {"level": _mean(unit, inner), "spread": float(unit[inner].std())}
         own["spread ratio"] = _ratio(unit[inner].std(), unit[shell].std())
         own |= {f"level p{q}": float(np.percentile(unit[inner], q)) for q in (5, 50, 95)}

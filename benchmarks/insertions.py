@@ -11,8 +11,9 @@ turn. 0.5 is the floor: real against real, shared out at random, is given with i
 of bootstrap samples of donor lesions.
 
 Lesions are weighted so that real and inserted ones are alike in size and number in every host, and nothing
-that only tells the size is a feature: volume, extent, rings deeper inside than a voxel. Nor is the kind of
-place.
+that only tells the size is a feature: volume, extent, rings deeper inside than a voxel. Nor is anything
+beyond 3 mm, where no blend of usual width changes a voxel: that tells the kind of place. What such features
+give away by themselves is the column PLACE (by donor, too); some of it must leak into the others.
 
 scikit-learn is wanted in the environment that runs this, and matplotlib for --figures.
 """
@@ -56,7 +57,9 @@ from lesionsynth.run.session import Prepared, prepare
 BINS_MM3 = (10.0, 20.0, 40.0, 80.0, 5000.0)
 """Sizes that are weighed alike; smaller lesions are specks, larger ones too few."""
 
-_RINGS_MM = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
+_RINGS_MM = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+_BEYOND = ("+3 mm", "+4 mm", "+5 mm", "alike around")
+_LEAST_SHELL_VOX = 20
 _TILE = 12
 _ALWAYS = ("folds.strategy=none", "output.originals=omit")
 _MIX = ("lesionmix", "steps.add.surplus=keep")
@@ -80,12 +83,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "soft_poisson k 1": _blend("kind: soft_poisson, k: [1, 1]"),
     "poisson, plain": _blend("kind: poisson"),
     "poisson, mixed": _blend("kind: poisson, gradients: mixed"),
-    "rim": _blend("kind: rim"),
+    "rim": (*_blend("kind: rim"), _ANY),
     "hard": _blend("kind: hard"),
     "contrast shell": _contrast("kind: shell"),
     "contrast ratio": _contrast("kind: ratio"),
     "contrast zscore": _contrast("kind: zscore"),
-    "contrast absolute": _contrast("kind: absolute"),
+    "contrast absolute": (*_contrast("kind: absolute"), _ANY),
     "flips only": (*_MIX, *_STIFF),
     "own, flips only": (
         "copy_paste",
@@ -197,12 +200,16 @@ def seen(
     instances = case.lesions[0][around]
     mask = instances == number
     tissue = (is_solid(case.tissue[around]) & (instances == 0)) | mask
+    white = case.clean_tissue[around]
+    clean = white if np.count_nonzero(white) >= _LEAST_SHELL_VOX else None
     values = np.stack([case.images[c].values(around) for c in channels])
     scale = [case.tissue_stats[c][1] for c in channels]
     spacing = case.grid.spacing_mm
     level = [case.tissue_stats[c][0] for c in channels]
     return {
-        "looks": blind.looks(values, mask, tissue, scale, spacing, inner_mm=0.0, rings_mm=_RINGS_MM),
+        "looks": blind.looks(
+            values, mask, tissue, scale, spacing, inner_mm=0.0, rings_mm=_RINGS_MM, around=clean
+        ),
         "host": host,
         "donor": donor,
         "volume_mm3": float(np.count_nonzero(mask)) * case.grid.voxel_volume_mm3,
@@ -335,8 +342,19 @@ def _weights(real: Table, fake: Table) -> tuple[NDArray[np.float64], NDArray[np.
     return both[real.cell].astype(float), share[fake.cell]
 
 
-def told_apart(real: Table, fake: Table, columns: Any = slice(None), rounds: int = 3) -> dict[str, Any]:
-    """AUC-D and AUC-H with their intervals, and what they rest on."""
+def parts(names: list[str]) -> tuple[list[int], list[int]]:
+    """Columns of a lesion's own look, and of the place around it."""
+    beyond = [name.endswith(_BEYOND) for name in names]
+    return [c for c, b in enumerate(beyond) if not b], [c for c, b in enumerate(beyond) if b]
+
+
+def told_apart(
+    real: Table, fake: Table, columns: list[int], by: str = "donor", rounds: int = 2
+) -> list[float]:
+    """Area under the curve by a forest that sees some columns, and its interval.
+
+    by: donor or host, whose lesions are never in both parts.
+    """
     w_real, w_fake = _weights(real, fake)
     weight = np.concatenate([w_real, w_fake])
     used = weight > 0
@@ -345,15 +363,22 @@ def told_apart(real: Table, fake: Table, columns: Any = slice(None), rounds: int
     donor = np.unique(np.concatenate([real.donor, fake.donor])[used], return_inverse=True)[1]
     host = np.concatenate([real.host, fake.host])[used]
     weight = weight[used]
-    by_donor = np.mean([blind.scores(x, y, donor, seed, weight) for seed in range(rounds)], axis=0)
-    by_host = np.mean([blind.scores(x, y, host, seed, weight) for seed in range(rounds)], axis=0)
-    whole = np.zeros_like(host)
+    apart = donor if by == "donor" else host
+    score = np.mean([blind.scores(x, y, apart, seed, weight) for seed in range(rounds)], axis=0)
+    # Scores of forests that have seen different hosts do not compare.
+    return _with_interval(y, score, weight, donor, np.zeros_like(host) if by == "donor" else host)
+
+
+def compared(real: Table, fake: Table, names: list[str]) -> dict[str, Any]:
+    """One row of the table."""
+    look, place = parts(names)
     return {
-        "auc_d": _with_interval(y, by_donor, weight, donor, whole),
-        "auc_h": _with_interval(y, by_host, weight, donor, host),
-        "real": int((y == 0).sum()),
-        "inserted": int((y == 1).sum()),
-        "donors": len(np.unique(donor[y == 1])),
+        "auc_h": told_apart(real, fake, look, "host"),
+        "auc_d": told_apart(real, fake, look),
+        "place": told_apart(real, fake, place, rounds=1),
+        "inserted": len(fake.x),
+        "donors": len(np.unique(fake.donor)),
+        "real": len(real.x),
     }
 
 
@@ -384,22 +409,24 @@ def _with_interval(
     return [area(weight), *(float(q) for q in np.percentile(samples, (2.5, 97.5)))]
 
 
-def floor(real: Table, rounds: int = 10) -> dict[str, Any]:
+def floor(real: Table, names: list[str], rounds: int = 10) -> dict[str, Any]:
     """Real against real: shared out at random within host and size class; mean and spread."""
-    found: dict[str, list[float]] = {"auc_d": [], "auc_h": []}
+    look, _ = parts(names)
+    found: dict[str, list[float]] = {"auc_h": [], "auc_d": []}
     for seed in range(rounds):
         order = np.random.default_rng(seed).permutation(len(real.x))
         order = order[np.argsort(real.cell[order], kind="stable")]
-        row = told_apart(real.part(order[::2]), real.part(order[1::2]), rounds=1)
-        for name, values in found.items():
-            values.append(row[name][0])
+        halves = real.part(order[::2]), real.part(order[1::2])
+        found["auc_h"].append(told_apart(*halves, look, "host", 1)[0])
+        found["auc_d"].append(told_apart(*halves, look, "donor", 1)[0])
     return {name: [float(np.mean(v)), float(np.std(v))] for name, v in found.items()}
 
 
 def families(names: list[str], channels: list[str]) -> dict[str, list[int]]:
     """Features by what they are about, and by channel."""
     groups: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
+    for column in parts(names)[0]:
+        name = names[column]
         number, rest = name.split(" ", 1)
         kind = rest.split(" ")[0]
         groups.setdefault(kind, []).append(column)
@@ -417,14 +444,18 @@ def explained(real: Table, fake: Table, names: list[str], channels: list[str]) -
     y = np.repeat([0.0, 1.0], [len(real.x), len(fake.x)])
     x = np.concatenate([real.x, fake.x])
     single = {name: roc_auc_score(y, x[:, c], sample_weight=weight) for c, name in enumerate(names)}
-    best = sorted(single, key=lambda name: -abs(single[name] - 0.5))[:10]
+    look = [names[c] for c in parts(names)[0]]
+    best = sorted(look, key=lambda name: -abs(single[name] - 0.5))[:10]
     alone = {
-        group: told_apart(real, fake, columns, rounds=1)["auc_d"][0]
+        group: told_apart(real, fake, columns, rounds=1)[0]
         for group, columns in families(names, channels).items()
     }
     return {
         "families": alone,
-        "features": {f"{channels[int(n[0])]}{n[1:]}": float(single[n]) for n in best},
+        "features": {
+            f"{'/'.join(channels[int(k)] for k in n.split()[0])} {n.split(' ', 1)[1]}": float(single[n])
+            for n in best
+        },
     }
 
 
@@ -454,7 +485,7 @@ def draw_tiles(real: Table, fake: Table, name: str, channels: list[str], path: P
 def line(name: str, row: dict[str, Any]) -> str:
     """One line of the table."""
     text = f"{name:<22}"
-    for key in ("auc_h", "auc_d"):
+    for key in ("auc_h", "auc_d", "place"):
         middle, low, high = row[key]
         text += f"  {middle:.2f} [{low:.2f}, {high:.2f}]"
     return text + f"  {row['inserted']:4d} of {row['donors']:3d} donors, {row['real']} real"
@@ -480,11 +511,11 @@ def main() -> None:
     real, names = real_lesions(data)
     sizes = np.histogram(real.volume_mm3, BINS_MM3)[0].tolist()
     print(f"{len(real.x)} real lesions, by size {BINS_MM3} mm3: {sizes}; hosts: {np.bincount(real.host)}")
-    rows: dict[str, Any] = {"real": floor(real)}
+    rows: dict[str, Any] = {"real": floor(real, names)}
     for key, what in (("auc_h", "AUC-H"), ("auc_d", "AUC-D")):
         middle, spread = rows["real"][key]
         print(f"floor {what}: {middle:.2f}, sd {spread:.2f}")
-    print(f"{'':<22}  AUC-H              AUC-D")
+    print(f"{'':<22}  AUC-H              AUC-D              PLACE")
     with tempfile.TemporaryDirectory(prefix="lesionsynth-") as folder:
         for name in arguments.variants:
             kept = arguments.tables / f"{name}.npz" if arguments.tables else None
@@ -492,7 +523,7 @@ def main() -> None:
             if fake is None:
                 print(f"{name:<22}  nothing inserted of the sizes compared")
                 continue
-            rows[name] = told_apart(real, fake)
+            rows[name] = compared(real, fake, names)
             print(line(name, rows[name]), flush=True)
             if name in arguments.explain:
                 rows[name] |= explained(real, fake, names, data.channels)
