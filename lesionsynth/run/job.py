@@ -92,10 +92,10 @@ class HostJobs:
 
     def _donor_case(self, subjects: tuple[str, ...], case: str) -> LoadedCase:
         """A whole case of one of `subjects`; the last one is kept."""
+        files = self.space.cohort.case(case)
+        if files.subject not in subjects:
+            raise LeakError(f"{files.subject} may not be a donor here.", case=case)
         if self._donor is None or self._donor.files.case != case:
-            files = self.space.cohort.case(case)
-            if files.subject not in subjects:
-                raise LeakError(f"{files.subject} may not be a donor here.", case=case)
             self._donor = self._load(files)
         return self._donor
 

@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from lesionsynth import nifti
-from lesionsynth.errors import InputError, LesionsynthError, OutputError
+from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
+from lesionsynth.run.job import HostJobs
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent, records
 
@@ -103,6 +104,22 @@ def test_a_source_of_unknown_lesions_is_refused(
     with pytest.raises(InputError, match=f"source {source} is 5; the label values of lesions are 1"):
         go(make_nnunet(4), tmp_path / "out", f"sources.{source}.lesion_class=5", name=name)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_case_that_was_a_donor_in_one_fold_is_none_in_another(
+    make_nnunet: MakeData, tmp_path: Path
+) -> None:
+    recipe = load_recipe("carve_mix", ["output.copies=1", "folds.strategy=per_fold", "folds.count=3"])
+    prepared = session.prepare(recipe, make_nnunet(6), tmp_path / "out", 1, Silent())
+    host = prepared.space.cohort.cases[0]
+    maker = HostJobs(prepared.space, host)
+    one, other = (maker.context(job, "carve").donors for job in prepared.jobs if job.host == host.case)
+    assert one.load is not None
+    assert other.load is not None
+    stranger = min(set(one.subjects) - set(other.subjects))
+    assert one.load(stranger).files.subject == stranger
+    with pytest.raises(LeakError, match=f"{stranger} may not be a donor"):
+        other.load(stranger)
 
 
 def test_mask_only_subjects_join_fits_but_never_donors(
