@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +35,15 @@ class Known:
 
     Parameters
     ----------
-    tissue, tissue_kind, zones, tissue_stats
+    tissue, tissue_kind, tissue_stats
         As in :class:`LoadedCase`.
+    read_zones : callable
+        Gives its zones; a donor's are never asked for.
     """
 
     tissue: NDArray[np.uint8]
     tissue_kind: TissueKind
-    zones: NDArray[np.uint8]
+    read_zones: Callable[[], NDArray[np.uint8]]
     tissue_stats: list[tuple[float, float]]
 
 
@@ -129,7 +131,7 @@ class LoadedCase:
     def zones(self) -> NDArray[np.uint8]:
         """Voxels near the ventricles and the edge, see :func:`lesionsynth.kernels.tissue.site_zones`."""
         if self.known is not None:
-            return self.known.zones
+            return self.known.read_zones()
         return tissue_kernel.site_zones(
             *self.site_distances_mm, self.has_tissue_classes, self.grid.spacing_mm
         )

@@ -62,7 +62,7 @@ def test_what_is_known_is_not_computed_again(make):
     case = load_case(*make(label=lesion_at(BOX)), TissueSpec())
     zones = np.full(SHAPE, 3, np.uint8)
     again = load_case(
-        *make(label=lesion_at(BOX)), TissueSpec(), Known(case.tissue, "mixture", zones, [(1.0, 2.0)])
+        *make(label=lesion_at(BOX)), TissueSpec(), Known(case.tissue, "mixture", lambda: zones, [(1.0, 2.0)])
     )
     assert again.tissue is case.tissue
     assert again.tissue_kind == "mixture"

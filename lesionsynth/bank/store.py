@@ -232,8 +232,13 @@ class LesionBank:
     def known(self, summary: CaseSummary) -> Known:
         """What was found of a case with images when the bank was built, its maps included."""
         kind: Any = summary.tissue_kind
-        zones = nifti.read(_zones_path(self.folder, summary.case)).raw
-        return Known(self.tissue(summary.case), kind, np.asarray(zones, dtype=np.uint8), summary.tissue_stats)
+        path = _zones_path(self.folder, summary.case)
+        return Known(
+            self.tissue(summary.case),
+            kind,
+            lambda: np.asarray(nifti.read(path).raw, dtype=np.uint8),
+            summary.tissue_stats,
+        )
 
     def candidates(
         self,
