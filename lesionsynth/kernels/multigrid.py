@@ -101,7 +101,9 @@ def solve(grids: Grids, right: NDArray[np.float64], tolerance: float) -> NDArray
     doi:10.6028/jres.049.044.
     """
     _, ties, near, pull, faces, inverse, parent, ends = grids
-    change = _descend(right.copy(), near, pull, faces, inverse, parent, ends, tolerance)
+    # Near 1, which single precision holds whatever the unit.
+    scale = float(np.abs(right).max()) or 1.0
+    change = scale * _descend(right / scale, near, pull, faces, inverse, parent, ends, tolerance)
     _centre_untied(change, ties, near, faces)
     return np.asarray(change)
 
@@ -265,7 +267,7 @@ def _meet(x, right, near, pull, inverse, ends, start, end):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def _cycle(x, right, near, pull, inverse, parent, ends):  # type: ignore[no-untyped-def]
+def cycle(x, right, near, pull, inverse, parent, ends):  # type: ignore[no-untyped-def]
     """Write an approximate solution for the right side of the finest grid to `x`.
 
     Down, each grid is solved one colour after the other, from 0, and hands what is left to the next: that of
@@ -318,7 +320,7 @@ def _descend(residual, near, pull, faces, inverse, parent, ends, tolerance):  # 
     square, goal = 0.0, 0.0
     for number in range(_MOST_ROUNDS):
         right[:n] = residual
-        _cycle(guess, right, near, pull, inverse, parent, ends)
+        cycle(guess, right, near, pull, inverse, parent, ends)
         before, square = square, _dot(residual, guess, n)
         if number == 0:
             goal = tolerance * tolerance * square

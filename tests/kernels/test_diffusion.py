@@ -217,3 +217,13 @@ def test_errors_say_what_is_wrong(fill):
     image[0, 4, 4, 2] = np.inf
     with pytest.raises(ValueError, match="not finite"):
         fill(image, region, ~region, CUBE)
+
+
+@FILLS
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_the_unit_of_the_intensities_does_not_matter(fill, unit):
+    region, source = with_barriers()
+    image = noise(region.shape)
+    expected = fill(image, region, source, CUBE)
+    scaled = fill((image.astype(np.float64) * unit).astype(np.float32), region, source, CUBE)
+    np.testing.assert_allclose(scaled.astype(np.float64) / unit, expected, rtol=1e-4)
