@@ -74,8 +74,8 @@ def hard_solve_rows(rounds: int) -> list[Row]:
             np.repeat(np.round(255 * (image[0] - low) / (high - low)).astype(np.uint8)[..., None], 3, axis=-1)
             for image in (host, lesion)
         ]
-        # OpenCV takes images of three channels only. It fails on masks that are thin; leaving those slices out
-        # is in its favour.
+        # OpenCV takes images of three channels only. It fails on thin masks; leaving those slices out is in
+        # its favour.
         slices = [k for k in range(n) if region[:, :, k].sum() > 50]
 
         def opencv(
@@ -90,8 +90,8 @@ def hard_solve_rows(rounds: int) -> list[Row]:
         seconds = interleaved({**work, "opencv": opencv}, rounds)
         middle = medians(seconds)
         what = (
-            f"hard-mask Poisson, {int(region.sum())} voxels: seamlessClone, {len(slices)} slices of {n} x {n} "
-            "(8 bit, 3 equal channels, as it demands) / ours in 3-D, one channel"
+            f"hard-mask Poisson, {int(region.sum())} voxels: seamlessClone, {len(slices)} slices of "
+            f"{n} x {n} (8 bit, 3 equal channels, as it demands) / ours in 3-D, one channel"
         )
         ratio = middle["opencv"] / middle["ours"]
         rows.append(Row("T9", what, ratio, 3.0, "higher", detail=spoken_all(seconds)))
