@@ -88,7 +88,7 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     if around.used:
         draw["filled"] = dict(around.used)
     filled, texture = add_texture(
-        fill.texture,
+        texture_of(fill, canvas.host),
         canvas.host.all_values,
         filled,
         region,
@@ -101,10 +101,20 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     )
     if texture:
         draw["texture"] = texture
+    # Noise and cloned detail come on top of the fill; no tissue around is darker or brighter.
+    low, high = (bound(before[:, source], axis=1)[:, None] for bound in (np.min, np.max))
+    filled[:, region] = np.clip(filled[:, region], low, high)
     place.keep_other_channels(filled, before, region)
     draw["volume_mm3"] = canvas.volume_mm3(instance)
     canvas.remove(box, filled, region, instance, _labels_below(canvas, box, own))
     return draw
+
+
+def texture_of(fill: FillSpec, host: LoadedCase) -> str:
+    """The texture that `auto` stands for: a clone of tissue, where that can be told from other tissue."""
+    if fill.texture != "auto":
+        return fill.texture
+    return "noise" if host.tissue_kind == "mask" else "clone"
 
 
 class _Place:

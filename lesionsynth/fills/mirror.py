@@ -13,7 +13,7 @@ from lesionsynth.fills.patch import patched
 from lesionsynth.kernels.diffusion import harmonic_fill
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.mirror import mirrored
-from lesionsynth.plugins.contracts import FillSpec, Surroundings
+from lesionsynth.plugins.contracts import FillSpec, Surroundings, Texture
 from lesionsynth.plugins.registry import register
 
 
@@ -27,7 +27,7 @@ class Mirror(FillSpec):
     """
 
     kind: Literal["mirror"] = "mirror"
-    texture: Literal["clone", "spectrum", "noise", "none"] = "none"
+    texture: Texture = "none"
     """As for the other fills; the copied tissue brings its own texture, so none is added."""
 
     def fill(

@@ -12,7 +12,7 @@ from lesionsynth.backend import modules_of
 from lesionsynth.domain.grid import bounding_box, origin_of, shifted
 from lesionsynth.kernels.exemplar import clean_blocks, exemplar_fill
 from lesionsynth.kernels.trend import trend_fill
-from lesionsynth.plugins.contracts import FillSpec, Surroundings
+from lesionsynth.plugins.contracts import FillSpec, Surroundings, Texture
 from lesionsynth.plugins.registry import register
 
 
@@ -21,7 +21,7 @@ class Patch(FillSpec):
     """Copy blocks of clean tissue that continue what is there, in all channels (exemplar-based)."""
 
     kind: Literal["patch"] = "patch"
-    texture: Literal["clone", "spectrum", "noise", "none"] = "none"
+    texture: Texture = "none"
     """As for the other fills; the copied tissue brings its own texture, so none is added."""
 
     def fill(

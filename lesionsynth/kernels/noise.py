@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
+from lesionsynth.kernels.intensity import robust_spread
 
 # How far around the region clean tissue is looked for, and the fewest voxels of it that say what it is like.
 _NEARBY_VOX = (8, 16, 32)
@@ -17,6 +18,8 @@ _FEWEST_VOX = 500
 # Texture is what this Gaussian leaves out, and is taken as uncorrelated farther apart than the lag.
 _SMOOTH_VOX = 5.0
 _LAG_VOX = 10
+# Differences of neighbours beyond this many of their spreads are edges.
+_EDGE_SPREADS = 2.0
 
 
 def white_noise(
@@ -54,6 +57,9 @@ def white_noise(
             steps.append(whole[:, 1:][:, pair] - whole[:, :-1][:, pair])
         step = np.concatenate(steps, axis=1)
         if step.shape[1] >= _FEWEST_VOX:
+            # Where two tissues meet, neighbours differ by anatomy and not by noise.
+            most = np.array([[_EDGE_SPREADS * robust_spread(channel)] for channel in step], dtype=np.float32)
+            step = np.clip(step, -most, most)
             covariance = step @ step.T / (2.0 * step.shape[1])
             white = rng.standard_normal((len(image), int(region.sum())), dtype=np.float32)
             return np.asarray(_root(covariance) @ white, dtype=np.float32)

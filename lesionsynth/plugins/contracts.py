@@ -126,6 +126,9 @@ class Surroundings:
     used: dict[str, int] = field(default_factory=dict)
 
 
+Texture = Literal["auto", "clone", "spectrum", "noise", "none"]
+
+
 class FillSpec(Spec):
     """Fills the place of a removed lesion from what surrounds it.
 
@@ -135,9 +138,10 @@ class FillSpec(Spec):
     kind: str
     grow_vox: int = Field(default=2, ge=0, le=6)
     """Voxels by which the place is grown first: annotations leave out the partial-volume rim."""
-    texture: Literal["clone", "spectrum", "noise", "none"] = "clone"
-    """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum
-    of clean tissue; noise: white noise of its strength; none: leave the fill as it is."""
+    texture: Texture = "auto"
+    """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum of
+    clean tissue; noise: white noise of its strength; none: leave the fill as it is; auto: clone, or noise
+    where tissues are not told apart and what is cloned would be other anatomy."""
 
     @abstractmethod
     def fill(

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 from lesionsynth.backend import Device
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import INPAINTED, Canvas
-from lesionsynth.editing.removal import Removals, remove_lesion
+from lesionsynth.editing.removal import Removals, remove_lesion, texture_of
 from lesionsynth.fills.fast_marching import FastMarching
 from lesionsynth.fills.mirror import Mirror
 from lesionsynth.fills.patch import Patch
@@ -20,6 +20,7 @@ from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.tissue import FLUID, GREY, OUTSIDE, WHITE
 from lesionsynth.plugins.contracts import FillSpec, Surroundings
 from lesionsynth.rng import stream
+from lesionsynth.tissue import TissueKind
 from tests.fake_device import FakeGpus
 
 MakeHost = Callable[..., LoadedCase]
@@ -55,6 +56,28 @@ def test_the_lesion_goes_and_nothing_else(make_host: MakeHost) -> None:
         assert np.array_equal(raw[~region], image.raw[~region])
         assert abs(float(raw[gone].mean()) - level) < 15
         assert 4 < float(raw[gone].std()) < 20  # texture like that around it (10), not a smooth patch
+
+
+@pytest.mark.parametrize(
+    ("kind", "texture"), [("mask", "noise"), ("organ", "clone"), ("mixture", "clone"), ("map", "clone")]
+)
+def test_texture_is_cloned_where_tissues_are_told_apart(
+    make_host: MakeHost, kind: TissueKind, texture: str
+) -> None:
+    host = replace(make_host(), tissue_kind=kind)
+    assert texture_of(FastMarching(), host) == texture
+    assert texture_of(FastMarching(texture="spectrum"), host) == "spectrum"
+
+
+def test_nothing_is_filled_beyond_the_range_of_the_surroundings(make_host: MakeHost) -> None:
+    label = cube((8, 8, 8), side=8)
+    rng = np.random.default_rng(0)
+    flat = np.clip(rng.normal(0, 10, SHAPE), 0, 3).astype(
+        np.int16
+    )  # noise goes below
+    canvas = Canvas(make_host(label=label, images=[np.where(label > 0, 500, flat).astype(np.int16)] * 2))
+    assert remove_lesion(canvas, 1, FastMarching(texture="noise"), 1) is not None
+    assert all(raw.min() >= 0 and raw.max() <= 3 for raw in canvas.raw)
 
 
 def test_without_texture_the_place_is_smooth(make_host: MakeHost) -> None:
