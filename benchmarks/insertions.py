@@ -364,6 +364,8 @@ def told_apart(
     host = np.concatenate([real.host, fake.host])[used]
     weight = weight[used]
     apart = donor if by == "donor" else host
+    if np.unique(apart).size < 2:  # a variant may find no place in some hosts
+        return [float("nan")] * 3
     score = np.mean([blind.scores(x, y, apart, seed, weight) for seed in range(rounds)], axis=0)
     # Scores of forests that have seen different hosts do not compare.
     return _with_interval(y, score, weight, donor, np.zeros_like(host) if by == "donor" else host)
