@@ -23,6 +23,9 @@ from lesionsynth.plugins.contracts import FillSpec, Streams, Surroundings
 from lesionsynth.units import MM3_PER_ML
 
 # Voxels around the grown place in which it is filled: farther ones have no say in any fill.
+NOT_REMOVED = "no clean tissue to fill from"
+"""Why a lesion that was to go is still there."""
+
 _REACH_VOX = 7
 _LEAST_REACHED = 0.9
 _HALO_VOX = 6
@@ -272,7 +275,7 @@ class Removals:
         seed = int(self.streams("texture", instance).integers(2**31))
         draw = remove_lesion(self.canvas, instance, self.fill, seed)
         if draw is None:
-            self.rejected["no clean tissue to fill from"] += 1
+            self.rejected[NOT_REMOVED] += 1
         else:
             self.draws.append(draw)
 

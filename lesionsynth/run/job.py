@@ -21,6 +21,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.removal import NOT_REMOVED
 from lesionsynth.errors import LeakError, LesionsynthError, NoRoomError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import CentreDensity
@@ -239,7 +240,7 @@ class HostJobs:
             },
             "clipped_voxels": canvas.clipped_vox,
             "device": self.device.name,
-            "warnings": list(dict.fromkeys(self.device.notes)),
+            "warnings": [*dict.fromkeys(self.device.notes), *_left(reports)],
             "steps": [
                 {
                     "step": name,
@@ -345,6 +346,12 @@ def _donors_of(draw: dict[str, Any]) -> list[dict[str, Any]]:
     if known is not None:
         return known
     return [{"case": draw["case"], "subject": draw["subject"], "lesion": draw["donor"].get("lesion")}]
+
+
+def _left(reports: dict[str, StepReport]) -> list[str]:
+    """Warnings of lesions that were to be removed and are still there."""
+    left = sum(report.rejected.get(NOT_REMOVED, 0) for report in reports.values())
+    return [f"{left} lesion(s) could not be removed: {NOT_REMOVED}"] if left else []
 
 
 def _why(reports: dict[str, StepReport]) -> str:

@@ -136,6 +136,23 @@ def test_lesions_at_the_border_of_the_volume(make_data: Callable[..., Path], tmp
     assert not outcome.failures
 
 
+def test_a_lesion_without_tissue_around_it_stays_and_the_record_warns(
+    make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    cases = []
+    for (image,), label, spacing in simple():
+        label = label.copy()
+        label[0, 4:6, 4:6] = True  # in the air
+        cases.append(([np.where(label & (image == 0), 160, image).astype("int16")], label, spacing))
+    root = make_data(cases)
+    outcome, output = made(root, tmp_path, {"kind": "inpaint", "lesions": "all"})
+    assert check(root, output) == 4
+    for record, row in zip(records(output).values(), outcome.done, strict=True):
+        assert record["load_ml"]["after"] == pytest.approx(4 * 8 / 1000)
+        assert record["warnings"] == row["warnings"]
+        assert record["warnings"] == ["1 lesion(s) could not be removed: no clean tissue to fill from"]
+
+
 def test_donors_thinner_than_a_voxel_of_the_host(make_data: Callable[..., Path], tmp_path: Path) -> None:
     fine = []
     for images, label, _ in simple((24, 26, 24), n=2):
