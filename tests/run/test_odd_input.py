@@ -143,7 +143,7 @@ def test_a_lesion_without_tissue_around_it_stays_and_the_record_warns(
     for (image,), label, spacing in simple():
         label = label.copy()
         label[0, 4:6, 4:6] = True  # in the air
-        cases.append(([np.where(label & (image == 0), 160, image).astype("int16")], label, spacing))
+        cases.append(([image], label, spacing))
     root = make_data(cases)
     outcome, output = made(root, tmp_path, {"kind": "inpaint", "lesions": "all"})
     assert check(root, output) == 4
