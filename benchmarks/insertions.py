@@ -116,7 +116,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "carve_mix_compatible": ("carve_mix_compatible",),
     "copy_paste": ("copy_paste", "steps.paste.lesions=[30, 30]"),
     "intensity_bump": ("intensity_bump", "steps.add.surplus=keep"),
-    "mask_library": ("mask_library", "steps.add.surplus=keep"),
+    # Among outside masks there are large ones, which would use up the load.
+    "mask_library": (
+        "mask_library",
+        "steps.add.surplus=keep",
+        "sources.shapes.max_volume_mm3=600",
+    ),
     "ellipsoid": (
         "ellipsoid",
         "steps.add.surplus=keep",
