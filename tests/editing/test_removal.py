@@ -72,9 +72,7 @@ def test_texture_is_cloned_where_tissues_are_told_apart(
 def test_nothing_is_filled_beyond_the_range_of_the_surroundings(make_host: MakeHost) -> None:
     label = cube((8, 8, 8), side=8)
     rng = np.random.default_rng(0)
-    flat = np.clip(rng.normal(0, 10, SHAPE), 0, 3).astype(
-        np.int16
-    )  # noise goes below
+    flat = np.clip(rng.normal(0, 10, SHAPE), 0, 3).astype(np.int16)  # noise goes below
     canvas = Canvas(make_host(label=label, images=[np.where(label > 0, 500, flat).astype(np.int16)] * 2))
     assert remove_lesion(canvas, 1, FastMarching(texture="noise"), 1) is not None
     assert all(raw.min() >= 0 and raw.max() <= 3 for raw in canvas.raw)
