@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +45,22 @@ class Canvas:
         Is never changed; several canvases share it.
     device : Device, optional
         Where kernels run; the CPU by default.
+    spare : list of ndarray, optional
+        Volumes of another canvas that is no longer needed. Those that fit are taken out and written over,
+        since fresh memory of this size can cost more than all edits.
     """
 
-    def __init__(self, host: LoadedCase, device: Device | None = None) -> None:
+    def __init__(
+        self, host: LoadedCase, device: Device | None = None, spare: list[NDArray[Any]] | None = None
+    ) -> None:
         self.host = host
         self.device = device or Device()
         self.grid = host.grid
-        self.raw = [image.raw.copy(order="F") for image in host.images]
-        self.label = host.label.copy(order="K")
-        self.source = np.zeros(host.grid.shape, dtype=np.uint16, order="F")
-        self.instances = host.lesions[0].copy(order="K")
+        old = [] if spare is None else spare
+        self.raw = [_copied(image.raw, old) for image in host.images]
+        self.label: NDArray[np.uint16] = _copied(host.label, old)
+        self.instances: NDArray[np.int32] = _copied(host.lesions[0], old)
+        self.source: NDArray[np.uint16] = _copied(np.broadcast_to(np.uint16(HOST), host.grid.shape), old)
         self._begin()
 
     def _begin(self) -> None:
@@ -64,6 +71,11 @@ class Canvas:
         self._inserted = 0
         self._renumbered: list[Box] = []
         self._lesion_vox = round(self.host.load.ml * MM3_PER_ML / self.grid.voxel_volume_mm3)
+
+    @property
+    def volumes(self) -> list[NDArray[Any]]:
+        """All that is as large as the host, for another canvas."""
+        return [*self.raw, self.label, self.instances, self.source]
 
     def reset(self) -> None:
         """Make it the host again, at the cost of the slices that were edited: new volumes cost more."""
@@ -260,3 +272,12 @@ class Canvas:
     def label_image(self) -> nifti.Image:
         """The label map as it will be written."""
         return nifti.as_label(self.host.label_image, self.label)
+
+
+def _copied(volume: NDArray[Any], spare: list[NDArray[Any]]) -> NDArray[Any]:
+    """A copy of a volume in the order of the file, made in one of the spare ones if there is one like it."""
+    for number, other in enumerate(spare):
+        if (other.shape, other.dtype) == (volume.shape, volume.dtype) and other.flags.f_contiguous:
+            np.copyto(other, volume)
+            return spare.pop(number)
+    return np.array(volume, order="F")

@@ -151,7 +151,7 @@ class HostJobs:
         self.device.free()
         self.device.notes.clear()
         if used is None:
-            return Canvas(self.host, self.device)
+            return Canvas(self.host, self.device, _spare)
         used.reset()
         return used
 
@@ -257,6 +257,10 @@ class HostJobs:
         }
 
 
+_spare: list[Any] = []
+"""Volumes of the canvas of this worker's last host, for the next one's."""
+
+
 @lru_cache(maxsize=2)
 def _map_of(fits: Path, block: str, key: str) -> LikelihoodMap:
     """A block's likelihood map, which all hosts of a worker share; `key` tells runs apart."""
@@ -281,6 +285,7 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
             done.append(summary_of(record))
         except NoRoomError as error:
             failures.append(Failure(job.case, "edit", error))
+    _spare[:] = [] if canvas is None else canvas.volumes
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
 
