@@ -63,7 +63,7 @@ def _times(group: str) -> dict[str, list[float]]:
             else:
                 drawn = spec.draw(np.random.default_rng(0))
                 work[kind] = lambda s=spec, h=host, m=lesion, r=region, d=drawn: s.compose(
-                    h, m, s.alpha(r, np.ones_like(r), ISO), d, ISO
+                    h, m, s.alpha(r, np.ones_like(r), ISO), np.ones_like(r), d, ISO
                 )
         for kind, seconds in medians(interleaved(work, 3)).items():
             found.setdefault(kind, []).append(seconds)
