@@ -204,5 +204,9 @@ def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[Mas
         candidates = (by_case.get(named), _without_session(named), by_rule and by_rule.group(1))
         found.append(MaskFile(next((c for c in candidates if c in subjects), named), path))
     if not found:
-        raise InputError(f"input.masks.path ({pattern}) finds no file.", file=root)
+        raise InputError(
+            f"input.masks.path ({pattern}) finds no file.",
+            file=root,
+            remedy="Give the pattern of your masks, relative to the input: --set input.masks.path=...",
+        )
     return tuple(sorted(found, key=lambda mask: (mask.subject, str(mask.path))))
