@@ -21,7 +21,7 @@ from lesionsynth.plugins.registry import register
 class Mirror(FillSpec):
     """Copy the tissue of the other side of a brain, fitted to the surroundings without a seam.
 
-    The mid-plane is found by registering the case to its own mirror image. Where the other side is not
+    The mid-plane is the plane about which the case is most symmetric. Where the other side is not
     clean tissue, and where no mid-plane is known, kind `patch` fills; the record says how many voxels were
     filled in which way.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionsynth.backend import modules_of, on_cpu
+from lesionsynth.backend import modules_of
 from lesionsynth.kernels.distance import nearby_distance_mm
 
 GAUSSIAN_REACH = 3.0
@@ -33,7 +33,8 @@ def outside_mm(mask: NDArray[np.bool_], spacing_mm: Sequence[float], reach_mm: f
     Exact up to `reach_mm`, exact or infinite beyond. The edge lies half the smallest voxel edge outside the
     centres of the mask's voxels.
     """
-    return _centre_mm(mask, spacing_mm, reach_mm) - 0.5 * min(spacing_mm)
+    half_mm = 0.5 * min(spacing_mm)
+    return nearby_distance_mm(mask, spacing_mm, reach_mm + half_mm) - half_mm
 
 
 def grown_edge(label: NDArray[np.bool_], spacing_mm: Sequence[float], width_mm: float) -> NDArray[np.float32]:
@@ -91,14 +92,3 @@ def gaussian_edge(
     alpha = xp.clip(xp.where(within, blurred, 0.0), xp.where(label, 0.5, 0.0), 1.0)
     soft: NDArray[np.float32] = alpha.astype(np.float32)
     return soft
-
-
-def _centre_mm(mask: NDArray[np.bool_], spacing_mm: Sequence[float], reach_mm: float) -> NDArray[np.float32]:
-    """Distance from the nearest true voxel, centre to centre; infinite where there is none."""
-    if on_cpu(mask):
-        return nearby_distance_mm(mask, spacing_mm, reach_mm + 0.5 * min(spacing_mm))
-    xp, ndimage = modules_of(mask)
-    if not mask.any():
-        return xp.full(mask.shape, np.inf, dtype=np.float32)
-    exact = ndimage.distance_transform_edt(~mask, sampling=[float(s) for s in spacing_mm])
-    return exact.astype(np.float32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lesionsynth.backend import modules_of, on_cpu
 from lesionsynth.domain.grid import bounding_box, grown
-from lesionsynth.kernels.inpaint import reachable
+from lesionsynth.kernels.inpaint import require_reach
 from lesionsynth.kernels.multigrid import cycle, grids_of, solve
 
 _TOLERANCE = 1e-6
@@ -136,19 +136,11 @@ def _fill(
         return filled
     box = grown(tight, (2, 2, 2), region.shape)
     inside, around = region[box], source[box]
-    if (inside & around).any():
-        raise ValueError(f"{int((inside & around).sum())} voxels are both to be filled and a source")
-    _, ndimage = modules_of(image, region, source)
+    require_reach(inside, around)
+    xp, ndimage = modules_of(image, region, source)
     rim = ndimage.binary_dilation(inside) & around
-    total, missing = int(inside.sum()), int((inside & ~reachable(inside, rim)).sum())
-    if missing:
-        raise ValueError(
-            f"{missing} of {total} voxels to fill touch no source, not even through other voxels to fill; "
-            "restrict the region to reachable(region, source)"
-        )
     known = rim if order == 1 else rim | (ndimage.binary_dilation(rim) & around)
     crop = image[(slice(None), *box)]
-    xp, _ = modules_of(image)
     bad = int((~xp.isfinite(crop[:, known])).sum())
     if bad:
         raise ValueError(f"{bad} values of the sources near the region are not finite")

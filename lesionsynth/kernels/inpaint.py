@@ -53,6 +53,25 @@ def reachable(region: NDArray[np.bool_], source: NDArray[np.bool_]) -> NDArray[n
     return reached
 
 
+def require_reach(region: NDArray[np.bool_], source: NDArray[np.bool_]) -> None:
+    """Refuse a region that cannot be filled from its sources.
+
+    Raises
+    ------
+    ValueError
+        If `region` and `source` overlap, or if a voxel of the region is not :func:`reachable`.
+    """
+    both = int((region & source).sum())
+    if both:
+        raise ValueError(f"{both} voxels are both to be filled and a source")
+    missing = int((region & ~reachable(region, source)).sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {int(region.sum())} voxels to fill touch no source, not even through other voxels "
+            "to fill; restrict the region to reachable(region, source)"
+        )
+
+
 def fast_marching_fill(
     image: NDArray[np.float32],
     region: NDArray[np.bool_],
@@ -123,14 +142,7 @@ def fast_marching_fill(
     # The gradient looks one voxel beyond the ball.
     box = grown(tight, [int(m) + 1 for m in abs(offsets).max(axis=0)], region.shape)
     crop, inside, around = image[(slice(None), *box)], region[box], source[box]
-    if (inside & around).any():
-        raise ValueError(f"{int((inside & around).sum())} voxels are both to be filled and a source")
-    missing = int((inside & ~reachable(inside, around)).sum())
-    if missing:
-        raise ValueError(
-            f"{missing} of {int(inside.sum())} voxels to fill touch no source, not even through other voxels "
-            "to fill; restrict the region to reachable(region, source)"
-        )
+    require_reach(inside, around)
     fill = _filled_by_heap if on_cpu(image, region, source) else filled_by_shells
     filled[(slice(None), *box)][:, inside] = fill(crop, inside, around, offsets, edge, radius_vox)
     return filled

@@ -355,7 +355,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
             remedy="See manifest.csv for the cases.",
         )
     # Voxels are equal on one kind of device.
-    space = replace(space, device=str(record["device"]).partition(":")[0])
+    space = replace(space, device=str(record.get("device", "cpu")).partition(":")[0])
     job = Job.from_json(record["job"])
     maker = HostJobs(space, cohort.case(job.host))
     if maker.host.source_hashes != record["inputs"]:
