@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 Role = Literal["background", "lesion", "organ", "protected", "ignore"]
-ROLES: tuple[Role, ...] = ("background", "lesion", "organ", "protected", "ignore")
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,6 @@ class Canvas:
         )
 
     @property
-    def lesions(self) -> NDArray[np.bool_]:
-        """Voxels of any lesion, host's and inserted."""
-        return self.instances > 0
-
-    @property
     def load_ml(self) -> float:
         """Present lesion load."""
         return float(self._lesion_vox) * self.grid.voxel_volume_mm3 / MM3_PER_ML
