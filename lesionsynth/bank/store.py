@@ -270,6 +270,10 @@ class LesionBank:
         for row in self._rows(subjects):
             yield self._info_of(row)
 
+    def of_case(self, subject: str, case: str) -> list[LesionInfo]:
+        """Index entries of the lesions of one case of a subject, those whose image is known."""
+        return [info for info in self.infos([subject]) if info.case == case and info.channels]
+
     def shapes(self, subjects: Iterable[str]) -> Iterator[tuple[LesionInfo, NDArray[np.uint16]]]:
         """Index entry and label crop of every lesion of `subjects`, one at a time."""
         for row in self._rows(subjects):

@@ -68,8 +68,7 @@ def lesion_to_be_like(
 def _own_lesions(donors: Donors, wanted: Wanted) -> list[LesionInfo]:
     key = ("own lesions", wanted.host_case)
     if key not in donors.cache:
-        own = donors.bank.infos([wanted.host_subject]) if wanted.host_case else ()
-        donors.cache[key] = [i for i in own if i.case == wanted.host_case and i.channels]
+        donors.cache[key] = donors.bank.of_case(wanted.host_subject, wanted.host_case)
     found: list[LesionInfo] = donors.cache[key]
     return found
 

@@ -85,8 +85,7 @@ class PasteSpec(OperationSpec):
         else:
             wanted = int(context.streams("count").integers(self.lesions[0], self.lesions[1] + 1))
         finder = SiteFinder(canvas, self.site, CentreDensity(canvas.host))
-        own_case = context.donors.bank.infos([canvas.host.files.subject])
-        own = [info for info in own_case if info.case == canvas.case and info.channels]
+        own = context.donors.bank.of_case(canvas.host.files.subject, canvas.case)
         draws: list[Draw] = []
         attempt = failures = 0
         while len(draws) < wanted and failures < self.tries:
@@ -201,8 +200,8 @@ def draw_own(
         return None
     left = [
         {"lesion": info.lesion}
-        for info in context.donors.bank.infos([subject])
-        if info.case == canvas.case and info.channels and (only is None or info.component in only)
+        for info in context.donors.bank.of_case(subject, canvas.case)
+        if only is None or info.component in only
     ]
     left = [draw for draw in left if draw not in used]
     return left[int(rng.integers(len(left)))] if left else None

@@ -140,7 +140,7 @@ class CarveMix(OperationSpec):
             draw = {**common, "donor": {"lesion": None}, "lambda_mm": draw_limit_mm(rng, depth)}
             yield from self._commit(canvas, carve_whole(canvas, donor, draw["lambda_mm"]), draw, rejected)
             return
-        own = list(_donor_infos(context.donors, canvas.host.files.subject, canvas.case))
+        own = context.donors.bank.of_case(canvas.host.files.subject, canvas.case)
         labels, boxes = donor.lesions
         for info in lesions.values():
             box = grown(boxes[info.component - 1], _CROP_VOX, donor.grid.shape)
@@ -182,7 +182,7 @@ class CarveMix(OperationSpec):
         region = taken & (host.tissue[box] != OUTSIDE) & ~host.untouchable[box]
         lesion = region & np.isin(label, host.labels.lesion)
         whole_mm3 = np.count_nonzero(piece & donor.lesion_mask[crop]) * donor.grid.voxel_volume_mm3
-        kept_mm3 = np.count_nonzero(lesion & is_solid(host.tissue[box])) * (canvas.grid.voxel_volume_mm3)
+        kept_mm3 = np.count_nonzero(lesion & is_solid(host.tissue[box])) * canvas.grid.voxel_volume_mm3
         if kept_mm3 == 0 or kept_mm3 < self.inside * whole_mm3:
             return None
         shell, spread = surroundings(canvas, box, lesion)
@@ -254,10 +254,6 @@ def onto_host(donor: Grid, host: Grid, crop: Box) -> tuple[Box, Warp] | None:
     i, j, k = (slice(int(a), int(b)) for a, b in zip(lower, upper, strict=True))
     centre = matrix[:3, :3] @ lower + matrix[:3, 3] - origin_of(crop)
     return (i, j, k), Warp(matrix[:3, :3], centre, (0, 0, 0), shape_of((i, j, k)))
-
-
-def _donor_infos(donors: Donors, subject: str, case: str) -> Iterator[LesionInfo]:
-    return (info for info in donors.bank.infos([subject]) if info.case == case and info.channels)
 
 
 def _donor_cases(donors: Donors, canvas: Canvas) -> dict[str, Donor]:

@@ -126,11 +126,7 @@ class Populate(OperationSpec):
         if limit == "auto":
             limit = 1 if context.typical_count <= 1 else sys.maxsize
         finder = SiteFinder(canvas, self.site, context.centres)
-        own = [
-            i
-            for i in context.donors.bank.infos([canvas.host.files.subject])
-            if i.case == canvas.case and i.channels
-        ]
+        own = context.donors.bank.of_case(canvas.host.files.subject, canvas.case)
         draws: list[Draw] = []
         attempt = failures = 0
         while canvas.load_ml < target.low_ml and failures < self.tries:

@@ -414,3 +414,14 @@ def test_a_tissue_map_that_is_gone_is_one_clear_error(bank):
     with pytest.raises(InputError, match="cannot be read"):
         bank.tissue("a")
     assert (make_summary("a", "A").tissue == WHITE).any()
+
+
+def test_lesions_of_a_case_are_those_with_an_image(tmp_path):
+    cases = [
+        (make_summary("a1", "A"), [make_lesion("a1/0001", "A"), make_lesion("a1/0002", "A")]),
+        (make_summary("a2", "A"), [make_lesion("a2/0001", "A")]),
+        (make_summary("b", "B"), [make_lesion("b/0001", "B")]),
+    ]
+    with make_bank(tmp_path, cases) as bank:
+        assert [info.lesion for info in bank.of_case("A", "a1")] == ["a1/0001", "a1/0002"]
+        assert bank.of_case("A", "b") == bank.of_case("B", "") == []
