@@ -160,7 +160,7 @@ def make_insertion(
     lead = measures["lead_channel"]
     # On its host a lesion is what it adds: the place itself may be unlike its surroundings.
     seen = (values - before)[lead][mask].mean() if lesion.on_host else measures["contrast_achieved"][lead]
-    measures["visible"] = _visible(float(seen), spread[lead])
+    measures["visible"] = visibility(float(seen), spread[lead])
     return Insertion(box, values, changed, label, measures)
 
 
@@ -216,9 +216,8 @@ def _measures(
 ) -> dict[str, Any]:
     """Contrast, edge and detail of the inserted lesion relative to what was intended, per channel."""
     found = measure(values, mask, allowed, spacing_mm)
-    strength = [abs(s.contrast) / s.tissue_mad if s.tissue_mad > 0 else 0.0 for s in donor]
     ratios: dict[str, Any] = {
-        "lead_channel": int(np.argmax(strength)),
+        "lead_channel": lead_channel(donor),
         "contrast": [],
         "edge": [],
         "detail": [],
@@ -235,7 +234,12 @@ def _measures(
     return ratios
 
 
-def _visible(contrast: float, spread: float) -> float:
+def lead_channel(donor: Sequence[ChannelStats]) -> int:
+    """The channel in which a donor stands out most."""
+    return int(np.argmax([abs(s.contrast) / s.tissue_mad if s.tissue_mad > 0 else 0.0 for s in donor]))
+
+
+def visibility(contrast: float, spread: float) -> float:
     """Contrast in units of the tissue's spread, at most `_PLAIN`, which any contrast is on flat tissue."""
     if spread > 0:
         return round(min(abs(contrast) / spread, _PLAIN), 4)

@@ -14,7 +14,7 @@ from lesionsynth.domain.grid import Box, Grid, grown, origin_of, shape_of
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.contrast import ContrastSpec, apply_map, draw_contrast, intensity_map, table_of
-from lesionsynth.editing.insertion import surroundings
+from lesionsynth.editing.insertion import lead_channel, surroundings, visibility
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.carve import carved, carved_of_all, carving_box, deepest_mm, deepest_of_all_mm
@@ -26,6 +26,7 @@ from lesionsynth.spec import Probability
 
 _SAME_VOX = 0.05
 _SPLINE_VOX = (3, 3, 3)
+_OUTSIDE = "lands outside of the host's tissue"
 _CROP_VOX = (1, 1, 1)
 
 Donor = dict[str, LesionInfo]
@@ -74,6 +75,9 @@ class CarveMix(OperationSpec):
     inside: Probability = 0.6
     """Least share of a lesion that must come to lie in the host's tissue, else it is left out; not used for
     compatible."""
+    min_contrast: float = Field(default=1.0, ge=0)
+    """Least difference of a lesion from its surroundings, in units of the host tissue's spread and in the
+    channel where the donor stands out most, else it is left out; not used for compatible."""
     tries: int = Field(default=10, ge=1, le=1000)
     """Cases that are tried in place of a donor that gives nothing."""
 
@@ -112,7 +116,7 @@ class CarveMix(OperationSpec):
                         case=canvas.case,
                     )
                 carving = self._carve(canvas, context, donor, info, draw)
-            if carving is None:
+            if isinstance(carving, str):
                 raise LesionsynthError("a recorded lesion finds no tissue in its host.", case=canvas.case)
             canvas.replace(carving.box, carving.values, carving.region, carving.label)
 
@@ -154,10 +158,10 @@ class CarveMix(OperationSpec):
             yield from self._commit(canvas, self._carve(canvas, context, donor, info, draw), draw, rejected)
 
     def _commit(
-        self, canvas: Canvas, carving: Carving | None, draw: Draw, rejected: dict[str, int]
+        self, canvas: Canvas, carving: Carving | str, draw: Draw, rejected: dict[str, int]
     ) -> Iterator[Draw]:
-        if carving is None:
-            _count(rejected, "lands outside of the host's tissue")
+        if isinstance(carving, str):
+            _count(rejected, carving)
             return
         canvas.replace(carving.box, carving.values, carving.region, carving.label)
         lesion = np.isin(carving.label[carving.region], canvas.host.labels.lesion)
@@ -166,15 +170,15 @@ class CarveMix(OperationSpec):
 
     def _carve(
         self, canvas: Canvas, context: StepContext, donor: LoadedCase, info: LesionInfo, draw: Draw
-    ) -> Carving | None:
-        """One lesion with its margin on the host; None where too little of it comes to lie in tissue."""
+    ) -> Carving | str:
+        """One lesion with its margin on the host, or why it is left out."""
         host, number = canvas.host, info.component
         spacing, shape = donor.grid.spacing_mm, donor.grid.shape
         wide = carving_box(donor.lesions[1][number - 1], draw["lambda_mm"], spacing, shape)
         crop = grown(wide, _SPLINE_VOX, shape)
         placed = onto_host(donor.grid, canvas.grid, crop)
         if placed is None:
-            return None
+            return _OUTSIDE
         box, warp = placed
         piece = carved(donor.lesions[0][crop] == number, draw["lambda_mm"], spacing)
         label = warp_label(np.ascontiguousarray(donor.label[crop]), warp)
@@ -184,7 +188,7 @@ class CarveMix(OperationSpec):
         whole_mm3 = np.count_nonzero(piece & donor.lesion_mask[crop]) * donor.grid.voxel_volume_mm3
         kept_mm3 = np.count_nonzero(lesion & is_solid(host.tissue[box])) * canvas.grid.voxel_volume_mm3
         if kept_mm3 == 0 or kept_mm3 < self.inside * whole_mm3:
-            return None
+            return _OUTSIDE
         shell, spread = surroundings(canvas, box, lesion)
         bank = context.donors.bank
         maps = intensity_map(
@@ -199,6 +203,10 @@ class CarveMix(OperationSpec):
             lambda image, table: apply_map(warp_image(image, warp), table),
             [donor.values(crop), table_of(maps)],
         )
+        lead = lead_channel(info.channels)
+        contrast = float(values[lead][lesion].mean(dtype=np.float64)) - shell[lead]
+        if visibility(contrast, spread[lead]) < self.min_contrast:
+            return "visibility out of range"
         return Carving(box, values, region, label)
 
 
@@ -208,7 +216,7 @@ def draw_limit_mm(rng: np.random.Generator, deepest_mm: float) -> float:
     return position * deepest_mm * (0.5 if position < 0 else 1.0)
 
 
-def carve_whole(canvas: Canvas, donor: LoadedCase, limit_mm: float) -> Carving | None:
+def carve_whole(canvas: Canvas, donor: LoadedCase, limit_mm: float) -> Carving | str:
     """All labels of a donor as the authors' script carves them: equal to it bit for bit.
 
     Parameters
@@ -220,12 +228,12 @@ def carve_whole(canvas: Canvas, donor: LoadedCase, limit_mm: float) -> Carving |
 
     Returns
     -------
-    Carving or None
-        None where the region is empty.
+    Carving or str
+        Why there is none, where the region is empty.
     """
     box, region = carved_of_all(donor.label, limit_mm, canvas.grid.spacing_mm)
     if not region.any():
-        return None
+        return _OUTSIDE
     return Carving(box, donor.values(box), region, donor.label[box])
 
 

@@ -224,6 +224,19 @@ def test_contrast_follows_the_hosts_surroundings(tmp_path: Path) -> None:
         assert np.median(made.canvas.raw[0][taken]) == pytest.approx(expected, abs=20)
 
 
+def test_a_lesion_that_cannot_be_seen_is_left_out(tmp_path: Path) -> None:
+    label = labelled(BIG)
+    like_the_host = (bright(image_of(5, level=200.0), label), label, AFFINE)
+    host = (image_of(0), labelled(TINY), AFFINE)
+    root = write_cases(tmp_path / "data", {"host": host, "a": like_the_host, "b": donor_of(BIG)})
+    step = {"kind": "carve_mix", "contrast": "absolute"}
+    seen = set()
+    for made in copies(root, tmp_path / "out", step, "host", n=4):
+        assert {draw["case"] for draw in made.draws} == {"b"}
+        seen |= made.rejected
+    assert seen == {"visibility out of range"}
+
+
 def test_a_lesion_that_is_cut_in_two_counts_as_two(tmp_path: Path) -> None:
     bar = np.zeros(SHAPE, bool)
     bar[8, 2:20, 8] = bar[9, 2:20, 8] = True
