@@ -315,8 +315,8 @@ def _read_again(maker: HostJobs, canvas: Canvas, scratch: Path) -> LoadedCase:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         images = canvas.images()
         paths = [Path(folder) / f"{number}.nii" for number in range(len(images) + 1)]
-        for path, image in zip(paths, [*images, canvas.label_image()], strict=True):
-            nifti.write(path, image)
+        for path, image in zip(paths, [*images, canvas.label_image().stored], strict=True):
+            nifti.write_bytes(path, *nifti.content(path, image))
         files = CaseFiles("copy", "copy", tuple(paths[:-1]), paths[-1])
         return load_case(files, space.cohort, space.recipe.tissue)
 

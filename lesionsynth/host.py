@@ -21,6 +21,7 @@ from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.mirror import reflection
 from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
+from lesionsynth.slabs import stored_bytes
 from lesionsynth.tissue import TissueKind, TissueSpec, find_tissue, require_grid
 from lesionsynth.units import MM3_PER_ML
 
@@ -35,7 +36,7 @@ class Known:
 
     Parameters
     ----------
-    tissue, tissue_kind, tissue_stats
+    tissue, tissue_kind, tissue_stats, load
         As in :class:`LoadedCase`.
     read_zones : callable
         Gives its zones; a donor's are never asked for.
@@ -45,6 +46,7 @@ class Known:
     tissue_kind: TissueKind
     read_zones: Callable[[], NDArray[np.uint8]]
     tissue_stats: list[tuple[float, float]]
+    load: LesionLoad
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,8 @@ class LoadedCase:
         One a channel, all on `grid`.
     label_image : nifti.Image
         Label map as stored.
-    label : ndarray, (i, j, k), uint16
-        Label values.
+    label : ndarray, (i, j, k), uint8 or uint16
+        Label values; uint16 where the label table has values that need it.
     tissue : ndarray, (i, j, k), uint8
         Codes of :mod:`lesionsynth.kernels.tissue`.
     tissue_kind : str
@@ -75,7 +77,7 @@ class LoadedCase:
     labels: LabelTable
     images: tuple[nifti.Image, ...]
     label_image: nifti.Image
-    label: NDArray[np.uint16]
+    label: NDArray[np.unsignedinteger]
     tissue: NDArray[np.uint8]
     tissue_kind: TissueKind
     missing: NDArray[np.bool_] | None = None
@@ -109,6 +111,8 @@ class LoadedCase:
     @cached_property
     def load(self) -> LesionLoad:
         """Lesion load of the case, specks included."""
+        if self.known is not None:
+            return self.known.load
         ml = self.grid.voxel_volume_mm3 / MM3_PER_ML
         room = self.lesion_mask | (self.tissue == WHITE)
         return LesionLoad(
@@ -139,7 +143,11 @@ class LoadedCase:
     @cached_property
     def clean_tissue(self) -> NDArray[np.bool_]:
         """Lesion-free voxels of the tissue that lesions lie in."""
-        return (self.tissue == WHITE) & ~self.lesion_mask & ~self.untouchable
+        return self.clean_in((slice(None), slice(None), slice(None)))
+
+    def clean_in(self, box: Box) -> NDArray[np.bool_]:
+        """The part of `clean_tissue` in a box, without a pass over the whole volume."""
+        return (self.tissue[box] == WHITE) & ~self.lesion_mask[box] & ~self.untouchable[box]
 
     @cached_property
     def all_values(self) -> NDArray[np.float32]:
@@ -241,7 +249,7 @@ def load_case(
 
 
 def without_missing(
-    files: CaseFiles, cohort: Cohort, images: tuple[nifti.Image, ...], label: NDArray[np.uint16]
+    files: CaseFiles, cohort: Cohort, images: tuple[nifti.Image, ...], label: NDArray[np.unsignedinteger]
 ) -> tuple[tuple[nifti.Image, ...], NDArray[np.bool_] | None]:
     """Images that read as their least intensity where they are NaN or infinite, and where any of them is.
 
@@ -253,10 +261,10 @@ def without_missing(
     missing = None
     made = []
     for image, name in zip(images, cohort.channels, strict=True):
-        present = np.isfinite(image.raw) if image.raw.dtype.kind == "f" else None
-        if present is None or present.all():
+        if image.raw.dtype.kind != "f" or image.slabs.all_finite:
             made.append(image)
             continue
+        present = np.isfinite(image.raw)
         lesion = int(np.count_nonzero(_one_of(label, cohort.labels.lesion) & ~present))
         if lesion or not present.any():
             count = int(present.size - np.count_nonzero(present))
@@ -272,15 +280,17 @@ def without_missing(
     return tuple(made), missing
 
 
-def _one_of(label: NDArray[np.uint16], values: Sequence[int]) -> NDArray[np.bool_]:
+def _one_of(label: NDArray[np.unsignedinteger], values: Sequence[int]) -> NDArray[np.bool_]:
     """Voxels whose label is one of a few values."""
-    found = np.zeros_like(label, dtype=bool)
-    for value in values:
+    if not values:
+        return np.zeros(label.shape, dtype=bool, order="F")  # pages that nobody asks for are never made
+    found = label == values[0]
+    for value in values[1:]:
         found |= label == value
     return found
 
 
-def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, NDArray[np.uint16]]:
+def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, NDArray[np.unsignedinteger]]:
     """Read a label map and check that its values are whole numbers known to the label table."""
     image = nifti.read(path)
     if image.slope == 1.0 and image.inter == 0.0 and image.raw.dtype.kind in "ui":
@@ -301,12 +311,8 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
                 file=path,
                 remedy="Resample labels with nearest-neighbour interpolation.",
             )
-    # Most voxels are 0: sorting the others alone takes a tenth of the time.
-    other = stored != 0
-    found = np.unique(stored[other]).astype(np.int64)
-    if not other.all():
-        found = np.union1d(found, 0)
-    unknown = sorted(set(found.tolist()) - {v for v in labels.values.values() if v <= _MOST})
+    usable = {v for v in labels.values.values() if v <= _MOST}
+    unknown = sorted(set(_values_of(stored)) - usable)
     if unknown:
         known = ", ".join(f"{v} {n}" for n, v in sorted(labels.values.items(), key=lambda item: item[1]))
         raise InputError(
@@ -315,4 +321,16 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
             file=path,
             remedy="Correct the file, or name the value in dataset.json or under `input.labels`.",
         )
-    return image, stored.astype(np.uint16)
+    dtype = np.uint8 if max(usable, default=0) <= np.iinfo(np.uint8).max else np.uint16
+    return image, stored.astype(dtype, copy=False)
+
+
+def _values_of(stored: NDArray[np.generic]) -> list[int]:
+    """Values that occur in a label map. Most of it is 0, which is passed over eight bytes at a time."""
+    content = stored_bytes(stored)
+    whole = content.size - content.size % 8
+    words = content[:whole].view(np.uint64)
+    other = words[np.flatnonzero(words)]
+    rest = [other.view(stored.dtype), content[whole:].view(stored.dtype)]
+    found = set(np.unique(np.concatenate(rest)).tolist())
+    return [int(value) for value in found | ({0} if other.size < words.size else set())]

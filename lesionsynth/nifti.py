@@ -26,7 +26,7 @@ from lesionsynth import gzip_io
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.errors import ImageError, OutputError
-from lesionsynth.slabs import Slabs, stored_bytes
+from lesionsynth.slabs import Slabs
 
 FILE_ENDINGS = (".nii.gz", ".nii")
 _KINDS = "uif"
@@ -72,13 +72,14 @@ class Image:
 
     def values(self, box: Box | None = None) -> NDArray[np.float32]:
         """Scaled intensities of `box` (or all) as a new float32 array."""
-        return self._scaled(self.raw if box is None else self.raw[box])
+        return self.scaled(self.raw if box is None else self.raw[box])
 
     def sample(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Scaled intensities of some voxels, (n,) float32, by their indices in the order of the file."""
-        return self._scaled(self.raw.reshape(-1, order="F")[places])
+        return self.scaled(self.raw.reshape(-1, order="F")[places])
 
-    def _scaled(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+    def scaled(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Intensities of voxels that are stored as this image's are."""
         if self.slope == 1.0 and self.inter == 0.0:
             values = raw.astype(np.float32)
         else:
@@ -106,6 +107,11 @@ class Image:
         return Slabs(self.raw, None if self.base is None else self.base.slabs)
 
     @property
+    def stored(self) -> Stored:
+        """What a file of it holds."""
+        return Stored(self.header_bytes, self.slabs)
+
+    @property
     def voxel_hash(self) -> str:
         """See :attr:`lesionsynth.slabs.Slabs.digest`."""
         return self.slabs.digest
@@ -113,6 +119,14 @@ class Image:
     def with_raw(self, raw: NDArray[np.generic]) -> Image:
         """The same image with other voxels."""
         return replace(self, raw=raw, path=None, source_hash="", base=self.base or self)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds: the bytes before the voxels, and the voxels."""
+
+    header_bytes: bytes
+    slabs: Slabs
 
 
 def read(path: Path) -> Image:
@@ -245,26 +259,26 @@ def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
 
 def write(path: Path, image: Image, *, level: int = gzip_io.DEFAULT_LEVEL, sync: bool = True) -> None:
     """Write `image` so that `path` holds all of it or is not there at all; see :func:`content`."""
-    write_bytes(path, *content(path, image, level), sync=sync)
+    write_bytes(path, *content(path, image.stored, level), sync=sync)
 
 
-def content(path: Path, image: Image, level: int = gzip_io.DEFAULT_LEVEL) -> Sequence[bytes | memoryview]:
+def content(path: Path, image: Stored, level: int = gzip_io.DEFAULT_LEVEL) -> Sequence[bytes | memoryview]:
     """What a file of `image` holds, in parts: header and voxels, compressed if `path` ends with .gz.
 
     Parameters
     ----------
     path : Path
-    image : Image
-        Where it equals its base, the base's compressed slabs are used again. The bytes are the same as
+    image : Stored
+        Where its slabs equal their base, the base's compressed ones are used again. The bytes are the same as
         without a base.
     level : int
         Of the compression, see :func:`lesionsynth.gzip_io.pack`.
     """
+    slabs = image.slabs
     if path.name.endswith(".gz"):
-        slabs = image.slabs
         packed = (slabs.packed(number, level) for number in range(len(slabs)))
         return gzip_io.member(chain([gzip_io.pack(image.header_bytes, level)], packed))
-    return [image.header_bytes, stored_bytes(image.raw).data]
+    return [image.header_bytes, *slabs.pieces]
 
 
 def write_bytes(path: Path, *parts: bytes | memoryview, sync: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -24,19 +25,34 @@ class Slabs:
         Must not change as long as this is used.
     base : Slabs or None
         Of an image that most of these equal: what was done for its pieces is used again.
+    edited : ndarray, (n,), bool, or None
+        Pieces that may differ from the base's. The others are not looked at, whatever `raw` holds there.
     """
 
-    def __init__(self, raw: NDArray[np.generic], base: Slabs | None = None) -> None:
-        self._what = f"{raw.dtype.str}{raw.shape}"
+    def __init__(
+        self,
+        raw: NDArray[np.generic],
+        base: Slabs | None = None,
+        edited: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._dtype, self._what = raw.dtype, f"{raw.dtype.str}{raw.shape}"
         self._content = stored_bytes(raw)
         self._size = SLAB_VOX * raw.itemsize
         self._base = base if base is not None and base._what == self._what else None
         self._shared: dict[int, bool] = {}
+        if edited is not None:
+            self._shared.update(dict.fromkeys(np.flatnonzero(~edited).tolist(), True))
+        self._empty: dict[int, bool] = {}
         self._sums: dict[int, tuple[int, int]] = {}
         self._packed: dict[tuple[int, int], gzip_io.Slab] = {}
 
     def __len__(self) -> int:
         return -(-self._content.size // self._size)
+
+    @property
+    def pieces(self) -> Iterator[memoryview]:
+        """The stored bytes."""
+        return (self._owner(number)._piece(number).data for number in range(len(self)))
 
     def _piece(self, number: int) -> NDArray[np.uint8]:
         return self._content[number * self._size : (number + 1) * self._size]
@@ -49,20 +65,36 @@ class Slabs:
             self._shared[number] = _same(self._piece(number), self._base._piece(number))
         return self._base if self._shared[number] else self
 
+    def _is_empty(self, number: int) -> bool:
+        """Whether a piece holds zeros only, as half of a stripped brain's file does."""
+        if number not in self._empty:
+            piece = self._piece(number)
+            self._empty[number] = not piece[0] and not piece.any()
+        return self._empty[number]
+
+    @property
+    def all_finite(self) -> bool:
+        """Whether no voxel is NaN or infinite."""
+        return all(
+            self._is_empty(number) or bool(np.isfinite(self._piece(number).view(self._dtype)).all())
+            for number in range(len(self))
+        )
+
     def sums(self, number: int) -> tuple[int, int]:
         """CRC-32 and Adler-32 of a piece."""
         owner = self._owner(number)
         if number not in owner._sums:
-            data = owner._piece(number).data
-            owner._sums[number] = (gzip_io.crc32(data), gzip_io.adler32(data))
+            piece = owner._piece(number)
+            empty = owner._is_empty(number)
+            owner._sums[number] = _empty_sums(piece.size) if empty else _sums(piece.data)
         return owner._sums[number]
 
     def packed(self, number: int, level: int) -> gzip_io.Slab:
         """A piece compressed, with the CRC-32."""
-        owner, piece = self._owner(number), self._piece(number)
+        owner = self._owner(number)
         if (number, level) not in owner._packed:
             crc = owner._sums[number][0] if number in owner._sums else None
-            empty = not piece[0] and not piece.any()  # half of a stripped brain's file
+            piece, empty = owner._piece(number), owner._is_empty(number)
             slab = _empty_slab(piece.size, level) if empty else gzip_io.pack(piece.data, level, crc)
             owner._packed[number, level] = slab
         return owner._packed[number, level]
@@ -82,6 +114,16 @@ class Slabs:
 def _empty_slab(size: int, level: int) -> gzip_io.Slab:
     """Zeros, compressed."""
     return gzip_io.pack(bytes(size), level)
+
+
+def _sums(data: bytes | memoryview) -> tuple[int, int]:
+    return gzip_io.crc32(data), gzip_io.adler32(data)
+
+
+@lru_cache(maxsize=64)
+def _empty_sums(size: int) -> tuple[int, int]:
+    """CRC-32 and Adler-32 of zeros."""
+    return _sums(bytes(size))
 
 
 def stored_bytes(raw: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
+from textwrap import dedent
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Spec(BaseModel):
-    """A frozen part of a recipe; unknown keys are errors."""
+    """A frozen part of a recipe; unknown keys are errors. The string under a field describes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The JSON Schema, with the descriptions of the fields."""
+        schema = handler(core_schema)
+        for name, text in field_docs(cls).items():
+            handler.resolve_ref_schema(schema)["properties"][name]["description"] = text
+        return schema
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -23,6 +39,27 @@ Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """A pair [low, high]."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """The strings under the fields of a model and its bases; none where there is no source to read.
+
+    They are read when a reference or a schema is written: pydantic's own `use_attribute_docstrings` reads
+    them whenever the models are imported, which takes 0.25 s of the start of every worker.
+    """
+    found = {}
+    for part in reversed(model.__mro__):
+        if not issubclass(part, Spec) or part is Spec:
+            continue
+        try:
+            body = ast.parse(dedent(inspect.getsource(part))).body
+        except OSError:
+            continue
+        for field, below in pairwise(body[0].body if isinstance(body[0], ast.ClassDef) else []):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = inspect.cleandoc(text)
+    return {name: text for name, text in found.items() if name in model.model_fields}
 
 
 def summary_of(model: type[Any]) -> str:

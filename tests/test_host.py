@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
-from lesionsynth.host import Known, load_case
+from lesionsynth.host import Known, _values_of, load_case
 from lesionsynth.kernels.components import dilated
 from lesionsynth.kernels.tissue import OUTSIDE, WHITE
 from lesionsynth.tissue import TissueSpec
@@ -61,13 +66,14 @@ def test_constant_and_empty_channels_are_no_trouble(make, value):
 def test_what_is_known_is_not_computed_again(make):
     case = load_case(*make(label=lesion_at(BOX)), TissueSpec())
     zones = np.full(SHAPE, 3, np.uint8)
-    again = load_case(
-        *make(label=lesion_at(BOX)), TissueSpec(), Known(case.tissue, "mixture", lambda: zones, [(1.0, 2.0)])
-    )
+    load = LesionLoad(1.5, 2, 3.5)
+    known = Known(case.tissue, "mixture", lambda: zones, [(1.0, 2.0)], load)
+    again = load_case(*make(label=lesion_at(BOX)), TissueSpec(), known)
     assert again.tissue is case.tissue
     assert again.tissue_kind == "mixture"
     assert again.zones is zones
     assert again.tissue_stats == [(1.0, 2.0)]
+    assert again.load is load
 
 
 @pytest.mark.parametrize("n_vox", [1, 2, 3])
@@ -130,5 +136,23 @@ def test_bad_files_are_one_clear_error_that_names_case_and_file(make, spoil, mes
 
 def test_labels_in_floats_are_whole_numbers(make):
     case = load_case(*make(label=lesion_at(BOX, 1, np.float64)), TissueSpec())
-    assert case.label.dtype == np.uint16
+    assert case.label.dtype == np.uint8
     assert (case.label[BOX] == 1).all()
+
+
+def test_labels_are_no_larger_than_the_label_table_needs(make):
+    files, cohort = make(label=lesion_at(BOX, 1, np.int32))
+    many = replace(cohort, labels=replace(cohort.labels, values={**cohort.labels.values, "other": 256}))
+    for table, dtype in ((cohort, np.uint8), (many, np.uint16)):
+        label = load_case(files, table, TissueSpec()).label
+        assert label.dtype == dtype
+        np.testing.assert_array_equal(label, lesion_at(BOX))
+
+
+@given(
+    st.integers(0, 40).flatmap(lambda n: arrays(np.int64, (n, 1, 1), elements=st.integers(0, 3))),
+    st.sampled_from(["u1", ">i2", "<u2", "<i4", ">f4", "<f8"]),
+)
+def test_values_of_a_label_map(values, dtype):
+    stored = np.array(values, dtype=dtype, order="F")
+    assert sorted(_values_of(stored)) == np.unique(values).tolist()

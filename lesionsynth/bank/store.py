@@ -238,6 +238,7 @@ class LesionBank:
             kind,
             lambda: np.asarray(nifti.read(path).raw, dtype=np.uint8),
             summary.tissue_stats,
+            summary.load,
         )
 
     def candidates(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lesionsynth import nifti
 from lesionsynth.backend import Device
 from lesionsynth.domain.grid import Box, bounding_box, origin_of, shifted
+from lesionsynth.editing.draft import Draft
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
 from lesionsynth.units import MM3_PER_ML
@@ -28,7 +29,7 @@ class Saved:
 
     box: Box
     raw: list[NDArray[np.generic]]
-    label: NDArray[np.uint16]
+    label: NDArray[np.unsignedinteger]
     source: NDArray[np.uint16]
     instances: NDArray[np.int32]
     boxes: dict[int, Box]
@@ -57,8 +58,8 @@ class Canvas:
         self.device = device or Device()
         self.grid = host.grid
         old = [] if spare is None else spare
-        self.raw = [_copied(image.raw, old) for image in host.images]
-        self.label: NDArray[np.uint16] = _copied(host.label, old)
+        self._drafts = [Draft(image.raw, _memory(image.raw, old)) for image in host.images]
+        self.label: NDArray[np.unsignedinteger] = _copied(host.label, old)
         self.instances: NDArray[np.int32] = _copied(host.lesions[0], old)
         self.source: NDArray[np.uint16] = _copied(np.broadcast_to(np.uint16(HOST), host.grid.shape), old)
         self._begin()
@@ -75,13 +76,18 @@ class Canvas:
     @property
     def volumes(self) -> list[NDArray[Any]]:
         """All that is as large as the host, for another canvas."""
-        return [*self.raw, self.label, self.instances, self.source]
+        return [*(draft.volume for draft in self._drafts), self.label, self.instances, self.source]
+
+    @property
+    def raw(self) -> list[NDArray[np.generic]]:
+        """All voxels of the channels as stored, not to be written to."""
+        return [draft.whole() for draft in self._drafts]
 
     def reset(self) -> None:
         """Make it the host again, at the cost of the slices that were edited: new volumes cost more."""
         edited = self._edited
-        for raw, image in zip(self.raw, self.host.images, strict=True):
-            raw[..., edited] = image.raw[..., edited]
+        for draft in self._drafts:
+            draft.reset()
         self.label[..., edited] = self.host.label[..., edited]
         self.instances[..., edited] = self.host.lesions[0][..., edited]
         for box in self._renumbered:  # what is left of a lesion that was cut may reach into other slices
@@ -102,7 +108,10 @@ class Canvas:
     def values(self, box: Box) -> NDArray[np.float32]:
         """Present intensities of all channels in `box`, (C, i, j, k) float32."""
         return np.stack(
-            [image.with_raw(raw).values(box) for image, raw in zip(self.host.images, self.raw, strict=True)]
+            [
+                image.scaled(draft.read(box))
+                for image, draft in zip(self.host.images, self._drafts, strict=True)
+            ]
         )
 
     @property
@@ -117,9 +126,13 @@ class Canvas:
 
     def write(self, box: Box, values: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
         """Put intensities into the voxels of `box` where `where` is true, in the stored dtype."""
-        for image, raw, channel in zip(self.host.images, self.raw, values, strict=True):
+        inner = bounding_box(where)
+        if inner is None:
+            return
+        place = shifted(inner, origin_of(box))
+        for image, draft, channel in zip(self.host.images, self._drafts, values, strict=True):
             stored, clipped = image.encode(channel[where])
-            raw[box][where] = stored
+            draft.write(place)[where[inner]] = stored
             self.clipped_vox += clipped
 
     def insert(
@@ -232,7 +245,7 @@ class Canvas:
         """What is needed to undo the next edit, if it changes nothing outside `box`."""
         return Saved(
             box,
-            [raw[box].copy() for raw in self.raw],
+            [draft.read(box).copy() for draft in self._drafts],
             self.label[box].copy(),
             self.source[box].copy(),
             self.instances[box].copy(),
@@ -243,8 +256,8 @@ class Canvas:
 
     def restore(self, saved: Saved) -> None:
         """Undo the edit made since `saved`, if it was no insertion."""
-        for raw, before in zip(self.raw, saved.raw, strict=True):
-            raw[saved.box] = before
+        for draft, before in zip(self._drafts, saved.raw, strict=True):
+            draft.write(saved.box)[:] = before
         self.label[saved.box] = saved.label
         self.source[saved.box] = saved.source
         self.instances[saved.box] = saved.instances
@@ -255,24 +268,33 @@ class Canvas:
         """Whether anything differs from the host: a voxel of a channel and the label map."""
         edited = self._edited
         return not np.array_equal(self.label[..., edited], self.host.label[..., edited]) and any(
-            (raw[..., k] != image.raw[..., k])[self.source[..., k] > HOST].any()
+            (draft.volume[..., k] != image.raw[..., k])[self.source[..., k] > HOST].any()
             for k in edited
-            for raw, image in zip(self.raw, self.host.images, strict=True)
+            for draft, image in zip(self._drafts, self.host.images, strict=True)
         )
 
-    def images(self) -> list[nifti.Image]:
-        """The channels as they will be written."""
-        return [image.with_raw(raw) for image, raw in zip(self.host.images, self.raw, strict=True)]
+    def images(self) -> list[nifti.Stored]:
+        """The channels as they will be written, as long as the canvas is not edited again."""
+        return [
+            nifti.Stored(image.header_bytes, draft.slabs(image.slabs))
+            for image, draft in zip(self.host.images, self._drafts, strict=True)
+        ]
 
     def label_image(self) -> nifti.Image:
         """The label map as it will be written."""
         return nifti.as_label(self.host.label_image, self.label)
 
 
-def _copied(volume: NDArray[Any], spare: list[NDArray[Any]]) -> NDArray[Any]:
-    """A copy of a volume in the order of the file, made in one of the spare ones if there is one like it."""
+def _memory(volume: NDArray[Any], spare: list[NDArray[Any]]) -> NDArray[Any]:
+    """Memory for a copy of a volume in the order of the file: a spare one, if there is one like it."""
     for number, other in enumerate(spare):
         if (other.shape, other.dtype) == (volume.shape, volume.dtype) and other.flags.f_contiguous:
-            np.copyto(other, volume)
             return spare.pop(number)
-    return np.array(volume, order="F")
+    return np.empty(volume.shape, volume.dtype, order="F")
+
+
+def _copied(volume: NDArray[Any], spare: list[NDArray[Any]]) -> NDArray[Any]:
+    """A copy of a volume in the order of the file."""
+    copy = _memory(volume, spare)
+    np.copyto(copy, volume)
+    return copy

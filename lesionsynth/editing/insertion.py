@@ -195,7 +195,7 @@ def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[lis
     placed[
         tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(lesion_box, wide, strict=True))
     ] = mask[own]
-    clean = canvas.host.clean_tissue[wide] & (canvas.instances[wide] == 0)
+    clean = canvas.host.clean_in(wide) & (canvas.instances[wide] == 0)
     shell = shell_mask(placed, clean, spacing)
     stats = canvas.host.tissue_stats
     if np.count_nonzero(shell) < MIN_SHELL_VOXELS:

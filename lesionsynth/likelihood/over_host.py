@@ -85,7 +85,9 @@ def density_over(
     NoRoomError
         If the host has no tissue that could hold a lesion.
     """
-    room = (host.tissue == WHITE) & ~host.untouchable
+    room = host.tissue == WHITE
+    if host.untouchable.any():
+        room &= ~host.untouchable
     voxels = np.flatnonzero(room.ravel(order="F"))
     if voxels.size == 0:
         raise NoRoomError(
@@ -93,13 +95,17 @@ def density_over(
             case=host.files.case,
             remedy="Look at its tissue map under bank/tissue and give `tissue.map` or `tissue.brain_mask`.",
         )
+    even = np.arange(1, voxels.size + 1) / voxels.size
+    if likelihood is None:
+        return voxels, even
+    density = np.maximum(_sampled(host, likelihood, room, voxels, registration), 0.0)
     # In float64: a million voxels cumulated in float32 would lose the unlikely ones.
-    density = np.ones(voxels.size)
-    if likelihood is not None:
-        density = np.maximum(_sampled(host, likelihood, room, voxels, registration).astype(np.float64), 0.0)
-    total = density.sum()
-    density = density / total if total > 0 else np.full(voxels.size, 1.0 / voxels.size)
-    cumulated = np.cumsum((1.0 - floor) * density + floor / voxels.size)
+    cumulated = np.cumsum(density, dtype=np.float64)
+    if not cumulated[-1] > 0:
+        return voxels, even
+    cumulated *= (1.0 - floor) / cumulated[-1]
+    if floor:
+        cumulated += floor * even
     return voxels, cumulated / cumulated[-1]
 
 

@@ -70,7 +70,7 @@ class Made(NamedTuple):
 
     canvas: Canvas
     record: dict[str, Any]
-    files: dict[Path, nifti.Image]
+    files: dict[Path, nifti.Stored]
 
 
 class HostJobs:
@@ -191,20 +191,20 @@ class HostJobs:
             operation.replay(canvas, self.context(job, done["step"]), done["draws"])
         return canvas
 
-    def outputs(self, case: str, canvas: Canvas) -> dict[Path, nifti.Image]:
+    def outputs(self, case: str, canvas: Canvas) -> dict[Path, nifti.Stored]:
         """Files of an output case, relative to the output."""
-        space, files = self.space, self.host.files
+        space, files, label = self.space, self.host.files, self.host.label_image
         images = {
             space.layout.image_path(files, case, k, space.cohort): image
             for k, image in enumerate(canvas.images())
         }
-        images[space.layout.label_path(files, case, space.cohort)] = canvas.label_image()
-        ending = space.cohort.file_ending
+        images[space.layout.label_path(files, case, space.cohort)] = canvas.label_image().stored
+        name = f"{case}{space.cohort.file_ending}"
         if space.recipe.output.source_map:
-            images[Path("source_maps") / f"{case}{ending}"] = nifti.like(self.host.label_image, canvas.source)
+            images[Path("source_maps") / name] = nifti.like(label, canvas.source).stored
         if space.recipe.output.lesion_map:
             lesions = canvas.instances.astype(np.uint16 if canvas.instances.max() < 65536 else np.uint32)
-            images[Path("lesion_maps") / f"{case}{ending}"] = nifti.like(self.host.label_image, lesions)
+            images[Path("lesion_maps") / name] = nifti.like(label, lesions).stored
         return images
 
     def _record(
@@ -212,7 +212,7 @@ class HostJobs:
         job: Job,
         canvas: Canvas,
         reports: dict[str, StepReport],
-        files: dict[Path, nifti.Image],
+        files: dict[Path, nifti.Stored],
     ) -> dict[str, Any]:
         fit = self._fitted(job.block)[0]
         draws = [draw for report in reports.values() for draw in report.draws]
@@ -251,7 +251,7 @@ class HostJobs:
                 for name, report in reports.items()
             ],
             "inputs": self.host.source_hashes,
-            "hashes": {path.as_posix(): image.voxel_hash for path, image in files.items()},
+            "hashes": {path.as_posix(): image.slabs.digest for path, image in files.items()},
             "job": job.as_json(),
             "lesionsynth": lesionsynth.__version__,
         }
@@ -290,7 +290,7 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
 
 
-def write_case(space: Workspace, images: dict[Path, nifti.Image], record: dict[str, Any]) -> None:
+def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: dict[str, Any]) -> None:
     """Write the files of one case, the record last: a case without a record is not there.
 
     A file is compressed while a thread waits for the disk to take the one before it.

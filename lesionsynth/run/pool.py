@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lesionsynth.errors import LesionsynthError
+from lesionsynth.run.memory import keep_freed
 
 
 class Progress(Protocol):
@@ -110,6 +111,7 @@ def _parallel(
 
 def _guarded(work: Callable[..., Any], name: str, stage: str, arguments: tuple[Any, ...]) -> Any:
     """A failure as a value: exceptions from workers would end the whole batch."""
+    keep_freed()
     try:
         return work(*arguments)
     except LesionsynthError as error:

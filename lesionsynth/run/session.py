@@ -47,6 +47,10 @@ class Prepared:
     failures: list[Failure]
 
 
+SHARES = 8
+"""Shares of the copies for each worker, where hosts have so many copies that they must be divided."""
+
+
 @dataclass
 class Outcome:
     """What a run has made."""
@@ -276,8 +280,8 @@ def _execute(prepared: Prepared, outcome: Outcome, n_jobs: int, progress: Progre
     if outcome.skipped:
         progress.note(f"{outcome.skipped} cases are there already.")
     total = sum(len(jobs) for jobs in pending.values())
-    # All copies of a host together, so that it is read once, unless that would leave workers idle.
-    share = max(1, math.ceil(total / n_jobs))
+    # Copies of a host together, so that it is read once; several shares a worker, so that none idles long.
+    share = total if n_jobs == 1 else max(1, math.ceil(total / (SHARES * n_jobs)))
     items = [
         (host, (space, space.cohort.case(host), tuple(jobs[start : start + share])))
         for host, jobs in pending.items()
@@ -361,7 +365,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     if maker.host.source_hashes != record["inputs"]:
         raise InputError("its host's files have changed since.", case=case, file=cohort.root)
     files = maker.outputs(case, maker.remake(job, record))
-    found = {path.as_posix(): image.voxel_hash for path, image in files.items()}
+    found = {path.as_posix(): image.slabs.digest for path, image in files.items()}
     if found != record["hashes"]:
         raise LesionsynthError(
             "the remade voxels differ from the record's.",

@@ -82,13 +82,14 @@ def test_reset_undoes_numbers_in_slices_that_were_not_edited(make_host: Make) ->
 def test_a_canvas_in_spare_volumes_is_the_host(make_host: Make) -> None:
     first, second = make_host(label=bar()), make_host(label=np.moveaxis(bar(), 0, 2))
     spent = Canvas(first)
-    spent.raw[0][:] = -7
-    spent.source[:] = 9
+    for volume in spent.volumes:
+        volume[:] = 9
     spare = [*spent.volumes, np.zeros((3, 3, 3), np.int16)]
     canvas = Canvas(second, spare=spare)
     assert [volume.shape for volume in spare] == [(3, 3, 3)]  # all that fits was taken
     assert any(np.shares_memory(volume, spent.raw[0]) for volume in canvas.volumes)
     fresh = Canvas(second)
+    assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, fresh.raw, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(canvas.volumes, fresh.volumes, strict=True))
     assert not any(np.shares_memory(a, b) for n, a in enumerate(canvas.volumes) for b in canvas.volumes[:n])
     assert not canvas.changes()
