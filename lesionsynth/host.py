@@ -104,9 +104,11 @@ class LoadedCase:
         return labelled if self.missing is None else labelled | self.missing
 
     @cached_property
-    def lesions(self) -> tuple[NDArray[np.int32], list[Box]]:
+    def lesions(self) -> tuple[NDArray[np.integer], list[Box]]:
         """Connected components of the lesions and their boxes."""
-        return components(self.lesion_mask)
+        labels, boxes = components(self.lesion_mask)
+        # Half the memory, and numbers are left for as many new lesions.
+        return labels if len(boxes) > _MOST // 2 else labels.astype(np.uint16), boxes
 
     @cached_property
     def load(self) -> LesionLoad:

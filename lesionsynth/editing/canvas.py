@@ -31,7 +31,7 @@ class Saved:
     raw: list[NDArray[np.generic]]
     label: NDArray[np.unsignedinteger]
     source: NDArray[np.uint16]
-    instances: NDArray[np.int32]
+    instances: NDArray[np.integer]
     boxes: dict[int, Box]
     lesion_vox: int
     clipped_vox: int
@@ -60,7 +60,7 @@ class Canvas:
         old = [] if spare is None else spare
         self._drafts = [Draft(image.raw, _memory(image.raw, old)) for image in host.images]
         self.label: NDArray[np.unsignedinteger] = _copied(host.label, old)
-        self.instances: NDArray[np.int32] = _copied(host.lesions[0], old)
+        self.instances: NDArray[np.integer] = _copied(host.lesions[0], old)
         self.source: NDArray[np.uint16] = _copied(np.broadcast_to(np.uint16(HOST), host.grid.shape), old)
         self._begin()
 
@@ -221,7 +221,7 @@ class Canvas:
         values: NDArray[np.float32],
         moved: NDArray[np.bool_],
         label: NDArray[np.uint16],
-        instances: NDArray[np.int32],
+        instances: NDArray[np.integer],
         source: NDArray[np.uint16],
     ) -> None:
         """Commit a displacement: everything of `box` where `moved`. Lesions keep their numbers."""

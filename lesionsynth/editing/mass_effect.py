@@ -126,8 +126,8 @@ def _anchored(canvas: Canvas, box: Box) -> NDArray[np.bool_]:
 
 
 def _moved_labels(
-    label: NDArray[np.uint16], instances: NDArray[np.int32], warp: Warp
-) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    label: NDArray[np.unsignedinteger], instances: NDArray[np.integer], warp: Warp
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.integer]]:
     """Labels and lesion numbers after the warp, moved together so that they still agree."""
     there = (label > 0) | (instances > 0)
     pairs, index = np.unique(
