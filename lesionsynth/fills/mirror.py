@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth.backend import modules_of
-from lesionsynth.fills.patch import patched
 from lesionsynth.kernels.diffusion import harmonic_fill
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.mirror import mirrored
 from lesionsynth.plugins.contracts import FillSpec, Surroundings, Texture
-from lesionsynth.plugins.registry import register
+from lesionsynth.plugins.registry import create, register
 
 
 @register("fills")
@@ -40,9 +39,10 @@ class Mirror(FillSpec):
     ) -> NDArray[np.float32]:
         """All channels at once; kind `patch` where `around` is None."""
         xp, _ = modules_of(image, region, source)
+        other: FillSpec = create("fills", "patch")
         matrix = None if around is None else around.mirror()
         if around is None or matrix is None:
-            return patched(image, region, source, spacing_mm, around)
+            return other.fill(image, region, source, spacing_mm, around)
         values, clean = mirrored(around.image, around.clean, matrix, around.box)
         guide, usable = xp.asarray(values), xp.asarray(clean)
         anchors = source & usable
@@ -51,4 +51,4 @@ class Mirror(FillSpec):
         filled = xp.where(copied, guide + harmonic_fill(image - guide, copied, anchors, spacing_mm), image)
         around.used["mirror"] = around.used.get("mirror", 0) + int(copied.sum())
         rest = region & ~copied
-        return patched(filled, rest, source | copied, spacing_mm, around) if bool(rest.any()) else filled
+        return other.fill(filled, rest, source | copied, spacing_mm, around) if bool(rest.any()) else filled

@@ -36,32 +36,21 @@ class Patch(FillSpec):
 
         The trend of the surroundings, as kind `trend`, where clean tissue is too scarce for any block.
         """
-        return patched(image, region, source, spacing_mm, around)
-
-
-def patched(
-    image: NDArray[np.float32],
-    region: NDArray[np.bool_],
-    source: NDArray[np.bool_],
-    spacing_mm: Sequence[float],
-    around: Surroundings | None,
-) -> NDArray[np.float32]:
-    """What kind patch fills; also for what another kind has to leave."""
-    xp, _ = modules_of(image, region, source)
-    tight = bounding_box(region)
-    if tight is None:
-        return image.copy()
-    if around is None:
-        found = clean_blocks(image, source, tight, spacing_mm)
-    else:
-        place = shifted(tight, origin_of(around.box))
-        found = clean_blocks(around.image, around.clean, place, spacing_mm)
-    if around is not None:
-        way = "trend" if found is None else "patch"
-        around.used[way] = around.used.get(way, 0) + int(region.sum())
-    if found is None:
-        return trend_fill(image, region, source, spacing_mm)
-    blocks, reach = found
-    if around is not None:  # only the blocks travel to the device, not the whole case
-        blocks = xp.asarray(blocks)
-    return exemplar_fill(image, region, source, spacing_mm, blocks, reach)
+        xp, _ = modules_of(image, region, source)
+        tight = bounding_box(region)
+        if tight is None:
+            return image.copy()
+        if around is None:
+            found = clean_blocks(image, source, tight, spacing_mm)
+        else:
+            place = shifted(tight, origin_of(around.box))
+            found = clean_blocks(around.image, around.clean, place, spacing_mm)
+        if around is not None:
+            way = "trend" if found is None else "patch"
+            around.used[way] = around.used.get(way, 0) + int(region.sum())
+        if found is None:
+            return trend_fill(image, region, source, spacing_mm)
+        blocks, reach = found
+        if around is not None:  # only the blocks travel to the device, not the whole case
+            blocks = xp.asarray(blocks)
+        return exemplar_fill(image, region, source, spacing_mm, blocks, reach)
