@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -177,13 +177,26 @@ class Pattern(LayoutSpec):
 
     def description(self, cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]]) -> dict[str, bytes]:
         """A table that this layout can read again."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["case", "subject", *cohort.channels, "label"])
-        for case, files in cases:
-            images = [self.image_path(files, case, k, cohort).as_posix() for k in range(len(cohort.channels))]
-            writer.writerow([case, files.subject, *images, self.label_path(files, case, cohort).as_posix()])
-        return {TABLE: buffer.getvalue().encode()}
+        paths = {
+            case: [
+                *(self.image_path(files, case, k, cohort) for k in range(len(cohort.channels))),
+                self.label_path(files, case, cohort),
+            ]
+            for case, files in cases
+        }
+        return {TABLE: table_text(cohort, cases, paths).encode()}
+
+
+def table_text(
+    cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]], paths: Mapping[str, Sequence[Path]]
+) -> str:
+    """A table that :class:`Pattern` reads: `paths` are those of each case's channels and label map."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["case", "subject", *cohort.channels, "label"])
+    for case, files in cases:
+        writer.writerow([case, files.subject, *(path.as_posix() for path in paths[case])])
+    return buffer.getvalue()
 
 
 def _expression(pattern: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.layouts.bids import Bids
 from lesionsynth.layouts.nnunet import NnUNet
 from lesionsynth.layouts.pattern import TABLE, Pattern
 from lesionsynth.plugins import registry
@@ -49,6 +50,19 @@ def _table(root: Path) -> None:
     )
 
 
+def _bids(root: Path) -> None:
+    for stem in ("sub-01/ses-a/anat/sub-01_ses-a", "sub-01/ses-b/anat/sub-01_ses-b", "sub-02/anat/sub-02"):
+        images = [f"{stem}_{what}.nii.gz" for what in ("FLAIR", "acq-3d_T1w")]
+        touch(root, [*images, f"derivatives/manual/{stem}_label-lesion_mask.nii.gz"])
+
+
+def _bids_segmentations(root: Path) -> None:
+    for subject in ("01", "02"):
+        stem = f"sub-{subject}/anat/sub-{subject}_space-MNI152NLin6Asym_desc"
+        touch(root, [f"{stem}-preproc_T1w.nii", f"{stem}-lesions_dseg.nii"])
+    (root / "dseg.tsv").write_text("index\tname\n0\tbackground\n1\tliver\n4\ttumour\n")
+
+
 BY_TABLE = Pattern(table=TABLE)
 EXAMPLES = {
     "nnunet": Example("nnunet", NnUNet(), lambda root: nnunet(root, ["c1", "c2_x", "c3"]), NnUNet()),
@@ -68,6 +82,14 @@ EXAMPLES = {
             labels={"0": "background", "1": "liver", "2": "tumour"},
         ),
         NnUNet(),
+    ),
+    "bids": Example("bids", Bids(), _bids, Bids()),
+    "bids segmentations": Example("bids", Bids(), _bids_segmentations, Bids()),
+    "bids by names": Example(
+        "bids",
+        Bids(),
+        _bids,
+        Bids(channels={"FLAIR": "FLAIR", "T1w": "acq-3d_T1w"}, mask="label-lesion_mask"),
     ),
     "pattern with subject and case": Example(
         "pattern",
