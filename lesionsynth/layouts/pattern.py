@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from lesionsynth.nifti import FILE_ENDINGS
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
-_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
 _FIXED_COLUMNS = ("case", "subject", "label", "fold")
 TABLE = "cases.csv"
 
@@ -35,11 +35,15 @@ class Pattern(LayoutSpec):
     """Path of the label map with the same fields."""
     table: str | None = None
     """Instead of the two: a CSV file with the columns case, subject, label, one a channel, and maybe fold."""
-    labels: dict[str, int] = Field(default_factory=lambda: {"background": 0, "lesion": 1})
+    labels: dict[str, Annotated[int, Field(ge=0, le=65535)]] = Field(
+        default_factory=lambda: {"background": 0, "lesion": 1}, min_length=1
+    )
     """Label names and values."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Pattern:
+        if len(set(self.labels.values())) < len(self.labels):
+            raise ValueError("two labels have the same value")
         if (self.table is None) == (self.label is None or not self.images):
             raise ValueError("give either `images` and `label`, or `table`")
         patterns = [*self.images.values(), *([self.label] if self.label else [])]
@@ -48,12 +52,18 @@ class Pattern(LayoutSpec):
                 raise ValueError(f"{pattern!r} occurs twice")
             if not pattern.endswith(FILE_ENDINGS):
                 raise ValueError(f"{pattern!r} should end in {' or '.join(FILE_ENDINGS)}")
+            if "\0" in pattern:
+                raise ValueError(f"{pattern!r} holds a character that no path can hold")
+            if "}{" in pattern:
+                raise ValueError(f"{pattern!r} has two fields side by side: where one ends is not clear")
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise ValueError(f"{pattern!r} should lie below the input")
         if self.label is not None:
             fields = set(_FIELD.findall(self.label))
             if not fields:
                 raise ValueError("`label` should have a field in braces, such as {case}")
+            if odd := [f for p in patterns for f in re.findall(r"{[^{}]*}", p) if not _FIELD.fullmatch(f)]:
+                raise ValueError(f"{odd[0]!r} is no field: letters, digits and _ in braces")
             for pattern in self.images.values():
                 if unknown := set(_FIELD.findall(pattern)) - fields:
                     raise ValueError(f"{pattern!r} has {{{min(unknown)}}}, which `label` has not")

@@ -16,6 +16,8 @@ from lesionsynth.recipe.model import Recipe
 
 _MAX_BYTES = 1 << 18
 _MAX_NODES = 20_000
+_MAX_DEPTH = 50
+_MAX_BITS = 64  # Python refuses to print numbers that are much longer
 _SUFFIXES = (".yaml", ".yml")
 _DATE_TAG = "tag:yaml.org,2002:timestamp"  # a date is text here
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
@@ -131,10 +133,16 @@ def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
                 items.append(build(item, (*where, number)))
             return items
         try:
-            return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, LookupError):
+            value = loader.construct_object(node)
+        except (yaml.YAMLError, ArithmeticError, ValueError, LookupError):
             kind = node.tag.rpartition(":")[2]
             raise RecipeError(f"{node.value!r} is no {kind}.", file=place(node.start_mark)) from None
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise RecipeError(
+                f"has a whole number of {value.bit_length()} bits; {_MAX_BITS} are the most.",
+                file=place(node.start_mark),
+            )
+        return value
 
     try:
         loader = yaml.SafeLoader(text)
@@ -154,6 +162,8 @@ def _override(content: dict[str, Any], places: Places, text: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise RecipeError(f"--set {text}: should be dotted.key=value, such as steps.add.load=high.")
+    if len(parts) > _MAX_DEPTH:
+        raise RecipeError(f"--set {text}: is nested too deeply.")
     parsed, inner = _parse(value, f"--set {text}")
     node, said = content, f"--set {text}"
     for depth, part in enumerate(parts[:-1], start=1):

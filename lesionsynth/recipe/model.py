@@ -67,7 +67,7 @@ class InputSpec(Spec):
         if value is not None:
             try:
                 groups = re.compile(value).groups
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"is not a regular expression ({error})") from None
             if groups != 1:
                 raise ValueError(f"should have exactly one group, got {groups}")
