@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionsynth import nifti
+from lesionsynth.channels import Aligned, on_one_grid, read_channels
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.domain.load import LesionLoad
@@ -22,7 +23,7 @@ from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.mirror import reflection
 from lesionsynth.kernels.tissue import GREY, OUTSIDE, WHITE
 from lesionsynth.slabs import stored_bytes
-from lesionsynth.tissue import TissueKind, TissueSpec, find_tissue, require_grid
+from lesionsynth.tissue import TissueKind, TissueSpec, find_tissue
 from lesionsynth.units import MM3_PER_ML
 
 _MOST = np.iinfo(np.uint16).max
@@ -71,6 +72,10 @@ class LoadedCase:
         Voxels that are NaN or infinite in any channel, where there are any; they are OUTSIDE.
     known : Known or None
         What need not be computed.
+    resampled : tuple of str
+        Channels that were brought onto the grid of the others.
+    source_hashes : dict of str to str
+        Digest of each input file by its path in the input.
     """
 
     files: CaseFiles
@@ -82,6 +87,8 @@ class LoadedCase:
     tissue_kind: TissueKind
     missing: NDArray[np.bool_] | None = None
     known: Known | None = None
+    resampled: tuple[str, ...] = ()
+    source_hashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -207,11 +214,6 @@ class LoadedCase:
         samples = [image.sample(places) for image in self.images]
         return [(float(np.median(s)) if s.size else 0.0, robust_spread(s)) for s in samples]
 
-    @property
-    def source_hashes(self) -> dict[str, str]:
-        """Digest of each input file by name."""
-        return {i.path.name: i.source_hash for i in (*self.images, self.label_image) if i.path is not None}
-
 
 def load_case(
     files: CaseFiles,
@@ -235,39 +237,64 @@ def load_case(
         If a file is damaged, grids differ, a lesion holds voxels that are NaN or infinite, or a label value
         is unknown. Elsewhere such voxels mark what is no tissue.
     """
-    images = tuple(nifti.read(path) for path in files.images)
-    for image, name in zip(images, cohort.channels, strict=True):
-        require_grid(files, image, images[0].grid, f"channel {name}")
+    stored = read_channels(files)
     label_image, label = read_label(files.case, files.label, cohort.labels)
-    require_grid(files, label_image, images[0].grid, "the label map")
-    images, missing = without_missing(files, cohort, images, label)
+    aligned = on_one_grid(files, cohort, stored, label_image)
+    images, missing = without_missing(files, cohort, aligned, label)
     if known is not None:
         found, kind = known.tissue, known.tissue_kind
     else:
         found, kind = find_tissue(files, cohort, tissue, images, label)
         if missing is not None:
             found = np.where(missing, np.uint8(OUTSIDE), found)
-    return LoadedCase(files, cohort.labels, images, label_image, label, found, kind, missing, known)
+    hashes = {cohort.name_of(i.path): i.source_hash for i in (*stored, label_image) if i.path}
+    return LoadedCase(
+        files,
+        cohort.labels,
+        images,
+        label_image,
+        label,
+        found,
+        kind,
+        missing,
+        known,
+        aligned.resampled,
+        hashes,
+    )
 
 
 def without_missing(
-    files: CaseFiles, cohort: Cohort, images: tuple[nifti.Image, ...], label: NDArray[np.unsignedinteger]
+    files: CaseFiles, cohort: Cohort, aligned: Aligned, label: NDArray[np.unsignedinteger]
 ) -> tuple[tuple[nifti.Image, ...], NDArray[np.bool_] | None]:
-    """Images that read as their least intensity where they are NaN or infinite, and where any of them is.
+    """Images that read as their least intensity where they are NaN or infinite; where any of them is missing.
+
+    Missing is what is NaN or infinite, and what a resampled channel knows nothing of.
 
     Raises
     ------
     InputError
         If a lesion holds such voxels, or a channel holds nothing else.
     """
-    missing = None
+    missing = aligned.unknown
+
+    def in_lesions(where: NDArray[np.bool_]) -> int:
+        return int(np.count_nonzero(_one_of(label, cohort.labels.lesion) & where))
+
+    if missing is not None and (lesion := in_lesions(missing)):
+        named = ", ".join(aligned.resampled)
+        raise InputError(
+            f"{lesion} voxels of lesions lie where a resampled channel ({named}) has no data.",
+            case=files.case,
+            file=files.label,
+            remedy="Remove the case or the channel; input.on_bad_case: drop leaves such cases out.",
+        )
     made = []
-    for image, name in zip(images, cohort.channels, strict=True):
+    for image, name in zip(aligned.images, cohort.channels, strict=True):
         if image.raw.dtype.kind != "f" or image.slabs.all_finite:
             made.append(image)
             continue
         present = np.isfinite(image.raw)
-        lesion = int(np.count_nonzero(_one_of(label, cohort.labels.lesion) & ~present))
+        lesion = in_lesions(~present)
         if lesion or not present.any():
             count = int(present.size - np.count_nonzero(present))
             where = f", {lesion} of them in lesions" if lesion else ": all there are"

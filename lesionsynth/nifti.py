@@ -338,6 +338,46 @@ def like(image: Image, raw: NDArray[np.generic]) -> Image:
     return Image(header.binaryblock + rest, stored, 1.0, 0.0, image.grid)
 
 
+_PLACE = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+"""Header fields that say where a grid lies, beside shape, voxel size and unit."""
+_ACQUIRED = ("dim_info", "slice_start", "slice_end", "slice_code", "slice_duration")
+"""Header fields that say in which order the voxels of a grid were acquired."""
+
+
+def on_grid_of(image: Image, raw: NDArray[np.generic], reference: Image) -> Image:
+    """`image` resampled: other voxels of the same dtype and scaling, on the grid of `reference`.
+
+    The header stays the image's own, but for all that says what its grid is.
+    """
+    header, place = (
+        _parse(i.header_bytes[:_PEEK_BYTES], i.path or Path("image")) for i in (image, reference)
+    )
+    header = header.copy()
+    _set_shape(header, reference.grid.shape, image.path)
+    for name in _PLACE:
+        header[name] = place[name]
+    for name in _ACQUIRED:
+        header[name] = 0
+    header["pixdim"][:4] = place["pixdim"][:4]
+    header["xyzt_units"] = int(header["xyzt_units"]) // 8 * 8 + int(place["xyzt_units"]) % 8
+    rest = image.header_bytes[header.sizeof_hdr :]
+    return replace(image, header_bytes=header.binaryblock + rest, raw=raw, grid=reference.grid)
+
+
+def _set_shape(header: nib.Nifti1Header, shape: Sequence[int], path: Path | None) -> None:
+    try:
+        header.set_data_shape(shape)
+    except HeaderDataError:
+        raise ImageError(
+            f"has a header that cannot hold {'x'.join(map(str, shape))} voxels.",
+            file=path,
+            remedy="Use NIfTI-2.",
+        ) from None
+
+
 def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
     """A NIfTI-1 image made from scratch."""
     header = nib.Nifti1Header()

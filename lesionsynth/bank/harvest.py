@@ -39,7 +39,10 @@ class BankSpec(Spec):
 
 @dataclass(frozen=True, eq=False)
 class CaseSummary:
-    """What the bank knows of a whole case; `tissue`, `zones` and statistics are empty for a mask alone."""
+    """What the bank knows of a whole case; `tissue`, `zones` and statistics are empty for a mask alone.
+
+    `resampled` are the channels that had another grid.
+    """
 
     case: str
     subject: str
@@ -53,6 +56,7 @@ class CaseSummary:
     quantiles: list[list[float]]
     source_hashes: dict[str, str]
     zones: NDArray[np.uint8] | None = None
+    resampled: tuple[str, ...] = ()
 
 
 def summarise(case: LoadedCase) -> CaseSummary:
@@ -76,6 +80,7 @@ def summarise(case: LoadedCase) -> CaseSummary:
         quantiles=[q.astype(float).tolist() for q in quantiles],
         source_hashes=case.source_hashes,
         zones=case.zones,
+        resampled=case.resampled,
     )
 
 

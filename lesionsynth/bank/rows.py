@@ -57,6 +57,7 @@ def case_row(case_id: int, summary: CaseSummary) -> tuple[object, ...]:
         "tissue_stats": summary.tissue_stats,
         "quantiles": summary.quantiles,
         "source_hashes": summary.source_hashes,
+        "resampled": summary.resampled,
     }
     load = summary.load
     named = (summary.case, summary.subject, summary.has_images)
@@ -89,6 +90,7 @@ def case_of(row: Row) -> CaseSummary:
         tissue_stats=[tuple(pair) for pair in details["tissue_stats"]],
         quantiles=details["quantiles"],
         source_hashes=details["source_hashes"],
+        resampled=tuple(details["resampled"]),
     )
 
 

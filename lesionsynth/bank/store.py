@@ -37,7 +37,7 @@ from lesionsynth.domain.lesion import Lesion, LesionInfo
 from lesionsynth.errors import InputError, OutputError
 from lesionsynth.host import Known
 
-FORMAT = 2
+FORMAT = 3
 INDEX = "index.sqlite"
 _KEPT_BYTES = 1 << 27
 """Voxels of lesions that an open bank keeps: a few donors are drawn again and again."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+Resampling = Literal["none", "linear", "cubic"]
 Role = Literal["background", "lesion", "organ", "protected", "ignore"]
 
 
@@ -88,7 +89,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All cases of one input, sorted by id."""
+    """All cases of one input, sorted by id; `resample`: how channels on another grid are read."""
 
     root: Path
     layout: str
@@ -99,6 +100,11 @@ class Cohort:
     splits: tuple[Split, ...] | None = None
     file_ending: str = ".nii.gz"
     extra: Mapping[str, object] = field(default_factory=dict)
+    resample: Resampling = "none"
+
+    def name_of(self, path: Path) -> str:
+        """A file of the input by its path in it, with slashes; the whole path where it lies elsewhere."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def case(self, name: str) -> CaseFiles:
         """The case called `name`; KeyError where there is none."""

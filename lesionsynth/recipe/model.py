@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lesionsynth.bank.harvest import BankSpec
-from lesionsynth.domain.case import Role
+from lesionsynth.domain.case import Resampling, Role
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
@@ -58,6 +58,9 @@ class InputSpec(Spec):
     """Label name to role: lesion, organ, protected, ignore, background. Guessed from the names otherwise."""
     masks: MasksSpec | None = None
     """Subjects known by lesion masks alone."""
+    resample: Resampling = "none"
+    """Channels on another grid than the label map: none refuses them; linear and cubic (B-splines) resample
+    them to it, originals in the output too. At least one channel must have the grid of the label map."""
     on_bad_case: Literal["error", "drop"] = "error"
     """Stop at a case that cannot be read, or go on without it."""
 

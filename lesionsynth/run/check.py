@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
+from lesionsynth.channels import grid_faults, on_one_grid, resampled_text
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
@@ -28,13 +29,17 @@ BANK_SHARE = 0.5
 
 @dataclass(frozen=True)
 class CaseCheck:
-    """What was found in one case; `hashes` holds the digest of each image by its path."""
+    """What was found in one case.
+
+    `hashes` holds the digest of each image by its path, `resampled` the channels on another grid.
+    """
 
     name: str
     findings: tuple[Finding, ...]
     hashes: dict[str, str]
     grid: str
     load_ml: float
+    resampled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,21 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
         f"channels: {', '.join(cohort.channels)}",
         "labels: "
         + ", ".join(f"{v} {n} ({cohort.labels.roles[n]})" for n, v in cohort.labels.values.items()),
-        *_measured(checks),
+        *_measured(checks, cohort.resample),
         *splits_fact,
         f"disk: a run needs about {_gb(needed)}, {_gb(free)} are free",
     ]
     return Checked(findings, facts)
 
 
-def _measured(checks: list[CaseCheck]) -> Iterator[str]:
+def _measured(checks: list[CaseCheck], resample: str) -> Iterator[str]:
     """Facts of the cases that could be read."""
     grids = sorted({c.grid for c in checks if c.grid})
     loads = [c.load_ml for c in checks if c.grid]
     if grids:
         yield f"grids: {grids[0] if len(grids) == 1 else f'{len(grids)} different ones'}"
+        if told := resampled_text(resample, [c.resampled for c in checks]):
+            yield told
         yield f"lesion load: {min(loads):.2f} to {max(loads):.2f} mL, median {np.median(loads):.2f} mL"
 
 
@@ -145,7 +152,6 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         hashes[str(path)] = image.source_hash
         findings += _check_channel(item.case, name, image)
         images.append(image)
-    grids = [(f"channel {n}", i) for n, i in zip(cohort.channels, images, strict=False)]
     load_ml = 0.0
     try:
         label_image, label = read_label(item.case, item.label, cohort.labels)
@@ -153,30 +159,22 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         voxel_mm3 = label_image.grid.voxel_volume_mm3
         load_ml = float(mask.sum()) * voxel_mm3 / 1000
         findings += _check_lesions(item, mask, voxel_mm3, recipe)
-        grids.append(("the label map", label_image))
     except LesionsynthError as error:
         findings.append(_finding(error, "Replace the file.", item.case))
+        return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
     if len(images) < len(cohort.channels):
         return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
-    conflicts = list(_check_grids(item.case, grids))
-    if not conflicts and len(grids) > len(images):
+    resampled: tuple[str, ...] = ()
+    conflicts = [replace(f, case=item.case) for f in grid_faults(cohort, images, label_image)]
+    if not conflicts:
         try:
-            without_missing(item, cohort, tuple(images), label)
+            aligned = on_one_grid(item, cohort, tuple(images), label_image)
+            without_missing(item, cohort, aligned, label)
+            resampled = aligned.resampled
         except LesionsynthError as error:
             conflicts.append(_finding(error, "Replace them.", item.case))
-    return CaseCheck(item.case, (*findings, *conflicts), hashes, images[0].grid.describe(), load_ml)
-
-
-def _check_grids(case: str, images: list[tuple[str, nifti.Image]]) -> Iterator[Finding]:
-    first_name, first = images[0]
-    for name, image in images[1:]:
-        if image.grid.same_as(first.grid):
-            continue
-        if image.grid.shape == first.grid.shape:
-            fault = f"{name} has the shape of {first_name} but lies elsewhere (its affine differs)."
-        else:
-            fault = f"{name} is {image.grid.describe()}, {first_name} is {first.grid.describe()}."
-        yield Finding("error", fault, "Resample it to the first channel.", case, str(image.path))
+    grid = label_image.grid.describe()
+    return CaseCheck(item.case, (*findings, *conflicts), hashes, grid, load_ml, resampled)
 
 
 def _check_channel(case: str, name: str, image: nifti.Image) -> Iterator[Finding]:

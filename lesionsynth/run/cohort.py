@@ -62,6 +62,7 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
         cases=cases,
         masks=_masks(spec, root, cases),
         splits=_read_splits(root / SPLITS, faulty),
+        resample=spec.resample,
     )
     return layout, Scan(cohort, tuple(findings))
 

@@ -18,6 +18,7 @@ import yaml
 import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.channels import resampled_channels
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Split
 from lesionsynth.errors import OutputError
@@ -37,7 +38,12 @@ _COLUMNS = (
 
 
 def place_original(space: Workspace, files: CaseFiles) -> str:
-    """Copy or hard-link one case of the input into the output, byte for byte unless compression differs."""
+    """Copy or hard-link one case of the input into the output, byte for byte unless compression differs.
+
+    Channels that are resampled for the copies are so in the original too: a data set has one grid a case.
+    """
+    resampled = resampled_channels(files, space.cohort)
+    made = {files.images[k]: image for k, image in resampled.items()}
     pairs = [
         (path, space.layout.image_path(files, files.case, k, space.cohort))
         for k, path in enumerate(files.images)
@@ -49,8 +55,8 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
             temporary.unlink(missing_ok=True)
-            if source.name.endswith(".gz") != target.name.endswith(".gz"):
-                nifti.write(target, nifti.read(source))
+            if source in made or source.name.endswith(".gz") != target.name.endswith(".gz"):
+                nifti.write(target, made.get(source) or nifti.read(source))
                 continue
             if space.recipe.output.originals != "link" or not _linked(source, temporary):
                 shutil.copyfile(source, temporary)

@@ -13,6 +13,7 @@ import numpy as np
 from lesionsynth import nifti
 from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
 from lesionsynth.bank.store import INDEX, Harvested, LesionBank, write_case, write_index
+from lesionsynth.channels import resampled_text
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.grid import Grid
@@ -63,7 +64,7 @@ def build_bank(
 
 
 def bank_key(cohort: Cohort, recipe: Recipe) -> str:
-    """What a bank depends on: files (by size and time), labels, tissue and crop settings."""
+    """What a bank depends on: files (by size and time), labels, grids, tissue and crop settings."""
     files = [path for case in cohort.cases for path in (*case.images, case.label)] + [
         m.path for m in cohort.masks
     ]
@@ -74,6 +75,7 @@ def bank_key(cohort: Cohort, recipe: Recipe) -> str:
             [(c.case, c.subject) for c in cohort.cases],
             dict(cohort.labels.values),
             dict(cohort.labels.roles),
+            cohort.resample,
             recipe.tissue.model_dump(mode="json"),
             recipe.bank.model_dump(mode="json"),
         ]
@@ -152,6 +154,8 @@ def fit_blocks(
     cases = [case for case in bank.cases() if case.has_images]
     kind, why = chosen_kind(recipe.likelihood, cases)
     progress.note(why)
+    if told := resampled_text(cohort.resample, [case.resampled for case in cases]):
+        progress.note(told)
     fits = {}
     progress.start("likelihood", len(blocks))
     for block in blocks:

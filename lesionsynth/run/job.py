@@ -239,6 +239,7 @@ class HostJobs:
                 "after": len(canvas.boxes),
             },
             "clipped_voxels": canvas.clipped_vox,
+            "resampled": list(self.host.resampled),
             "device": self.device.name,
             "warnings": [*dict.fromkeys(self.device.notes), *_left(reports)],
             "steps": [

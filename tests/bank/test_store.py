@@ -109,6 +109,7 @@ def test_cases_come_back_without_their_tissue_and_sorted(bank):
         "tissue_stats",
         "quantiles",
         "source_hashes",
+        "resampled",
     ):
         assert getattr(now, name) == getattr(was, name)
     assert now.grid.shape == was.grid.shape
