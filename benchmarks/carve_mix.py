@@ -25,8 +25,8 @@ import nibabel as nib
 import numpy as np
 
 from lesionsynth.recipe.load import load_recipe
-from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs, write_case
+from lesionsynth.run.prepare import prepare
 
 CASES = ("host", "donor")
 
@@ -80,7 +80,7 @@ def ours(data: Path, output: Path, limit: float, copies: int) -> dict[str, float
     The bank is there already.
     """
     recipe = load_recipe("carve_mix_compatible", ["output.copies=1", "folds.strategy=none"])
-    prepared = session.prepare(recipe, data, output, 1, Quiet())
+    prepared = prepare(recipe, data, output, Quiet())
     job = next(job for job in prepared.jobs if job.host == "host")
     (step,) = recipe.steps
     draw = {"edit": "insert", "case": "donor", "subject": "donor", "donor": {"lesion": None}}

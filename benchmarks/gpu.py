@@ -256,7 +256,7 @@ def cases(rounds: int) -> list[Figure]:
 
     from lesionsynth.recipe.model import Recipe
     from lesionsynth.run.job import run_host
-    from lesionsynth.run.session import prepare
+    from lesionsynth.run.prepare import prepare
 
     figures = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -267,7 +267,7 @@ def cases(rounds: int) -> list[Figure]:
                 "folds": {"strategy": "none"},
             }
         )
-        prepared = prepare(emptied, root, Path(scratch) / "inpaint", 1, pipeline.Quiet())
+        prepared = prepare(emptied, root, Path(scratch) / "inpaint", pipeline.Quiet())
         host = prepared.space.cohort.cases[0]
         jobs = [job for job in prepared.jobs if job.host == host.case]
         work = {

@@ -195,7 +195,7 @@ class Data:
         key = recipe.model_dump_json(exclude={"steps", "sources", "description"})
         if key not in self.prepared:
             folder = scratch / f"run{len(self.prepared)}"
-            self.prepared[key] = (recipe, prepare(recipe, self.root, folder, 1, Quiet()))
+            self.prepared[key] = (recipe, prepare(recipe, self.root, folder, Quiet()))
         prepared = self.prepared[key][1]
         return replace(prepared, space=replace(prepared.space, recipe=recipe))
 

@@ -22,7 +22,7 @@ from lesionsynth.domain.load import LoadTarget
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.job import HostJobs, Workspace, run_host
 from lesionsynth.run.plan import Job
-from lesionsynth.run.session import prepare
+from lesionsynth.run.prepare import prepare
 
 LESIONS = 10
 SHORT, LONG = 24, 150
@@ -63,7 +63,7 @@ def ready(
 
     The load is the one that its first copy has with so many lesions more.
     """
-    prepared = prepare(populate_recipe(10000, copies, 10000), root, folder, 1, Quiet())
+    prepared = prepare(populate_recipe(10000, copies, 10000), root, folder, Quiet())
     host = prepared.space.cohort.cases[0]
     jobs = [job for job in prepared.jobs if job.host == host.case]
     own = HostJobs(prepared.space, host).host.load.count

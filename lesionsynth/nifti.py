@@ -176,6 +176,24 @@ def read(path: Path) -> Image:
     )
 
 
+def peek(path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic]]:
+    """Shape and stored dtype of an image, by its header alone.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read`, as far as the header tells.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(16 * _PEEK_BYTES)
+        head = gzip_io.peek(data, _PEEK_BYTES) if data[:2] == b"\x1f\x8b" else data[:_PEEK_BYTES]
+    except (OSError, gzip_io.GzipError) as error:
+        raise ImageError(f"its header cannot be read ({error}).", file=path) from None
+    shape, dtype, _ = _layout(_parse(head, path), path)
+    return shape, dtype
+
+
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Least and greatest value of an integer dtype."""
     limits = np.iinfo(dtype)

@@ -14,8 +14,8 @@ from lesionsynth import backend
 from lesionsynth.backend import Device
 from lesionsynth.errors import DeviceError
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import prepare
 from tests.fake_device import FakeArray, FakeGpus, to_fake, to_numpy
 from tests.test_invariants import MakeData, Silent
 
@@ -204,7 +204,7 @@ STEPS = {
 def made(root: Path, output: Path, device: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, Any]]:
     """Images, label map and record of a copy of the first case."""
     recipe = Recipe.model_validate({"seed": 3, "steps": STEPS, "folds": {"strategy": "none"}})
-    prepared = session.prepare(recipe, root, output, 1, Silent())
+    prepared = prepare(recipe, root, output, Silent())
     maker = HostJobs(replace(prepared.space, device=device), prepared.space.cohort.cases[0])
     canvas, record, _ = maker.make(prepared.jobs[0])
     return [image.copy() for image in canvas.raw], canvas.label.copy(), record

@@ -25,7 +25,9 @@ from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
 from lesionsynth.run import session
-from lesionsynth.run.job import HostJobs
+from lesionsynth.run.job import HostJobs, run_host
+from lesionsynth.run.pool import Engine
+from lesionsynth.run.prepare import prepare
 from lesionsynth.spec import summary_of
 
 MakeData = Callable[..., Path]
@@ -50,7 +52,7 @@ def recipe_of(*overrides: str, name: str = "lesionmix") -> Recipe:
 
 
 def run(recipe: Recipe, root: Path, output: Path, n_jobs: int = 1) -> session.Outcome:
-    outcome = session.run(recipe, root, output, n_jobs, Silent())
+    outcome = session.run(recipe, root, output, Silent(), Engine(n_jobs))
     assert not outcome.failures, [str(f.error) for f in outcome.failures]
     return outcome
 
@@ -80,7 +82,7 @@ def test_a_case_is_the_unit_of_failure(make_nnunet: MakeData, tmp_path: Path) ->
     label = root / "labelsTr" / "case1.nii.gz"
     image = nib.load(label)
     nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine).to_filename(label)
-    outcome = session.run(load_recipe("pseudo_healthy"), root, tmp_path / "out", 1, Silent())
+    outcome = session.run(load_recipe("pseudo_healthy"), root, tmp_path / "out", Silent())
     assert [f.name for f in outcome.failures] == ["case1__syn000"]
     assert "no edit was possible" in str(outcome.failures[0].error)
     assert sorted(records(tmp_path / "out")) == ["case2__syn000", "case3__syn000", "case4__syn000"]
@@ -94,7 +96,7 @@ def test_output_does_not_depend_on_workers_order_or_repetition(make_nnunet: Make
     digests = {run(recipe, root, tmp_path / f"o{k}", n).voxels for k, n in enumerate((1, 2, 1))}
     assert len(digests) == 1
 
-    prepared = session.prepare(recipe, root, tmp_path / "shuffled", 1, Silent())
+    prepared = prepare(recipe, root, tmp_path / "shuffled", Silent())
     jobs = list(prepared.jobs)
     stream(1, "shuffle").shuffle(jobs)  # type: ignore[arg-type]
     expected = records(tmp_path / "o0")
@@ -158,9 +160,7 @@ def test_replay_notices_a_changed_record(
 def test_kernels_do_no_io_and_leave_their_inputs_alone(finished: tuple[Path, Path, session.Outcome]) -> None:
     """5. A job never changes the host it shares with other copies."""
     root, output, _ = finished
-    prepared = session.prepare(
-        recipe_of("output.source_map=true", "output.lesion_map=true"), root, output, 1, Silent()
-    )
+    prepared = prepare(recipe_of("output.source_map=true", "output.lesion_map=true"), root, output, Silent())
     job = prepared.jobs[0]
     maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
     before = (
@@ -238,7 +238,7 @@ def test_an_output_equal_to_its_host_is_an_error(make_nnunet: MakeData, tmp_path
     root = make_nnunet(4)
     recipe = recipe_of("steps.add.tries=1", "steps.add.site.inside=1.0", "steps.add.site.candidates=1",
                        "steps.add.min_volume_mm3=100000", "steps.add.surplus=keep")  # fmt: skip
-    outcome = session.run(recipe, root, tmp_path / "out", 1, Silent())
+    outcome = session.run(recipe, root, tmp_path / "out", Silent())
     assert not outcome.done
     assert len(outcome.failures) == 8
     assert not list((tmp_path / "out" / "imagesTr").glob("*__syn*"))
@@ -277,11 +277,11 @@ def test_killed_while_writing_leaves_whole_files_and_continues(make_nnunet: Make
 def test_a_failing_write_leaves_no_part_of_the_case(make_nnunet: MakeData, tmp_path: Path) -> None:
     """8. Where the record cannot be written, the case's images are taken back."""
     root = make_nnunet(4)
-    prepared = session.prepare(recipe_of(), root, tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe_of(), root, tmp_path / "out", Silent())
     (tmp_path / "out" / "records").write_text("a file where the folder should be")
     job = prepared.jobs[0]
     with pytest.raises(OutputError):
-        session.run_host(prepared.space, prepared.space.cohort.case(job.host), [job])
+        run_host(prepared.space, prepared.space.cohort.case(job.host), [job])
     assert not list((tmp_path / "out").rglob("*__syn*"))
 
 
@@ -300,7 +300,7 @@ def test_errors_name_case_file_expectation_and_remedy(make_nnunet: MakeData, tmp
     path = root / "imagesTr" / "case2_0001.nii.gz"
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(LesionsynthError) as caught:
-        session.run(recipe_of(), root, tmp_path / "out", 1, Silent())
+        session.run(recipe_of(), root, tmp_path / "out", Silent())
     message = str(caught.value)
     assert str(path) in message
     assert "truncated" in message
@@ -313,15 +313,13 @@ def test_another_recipe_does_not_mix_into_an_output(finished: tuple[Path, Path, 
     root, output, _ = finished
     before = {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
     with pytest.raises(OutputError, match="another recipe"):
-        session.run(recipe_of("seed=99"), root, output, 1, Silent())
+        session.run(recipe_of("seed=99"), root, output, Silent())
     assert before == {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
 
 
 def test_canvas_is_equal_to_its_host_until_written(finished: tuple[Path, Path, session.Outcome]) -> None:
     """7. An untouched canvas reports no change."""
     root, output, _ = finished
-    prepared = session.prepare(
-        recipe_of("output.source_map=true", "output.lesion_map=true"), root, output, 1, Silent()
-    )
+    prepared = prepare(recipe_of("output.source_map=true", "output.lesion_map=true"), root, output, Silent())
     maker = HostJobs(replace(prepared.space), prepared.space.cohort.cases[0])
     assert not Canvas(maker.host).changes()

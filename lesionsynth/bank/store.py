@@ -84,6 +84,50 @@ def write_case(folder: Path, summary: CaseSummary, lesions: Sequence[Lesion]) ->
     return Harvested(replace(summary, tissue=None, zones=None), tuple(entries), file)
 
 
+def note_case(folder: Path, harvested: Harvested, key: str) -> None:
+    """Note that a case is harvested, so that a build that was stopped, or comes again, need not do it anew.
+
+    `key` tells what it was made of.
+    """
+    noted = {
+        "format": FORMAT,
+        "key": key,
+        "file": harvested.file,
+        "case": case_row(0, harvested.summary)[1:],
+        "lesions": [
+            [*lesion_row(0, harvested.file, entry), harvested.summary.case] for entry in harvested.entries
+        ],
+    }
+    path = _note_path(folder, harvested.summary.case)
+    nifti.write_bytes(path, (json.dumps(noted) + "\n").encode(), sync=False)
+
+
+def noted_case(folder: Path, case: str, key: str) -> Harvested | None:
+    """What :func:`note_case` has noted under this key, if the files are still there."""
+    try:
+        noted = json.loads(_note_path(folder, case).read_text())
+        if (noted["format"], noted["key"]) != (FORMAT, key):
+            return None
+        entries = []
+        for row in noted["lesions"]:
+            name, _, subject, volume, _, _, _, start, mask_bytes, image_bytes, details, of_case = row
+            info = info_of((name, of_case, subject, volume, details))
+            entries.append(Entry(info, start, mask_bytes, image_bytes))
+        summary, file = case_of(tuple(noted["case"])), str(noted["file"])
+        size = sum(entry.mask_bytes + entry.image_bytes for entry in entries)
+        there = (folder / file).stat().st_size == size and (
+            not summary.has_images
+            or (_tissue_path(folder, case).is_file() and _zones_path(folder, case).is_file())
+        )
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return Harvested(summary, tuple(entries), file) if there and summary.case == case else None
+
+
+def _note_path(folder: Path, case: str) -> Path:
+    return folder / "cases" / f"{_file_name(case)}.json"
+
+
 def _file_name(case: str) -> str:
     """A file name for each case, another for every other; its own name where that can be one."""
     return quote(case, safe=" ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -20,6 +21,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
         try:
             return super().invoke(ctx)
         except LesionsynthError as error:
@@ -79,4 +82,4 @@ def main() -> None:
 
 
 # Each module adds its commands to `app`.
-from lesionsynth.cli import bank, dataset, make, tell  # noqa: E402, F401
+from lesionsynth.cli import bank, convert, dataset, make, shards, tell  # noqa: E402, F401

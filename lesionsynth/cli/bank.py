@@ -16,7 +16,6 @@ from lesionsynth.cli.terminal import (
     Quiet,
     Terminal,
     Workers,
-    n_workers,
     open_recipe,
     print_json,
     table,
@@ -36,19 +35,20 @@ def build(
         str, typer.Option("--recipe", help="Recipe whose input, tissue and bank sections count.")
     ] = "lesionmix",
     overrides: Overrides = None,
-    n_jobs: Workers = 1,
+    n_jobs: Workers = "1",
     quiet: Quiet = False,
 ) -> None:
     """Harvest every lesion of a data set into a bank."""
     from lesionsynth.run.cohort import open_cohort
     from lesionsynth.run.fit import build_bank
-    from lesionsynth.run.session import check_output
+    from lesionsynth.run.machine import engine_of
+    from lesionsynth.run.prepare import check_output
 
     parsed = open_recipe(recipe, overrides)
     check_output(input_folder, output, marker="index.sqlite")
     _, cohort, _ = open_cohort(parsed.input, input_folder)
     with Terminal(quiet) as terminal:
-        made, failures = build_bank(cohort, parsed, output, n_workers(n_jobs), terminal)
+        made, failures = build_bank(cohort, parsed, output, engine_of(n_jobs, None), terminal)
         for failure in failures:
             terminal.note(f"left out: {failure.error}")
     with made:

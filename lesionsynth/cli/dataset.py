@@ -16,7 +16,6 @@ from lesionsynth.cli.terminal import (
     RecipeName,
     Terminal,
     Workers,
-    n_workers,
     open_recipe,
     print_json,
 )
@@ -50,16 +49,17 @@ def check(
         Path | None, typer.Option("--output", "-o", help="Where the output will go, for the disk.")
     ] = None,
     overrides: Overrides = None,
-    n_jobs: Workers = 1,
+    n_jobs: Workers = "1",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Read every file of a data set and list all faults with their cure; exit 1 if there are any."""
     from lesionsynth.run.check import check as look
+    from lesionsynth.run.machine import engine_of
 
     parsed = open_recipe(recipe, overrides)
     with Terminal(quiet) as terminal:
-        result = look(parsed, input_folder, output, n_workers(n_jobs), terminal)
+        result = look(parsed, input_folder, output, terminal, engine_of(n_jobs, None))
     if as_json:
         print_json({"findings": [f.as_json() for f in result.findings], "facts": result.facts})
     else:

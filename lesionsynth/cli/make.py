@@ -1,4 +1,4 @@
-"""Commands that make data: run, plan, replay, likelihood build."""
+"""Commands that make data: run, replay, likelihood build."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import typer
 from lesionsynth.cli.app import app
 from lesionsynth.cli.terminal import (
     AsJson,
+    Copies,
     InputFolder,
+    Memory,
     OnDevice,
     Overrides,
     Quiet,
     RecipeName,
+    Scheduler,
+    Seed,
     Terminal,
+    Update,
     Verbose,
     Workers,
-    n_workers,
     open_recipe,
     print_json,
 )
@@ -27,6 +31,7 @@ from lesionsynth.errors import ExitCode
 
 if TYPE_CHECKING:
     from lesionsynth.recipe.model import Recipe
+    from lesionsynth.run.pool import Engine
     from lesionsynth.run.session import Outcome
 
 likelihood = typer.Typer(no_args_is_help=True, help="Likelihood maps: where lesions occur.")
@@ -40,14 +45,22 @@ def run(
     recipe: RecipeName,
     input_folder: InputFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the expanded data set.")],
-    copies: Annotated[
-        int | None,
-        typer.Option("--copies", "-n", help="Synthetic cases per host (per fold with per_fold).", min=1),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
+    copies: Copies = None,
+    seed: Seed = None,
     overrides: Overrides = None,
-    n_jobs: Workers = 1,
+    n_jobs: Workers = "1",
+    mem: Memory = None,
     device: OnDevice = "auto",
+    scheduler: Scheduler = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Make the I-th of N parts of a planned run; a task of a Slurm array makes its own.",
+        ),
+    ] = None,
+    update: Update = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 7 where a load target was not met.")
     ] = False,
@@ -59,14 +72,37 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Make an expanded data set. The same command continues a run that was stopped."""
-    prepared = _recipe(recipe, overrides, copies, seed)
-    if dry_run:
-        _print_plan(prepared, input_folder, None, n_jobs, quiet)
-        return
-    from lesionsynth.run import session
+    import os
 
+    from lesionsynth.run import session
+    from lesionsynth.run.machine import engine_of
+    from lesionsynth.run.shard import parse_shard, shard_of_array
+
+    part = parse_shard(shard) if shard is not None else shard_of_array(os.environ)
+    engine = engine_of(n_jobs, mem, scheduler)
+    prepared = recipe_of(recipe, overrides, copies, seed)
+    if dry_run:
+        print_plan(prepared, input_folder, engine, quiet)
+        return
     with Terminal(quiet, verbose) as terminal:
-        outcome = session.run(prepared, input_folder, output, n_workers(n_jobs), terminal, device)
+        if part is None:
+            outcome = session.run(prepared, input_folder, output, terminal, engine, device, update)
+        else:
+            outcome = session.run_shard(prepared, input_folder, output, part, terminal, engine, device)
+    tell(outcome, as_json=as_json, quiet=quiet, verbose=verbose)
+    if strict and outcome.shortfalls:
+        raise typer.Exit(ExitCode.SHORTFALL)
+
+
+def recipe_of(name: str, overrides: list[str] | None, copies: int | None, seed: int | None) -> Recipe:
+    """The recipe with what other options say of it."""
+    extra = [f"output.copies={copies}"] if copies is not None else []
+    extra += [f"seed={seed}"] if seed is not None else []
+    return open_recipe(name, [*(overrides or ()), *extra])
+
+
+def tell(outcome: Outcome, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Print what a run, or its merging, has come to; exit with SOME_FAILED where cases are missing."""
     if as_json:
         print_json(_as_json(outcome))
     elif not quiet:
@@ -75,14 +111,6 @@ def run(
         print(f"lesionsynth: {failure.stage}: {failure.error}", file=sys.stderr)
     if outcome.failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
-    if strict and outcome.shortfalls:
-        raise typer.Exit(ExitCode.SHORTFALL)
-
-
-def _recipe(name: str, overrides: list[str] | None, copies: int | None, seed: int | None) -> Recipe:
-    extra = [f"output.copies={copies}"] if copies is not None else []
-    extra += [f"seed={seed}"] if seed is not None else []
-    return open_recipe(name, [*(overrides or ()), *extra])
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
@@ -125,6 +153,9 @@ def _tell(outcome: Outcome, verbose: bool) -> None:
     warned = [row["case"] for row in outcome.done if row["warnings"]]
     if warned:
         print(f"{len(warned)} case(s) have warnings in their records, such as {warned[0]}.")
+    if not outcome.voxels:
+        print("This was one shard. When all are done: lesionsynth finalize " + str(outcome.output))
+        return
     print(f"voxels {outcome.voxels}")
     print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
     if not (outcome.output / SPLITS).is_file():
@@ -135,37 +166,13 @@ def _tell(outcome: Outcome, verbose: bool) -> None:
         )
 
 
-def _print_plan(recipe: Recipe, folder: Path, output: Path | None, n_jobs: int, quiet: bool) -> None:
-    from lesionsynth import nifti
+def print_plan(recipe: Recipe, folder: Path, engine: Engine, quiet: bool) -> None:
+    """Print a plan as JSONL; nothing is left on disk."""
     from lesionsynth.run.plan import plan_lines
-    from lesionsynth.run.session import plan_only
+    from lesionsynth.run.prepare import plan_only
 
     with Terminal(quiet) as terminal:
-        lines = plan_lines(plan_only(recipe, folder, n_workers(n_jobs), terminal))
-    if output is None:
-        sys.stdout.write(lines.decode())
-    else:
-        nifti.write_bytes(output, lines)
-
-
-@app.command()
-def plan(
-    recipe: RecipeName,
-    input_folder: InputFolder,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSONL file; stdout where not given.")
-    ] = None,
-    copies: Annotated[
-        int | None,
-        typer.Option("--copies", "-n", help="Synthetic cases per host (per fold with per_fold).", min=1),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)] = None,
-    overrides: Overrides = None,
-    n_jobs: Workers = 1,
-    quiet: Quiet = False,
-) -> None:
-    """Print what a run would do, one JSON line per synthetic case; change nothing else."""
-    _print_plan(_recipe(recipe, overrides, copies, seed), input_folder, output, n_jobs, quiet)
+        sys.stdout.write(plan_lines(plan_only(recipe, folder, terminal, engine)).decode())
 
 
 @app.command()
@@ -190,16 +197,18 @@ def likelihood_build(
     input_folder: InputFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bank and the maps.")],
     overrides: Overrides = None,
-    n_jobs: Workers = 1,
+    n_jobs: Workers = "1",
+    mem: Memory = None,
     quiet: Quiet = False,
 ) -> None:
     """Fit and write the likelihood maps of a recipe, one NIfTI a block, without making any case."""
-    from lesionsynth.bank.store import INDEX
-    from lesionsynth.run.session import BANK, check_output, prepare
+    from lesionsynth.run import session
+    from lesionsynth.run.fit import Fit
+    from lesionsynth.run.machine import engine_of
 
     parsed = open_recipe(recipe, overrides)
-    check_output(input_folder, output, marker=f"{BANK}/{INDEX}")
     with Terminal(quiet) as terminal:
-        prepared = prepare(parsed, input_folder, output, n_workers(n_jobs), terminal)
-    for fit in prepared.fits.values():
+        prepared = session.plan(parsed, input_folder, output, terminal, engine_of(n_jobs, mem))
+    for name in sorted({job.block for job in prepared.jobs}):
+        fit = Fit.read(output, name)
         print(f"{output / fit.map_file}: {fit.map_kind}, fitted on {len(fit.fitted_on)} subjects")

@@ -31,10 +31,32 @@ Overrides = Annotated[
     ),
 ]
 Workers = Annotated[
-    int, typer.Option("--n-jobs", "-j", help="Worker processes; 0 takes every core there is.", min=0)
+    str,
+    typer.Option("--n-jobs", "-j", help="Worker processes; auto takes every core that the memory allows."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--mem", help="Memory for all workers, such as 16G: no more are started than fit into it."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers do the work."),
 ]
 OnDevice = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:i; cuda never falls back to the CPU.")
+]
+Copies = Annotated[
+    int | None,
+    typer.Option("--copies", "-n", help="Synthetic cases per host (per fold with per_fold).", min=1),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", min=0)]
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        help="Bring an output of another recipe, input or version to this one: what depends on the change is "
+        "made again.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
@@ -137,13 +159,6 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
         shown.add_row(*row)
     # A pipe gets long lines rather than lines broken at 80 columns.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(shown)
-
-
-def n_workers(asked: int) -> int:
-    """Number of worker processes."""
-    from lesionsynth.run.pool import available_cores
-
-    return asked if asked > 0 else available_cores()
 
 
 def open_recipe(name: str, overrides: list[str] | None) -> Recipe:

@@ -21,7 +21,7 @@ from lesionsynth.kernels.components import components
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import scan_cohort
 from lesionsynth.run.folds import find_splits
-from lesionsynth.run.pool import Failure, Progress, run_all
+from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
 
 BANK_SHARE = 0.5
 """Rough size of a bank relative to its input."""
@@ -50,7 +50,9 @@ class Checked:
     facts: list[str]
 
 
-def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress: Progress) -> Checked:
+def check(
+    recipe: Recipe, root: Path, output: Path | None, progress: Progress, engine: Engine = ALONE
+) -> Checked:
     """Read every file of the input to its end and list all faults.
 
     Raises
@@ -64,7 +66,7 @@ def check(recipe: Recipe, root: Path, output: Path | None, n_jobs: int, progress
     items: list[tuple[str, tuple[Any, ...]]] = [(c.case, (c, cohort, recipe)) for c in cohort.cases]
     items += [(f"{mask.subject} (mask)", (mask, cohort, recipe)) for mask in cohort.masks]
     checks: list[CaseCheck] = []
-    for result in run_all(_check_one, items, stage="check", n_jobs=n_jobs, progress=progress):
+    for result in run_all(_check_one, items, stage="check", engine=engine, progress=progress):
         if isinstance(result, Failure):
             findings.append(_finding(result.error, "Correct or remove the case."))
         else:

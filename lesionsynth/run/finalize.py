@@ -24,9 +24,8 @@ from lesionsynth.domain.case import CaseFiles, Split
 from lesionsynth.errors import OutputError
 from lesionsynth.recipe.model import resolved
 from lesionsynth.run.folds import extended_splits
-from lesionsynth.run.job import Workspace, inside
+from lesionsynth.run.workspace import BANK, LOCK, Workspace, inside, plan_digest
 
-LOCK = "recipe.lock.yaml"
 MANIFEST = "manifest.csv"
 SPLITS = "splits_final.json"
 _PACKAGES = ("numpy", "scipy", "nibabel", "SimpleITK", "numba", "pydantic", "isal", "deflate")
@@ -37,29 +36,48 @@ _COLUMNS = (
 )
 
 
+def original_files(space: Workspace, files: CaseFiles) -> dict[Path, Path]:
+    """Where the files of a case of the input lie, and where they go in the output."""
+    found = {
+        path: space.layout.image_path(files, files.case, k, space.cohort)
+        for k, path in enumerate(files.images)
+    }
+    return {**found, files.label: space.layout.label_path(files, files.case, space.cohort)}
+
+
+def case_files(space: Workspace, files: CaseFiles, case: str) -> list[Path]:
+    """Files of a synthetic case, relative to the output."""
+    found = [space.layout.image_path(files, case, k, space.cohort) for k in range(len(files.images))]
+    found.append(space.layout.label_path(files, case, space.cohort))
+    name, output = f"{case}{space.cohort.file_ending}", space.recipe.output
+    found += [Path("source_maps") / name] if output.source_map else []
+    return found + ([Path("lesion_maps") / name] if output.lesion_map else [])
+
+
 def place_original(space: Workspace, files: CaseFiles) -> str:
     """Copy or hard-link one case of the input into the output, byte for byte unless compression differs.
 
-    Channels that are resampled for the copies are so in the original too: a data set has one grid a case.
+    A file that is there already, of the same size and time, stays. Resampled channels are written so.
     """
-    resampled = resampled_channels(files, space.cohort)
-    made = {files.images[k]: image for k, image in resampled.items()}
-    pairs = [
-        (path, space.layout.image_path(files, files.case, k, space.cohort))
-        for k, path in enumerate(files.images)
-    ]
-    pairs.append((files.label, space.layout.label_path(files, files.case, space.cohort)))
-    for source, path in pairs:
+    resampled = {files.images[k]: image for k, image in resampled_channels(files, space.cohort).items()}
+    for source, path in original_files(space, files).items():
         target = inside(space.output, path)
+        if source in resampled:  # an output holds one grid a case
+            nifti.write(target, resampled[source])
+            continue
         try:
+            about = source.stat()
+            if target.is_file() and _is_copy(about, target.stat()):
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
             temporary.unlink(missing_ok=True)
-            if source in made or source.name.endswith(".gz") != target.name.endswith(".gz"):
-                nifti.write(target, made.get(source) or nifti.read(source))
+            if source.name.endswith(".gz") != target.name.endswith(".gz"):
+                nifti.write(target, nifti.read(source))
                 continue
             if space.recipe.output.originals != "link" or not _linked(source, temporary):
                 shutil.copyfile(source, temporary)
+                os.utime(temporary, ns=(about.st_atime_ns, about.st_mtime_ns))
             os.replace(temporary, target)
         except OSError as error:
             raise OutputError(
@@ -69,6 +87,10 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
                 remedy="Check free space and permissions, then run the same command again.",
             ) from None
     return files.case
+
+
+def _is_copy(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -83,9 +105,12 @@ def _linked(source: Path, target: Path) -> bool:
 def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str, Any]]) -> str:
     """Write everything that describes the whole output; return the digest of all its synthetic voxels."""
     cohort, recipe = space.cohort, space.recipe
+    by_case = {files.case: files for files in cohort.cases}
+    for left in space.output.rglob(".tmp-*"):  # of processes that were killed
+        left.unlink(missing_ok=True)
     synthetic = sorted(done, key=lambda row: str(row["case"]))
     originals = recipe.output.originals != "omit"
-    cases = [(row["case"], cohort.case(row["host"])) for row in synthetic]
+    cases = [(row["case"], by_case[row["host"]]) for row in synthetic]
     cases += [(files.case, files) for files in cohort.cases] if originals else []
     for name, content in space.layout.description(cohort, sorted(cases, key=lambda c: c[0])).items():
         nifti.write_bytes(inside(space.output, Path(name)), content)
@@ -113,7 +138,7 @@ def _manifest(space: Workspace, synthetic: Sequence[dict[str, Any]], originals: 
 
 def lock_text(space: Workspace, digest: str | None) -> bytes:
     """The lock: what was run, on what, with which versions."""
-    with LesionBank(space.bank) as bank:
+    with LesionBank(space.output / BANK) as bank:
         inputs = {name: value for case in bank.cases() for name, value in case.source_hashes.items()}
     value = {
         "lesionsynth": lesionsynth.__version__,
@@ -121,6 +146,7 @@ def lock_text(space: Workspace, digest: str | None) -> bytes:
         "packages": {name: version(name) for name in _PACKAGES if _installed(name)},
         "seed": space.recipe.seed,
         "key": space.key,
+        "plan": plan_digest(space.output),
         "voxels": digest,
         "input": str(space.cohort.root.resolve()),
         "recipe": resolved(space.recipe),

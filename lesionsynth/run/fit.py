@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,15 @@ import numpy as np
 
 from lesionsynth import nifti
 from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
-from lesionsynth.bank.store import INDEX, Harvested, LesionBank, write_case, write_index
+from lesionsynth.bank.store import (
+    INDEX,
+    Harvested,
+    LesionBank,
+    note_case,
+    noted_case,
+    write_case,
+    write_index,
+)
 from lesionsynth.channels import resampled_text
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
@@ -26,12 +34,12 @@ from lesionsynth.likelihood.fit import chosen_kind, fit_map
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
-from lesionsynth.run.pool import Failure, Progress, run_all
-from lesionsynth.tissue import TissueSpec
+from lesionsynth.run.pool import Engine, Failure, Progress, run_all
+from lesionsynth.tissue import TissueSpec, side_file
 
 
 def build_bank(
-    cohort: Cohort, recipe: Recipe, folder: Path, n_jobs: int, progress: Progress
+    cohort: Cohort, recipe: Recipe, folder: Path, engine: Engine, progress: Progress
 ) -> tuple[LesionBank, list[Failure]]:
     """Harvest every case and mask of a cohort into `folder`; failures are returned, not raised.
 
@@ -45,17 +53,24 @@ def build_bank(
             return bank, []
         bank.close()
     with_images = set(cohort.subjects)
-    items: list[tuple[str, tuple[Any, ...]]] = [
-        (case.case, (case, cohort, recipe.tissue, recipe.bank, folder)) for case in cohort.cases
-    ]
-    items += [
-        (mask.subject, (mask, cohort, recipe.tissue, recipe.bank, folder))
-        for mask in cohort.masks
-        if mask.subject not in with_images
+    found: list[CaseFiles | MaskFile] = [
+        *cohort.cases,
+        *(mask for mask in cohort.masks if mask.subject not in with_images),
     ]
     harvested: list[Harvested] = []
+    items: list[tuple[str, tuple[Any, ...]]] = []
+    alone = replace(cohort, cases=(), masks=())  # a worker needs the labels, not ten thousand cases
+    for item in found:
+        name, key = _name_of(item), case_key(item, cohort, recipe)
+        there = noted_case(folder, name, key)
+        if there is not None:
+            harvested.append(there)
+        else:
+            items.append((name, (item, alone, recipe.tissue, recipe.bank, folder, key)))
+    if harvested:
+        progress.note(f"lesion bank: {len(harvested)} of {len(found)} cases are there already.")
     failures: list[Failure] = []
-    for result in run_all(_harvest, items, stage="harvest", n_jobs=n_jobs, progress=progress):
+    for result in run_all(_harvest, items, stage="harvest", engine=engine, progress=progress):
         (failures if isinstance(result, Failure) else harvested).append(result)
     if failures and (recipe.input.on_bad_case == "error" or not any(h.summary.has_images for h in harvested)):
         raise min(failures, key=lambda f: f.name).error
@@ -63,16 +78,21 @@ def build_bank(
     return LesionBank(folder), failures
 
 
-def bank_key(cohort: Cohort, recipe: Recipe) -> str:
-    """What a bank depends on: files (by size and time), labels, grids, tissue and crop settings."""
-    files = [path for case in cohort.cases for path in (*case.images, case.label)] + [
-        m.path for m in cohort.masks
-    ]
-    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+def _name_of(item: CaseFiles | MaskFile) -> str:
+    return item.subject if isinstance(item, MaskFile) else item.case
+
+
+def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
+    """What a harvest depends on: files of the case (by size and time), labels, tissue and crop settings."""
+    if isinstance(item, MaskFile):
+        paths = [item.path]
+    else:
+        beside = [side_file(p, item, cohort.root) for p in (recipe.tissue.map, recipe.tissue.brain_mask) if p]
+        paths = [*item.images, item.label, *(path for path in beside if path.is_file())]
     return digest_json(
         [
-            stats,
-            [(c.case, c.subject) for c in cohort.cases],
+            [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths],
+            (_name_of(item), item.subject),
             dict(cohort.labels.values),
             dict(cohort.labels.roles),
             cohort.resample,
@@ -82,13 +102,22 @@ def bank_key(cohort: Cohort, recipe: Recipe) -> str:
     )
 
 
+def bank_key(cohort: Cohort, recipe: Recipe) -> str:
+    """What a bank depends on."""
+    found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
+    return digest_json([case_key(item, cohort, recipe) for item in found])
+
+
 def _harvest(
-    item: CaseFiles | MaskFile, cohort: Cohort, tissue: TissueSpec, spec: BankSpec, folder: Path
+    item: CaseFiles | MaskFile, cohort: Cohort, tissue: TissueSpec, spec: BankSpec, folder: Path, key: str
 ) -> Harvested:
     if isinstance(item, MaskFile):
-        return write_case(folder, *harvest_mask(item, cohort.labels.lesion[0], spec))
-    case = load_case(item, cohort, tissue)
-    return write_case(folder, summarise(case), harvest(case, spec))
+        made = write_case(folder, *harvest_mask(item, cohort.labels.lesion[0], spec))
+    else:
+        case = load_case(item, cohort, tissue)
+        made = write_case(folder, summarise(case), harvest(case, spec))
+    note_case(folder, made, key)
+    return made
 
 
 @dataclass(frozen=True)
@@ -108,7 +137,8 @@ class Fit:
         Median of their numbers of lesions.
     map_file : str
         The likelihood map, relative to the output.
-    map_kind : str
+    map_kind, map_hash : str
+        Kind and voxel hash of the map.
     registrations : dict
         Case to 4x4 matrix by rows, for maps of kind affine.
     """
@@ -120,7 +150,14 @@ class Fit:
     typical_count: int
     map_file: str
     map_kind: str
+    map_hash: str
     registrations: dict[str, list[float]]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that jobs draw from, but for where each host lies on the map."""
+        about = {k: v for k, v in asdict(self).items() if k not in ("block", "map_file", "registrations")}
+        return digest_json(about)
 
     def write(self, folder: Path) -> None:
         """Write likelihood/<block>.json under `folder`."""
@@ -147,7 +184,7 @@ def fit_blocks(
     cohort: Cohort,
     recipe: Recipe,
     folder: Path,
-    n_jobs: int,
+    engine: Engine,
     progress: Progress,
 ) -> dict[str, Fit]:
     """Fit loads and likelihood map of every block and write them under `folder`/likelihood."""
@@ -159,7 +196,7 @@ def fit_blocks(
     fits = {}
     progress.start("likelihood", len(blocks))
     for block in blocks:
-        fits[block.name] = _fit_block(block, bank, cohort, recipe.likelihood, kind, folder, n_jobs, progress)
+        fits[block.name] = _fit_block(block, bank, cohort, recipe.likelihood, kind, folder, engine, progress)
         progress.advance()
     return fits
 
@@ -171,7 +208,7 @@ def _fit_block(
     spec: LikelihoodSpec,
     kind: str,
     folder: Path,
-    n_jobs: int,
+    engine: Engine,
     progress: Progress,
 ) -> Fit:
     chosen = set(block.subjects) | set(block.mask_subjects)
@@ -184,14 +221,15 @@ def _fit_block(
     registrations: dict[str, Any] = {}
     reference: Grid | None = None
     if kind == "affine":
-        reference, registrations = _register(block, cases, cohort, spec, n_jobs, progress)
+        reference, registrations = _register(block, cases, cohort, spec, engine, progress)
     likelihood, notes = fit_map(
         bank, chosen, kind, spec, root=cohort.root, reference=reference, registrations=registrations
     )
     for note in notes:
         progress.note(f"{block.name}: {note}")
     map_file = f"likelihood/{block.name}.nii.gz"
-    nifti.write(folder / map_file, nifti.new(likelihood.grid, likelihood.density))
+    image = nifti.new(likelihood.grid, likelihood.density)
+    nifti.write(folder / map_file, image)
     fit = Fit(
         block=block.name,
         subjects=block.subjects,
@@ -200,6 +238,7 @@ def _fit_block(
         typical_count=int(np.median([case.load.count for case in cases])),
         map_file=map_file,
         map_kind=likelihood.kind,
+        map_hash=image.voxel_hash,
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},
     )
     fit.write(folder)
@@ -211,7 +250,7 @@ def _register(
     cases: Sequence[CaseSummary],
     cohort: Cohort,
     spec: LikelihoodSpec,
-    n_jobs: int,
+    engine: Engine,
     progress: Progress,
 ) -> tuple[Grid, dict[str, Any]]:
     """Register the block's cases onto the reference: the recipe's, or the block's first case."""
@@ -227,7 +266,7 @@ def _register(
     items = [(name, (name, cohort.case(name).images[channel], path)) for name in names]
     found: dict[str, Any] = {}
     for result in run_all(
-        _register_one, items, stage=f"register {block.name}", n_jobs=n_jobs, progress=progress
+        _register_one, items, stage=f"register {block.name}", engine=engine, progress=progress
     ):
         if isinstance(result, Failure):
             raise result.error

@@ -18,40 +18,19 @@ import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.backend import open_device
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.removal import NOT_REMOVED
-from lesionsynth.errors import LeakError, LesionsynthError, NoRoomError
+from lesionsynth.errors import DeviceError, LeakError, LesionsynthError, NoRoomError, OutputError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import CentreDensity
-from lesionsynth.plugins.contracts import Donors, LayoutSpec, StepContext, StepReport
-from lesionsynth.recipe.model import Recipe
+from lesionsynth.plugins.contracts import Donors, StepContext, StepReport
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.plan import Job
-from lesionsynth.run.pool import Failure, worker_number
-
-RECORDS = "records"
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Everything a job needs to find its way: recipe, cohort, folders. Sent to the workers.
-
-    `key` is what the output depends on: an output folder is continued only by a run with the same key.
-    `device` is what ``--device`` asks for; the GPUs are shared by so many `workers`.
-    """
-
-    recipe: Recipe
-    cohort: Cohort
-    layout: LayoutSpec
-    bank: Path
-    fits: Path
-    output: Path
-    key: str
-    device: str = "cpu"
-    workers: int = 1
+from lesionsynth.run.pool import Failure, as_known, worker_number
+from lesionsynth.run.workspace import RECORDS, Workspace, inside, of_worker
 
 
 @dataclass(frozen=True)
@@ -268,8 +247,21 @@ def _map_of(fits: Path, block: str, key: str) -> LikelihoodMap:
     return Fit.read(fits, block).map(fits)
 
 
+def run_share(
+    output: Path, bank: Path, key: str, device: str, workers: int, files: CaseFiles, jobs: Sequence[Job]
+) -> Done:
+    """:func:`run_host` in a worker, which finds its way by the plan in the output folder."""
+    return run_host(of_worker(output, bank, key, device, workers), files, jobs)
+
+
 def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
-    """Make and write all copies of one host. One copy that fails does not take the others with it."""
+    """Make and write all copies of one host. One copy that fails does not take the others with it.
+
+    Raises
+    ------
+    LesionsynthError
+        If the host cannot be read, the output cannot be written, or the device fails.
+    """
     started = time.perf_counter()
     maker = HostJobs(space, files)
     seconds = {"read": time.perf_counter() - started, "compute": 0.0, "write": 0.0}
@@ -284,8 +276,11 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
             write_case(space, images, record)
             seconds["write"] += time.perf_counter() - started
             done.append(summary_of(record))
-        except NoRoomError as error:
-            failures.append(Failure(job.case, "edit", error))
+        except (OutputError, DeviceError):
+            raise  # of no case alone
+        except Exception as error:
+            failures.append(Failure(job.case, "edit", as_known(error, job.case)))
+            canvas = None  # in what state it is nobody knows
     _spare[:] = [] if canvas is None else canvas.volumes
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
@@ -313,14 +308,6 @@ def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: dict[
         for target in targets:
             target.unlink(missing_ok=True)
         raise
-
-
-def inside(folder: Path, path: Path) -> Path:
-    """`folder`/`path`, which must not lead out of the folder."""
-    target = folder / path
-    if path.is_absolute() or ".." in path.parts or not target.resolve().is_relative_to(folder.resolve()):
-        raise LesionsynthError(f"the path {path} would leave the output folder.", file=folder)
-    return target
 
 
 def summary_of(record: dict[str, Any]) -> dict[str, Any]:

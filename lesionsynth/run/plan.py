@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import lesionsynth
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import Cohort
 from lesionsynth.domain.load import LoadTarget
-from lesionsynth.recipe.model import Recipe
+from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.folds import Block
@@ -34,6 +36,9 @@ class Job:
         Block whose fits it draws from.
     targets : dict of str to LoadTarget
         Load to reach, by step.
+    key : str
+        Digest of everything else that its voxels depend on: a case made by a job with another key is made
+        again.
     """
 
     case: str
@@ -42,6 +47,7 @@ class Job:
     copy_index: int
     block: str
     targets: dict[str, LoadTarget]
+    key: str
 
     def as_json(self) -> dict[str, Any]:
         """All fields by name."""
@@ -58,24 +64,43 @@ def make_plan(
     recipe: Recipe, cohort: Cohort, blocks: Sequence[Block], fits: dict[str, Fit], bank: LesionBank
 ) -> list[Job]:
     """Every job of a run, sorted by case id. Each draws from streams of its own name."""
-    loads = {case.case: case.load for case in bank.cases()}
+    harvested = {case.case: case for case in bank.cases()}
     by_case = {case.case: case for case in cohort.cases}
+    recipe_part = digest_json([lesionsynth.__version__, voxels_part(recipe)])
     jobs = []
     for block in blocks:
+        fit = fits[block.name]
+        members = {*block.subjects, *block.mask_subjects}
+        donors = {c.case: c.source_hashes for c in harvested.values() if c.subject in members}
+        block_part = digest_json([recipe_part, fit.digest, donors])
         for host in block.hosts:
-            if host not in loads:
+            if host not in harvested:
                 continue  # dropped as unreadable
+            about = [block_part, harvested[host].source_hashes, fit.registrations.get(host)]
             for copy in range(block.first_copy, block.first_copy + recipe.output.copies):
                 targets = {
                     name: step.target_load.draw(
-                        fits[block.name].loads, loads[host], stream(recipe.seed, host, copy, name, "load")
+                        fit.loads, harvested[host].load, stream(recipe.seed, host, copy, name, "load")
                     )
                     for name, step in recipe.steps.items()
                     if step.target_load is not None
                 }
                 case = f"{host}{SYNTHETIC}{copy:03d}"
-                jobs.append(Job(case, host, by_case[host].subject, copy, block.name, targets))
+                subject = by_case[host].subject
+                jobs.append(Job(case, host, subject, copy, block.name, targets, digest_json(about)))
     return sorted(jobs, key=lambda job: job.case)
+
+
+def voxels_part(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that what is written of one case depends on."""
+    part = resolved(recipe)
+    used = {name for step in recipe.steps.values() for name in step.source_names()}
+    for name in ("description", "folds"):
+        del part[name]
+    part["sources"] = {name: spec for name, spec in part["sources"].items() if name in used}
+    part["output"] = {k: v for k, v in part["output"].items() if k not in ("copies", "originals")}
+    part["input"] = {k: v for k, v in part["input"].items() if k not in ("on_bad_case", "masks")}
+    return part
 
 
 def plan_lines(jobs: Iterable[Job]) -> bytes:

@@ -1,9 +1,9 @@
-"""Work in parallel over cases, with progress, without letting one failure hide the others."""
+"""Work in parallel over cases: no failure and no dead worker takes other cases with it."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,31 @@ class StageError(LesionsynthError):
     """An unexpected fault inside a worker, with the place where it happened."""
 
 
-def available_cores() -> int:
-    """Cores this process may use: affinity, cgroup and Slurm, whichever is least."""
-    import joblib
+class WorkerDiedError(StageError):
+    """A worker process that was ended twice by the same item, the second time alone."""
 
-    cores: int = joblib.cpu_count()
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return min(cores, int(slurm)) if slurm.isdigit() and int(slurm) > 0 else cores
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the work is done.
+
+    Parameters
+    ----------
+    n_jobs : int
+        Worker processes of this machine; with 1 everything happens in this one.
+    mem_mb : float or None
+        Memory that all of them may take together (:func:`lesionsynth.run.machine.bounded`).
+    scheduler : str or None
+        Address of a Dask scheduler, whose workers do the work instead.
+    """
+
+    n_jobs: int = 1
+    mem_mb: float | None = None
+    scheduler: str | None = None
+
+
+ALONE = Engine()
+"""This process."""
 
 
 def worker_number() -> int:
@@ -59,7 +77,7 @@ def run_all(
     items: Sequence[tuple[str, tuple[Any, ...]]],
     *,
     stage: str,
-    n_jobs: int,
+    engine: Engine,
     progress: Progress,
     weight: Callable[[Any], int] = lambda result: 1,
     total: int | None = None,
@@ -74,8 +92,7 @@ def run_all(
         Name, for messages, and arguments.
     stage : str
         Shown to the user.
-    n_jobs : int
-        Worker processes; with 1 everything happens in this one.
+    engine : Engine
     progress : Progress
     weight : callable
         How much a result advances the progress.
@@ -83,30 +100,95 @@ def run_all(
         Sum of all weights; the number of items by default.
     """
     progress.start(stage, len(items) if total is None else total)
-    if n_jobs == 1 or len(items) <= 1:
-        results: Iterator[Any] = (_guarded(work, name, stage, arguments) for name, arguments in items)
+    tasks = [(number, (work, name, stage, arguments)) for number, (name, arguments) in enumerate(items)]
+    if not engine.scheduler and (engine.n_jobs == 1 or len(items) <= 1):
+        results: Iterator[Any] = (_guarded(*task) for _, task in tasks)
     else:
-        results = _parallel(work, items, stage, n_jobs)
+        results = _surviving(tasks, engine, progress)
     for result in results:
         yield result
         progress.advance(1 if isinstance(result, Failure) else weight(result))
 
 
-def _parallel(
-    work: Callable[..., Any], items: Sequence[tuple[str, tuple[Any, ...]]], stage: str, n_jobs: int
-) -> Iterator[Any]:
+Task = tuple[int, tuple[Callable[..., Any], str, str, tuple[Any, ...]]]
+
+
+def _surviving(tasks: list[Task], engine: Engine, progress: Progress) -> Iterator[Any]:
+    """Results of all tasks, whatever happens to the processes that work on them.
+
+    When a worker process ends, whoever ended it, all tasks in flight are lost. Each of them is tried once
+    more in a process of its own; a task that ends that one too has failed. Then the others go on.
+    """
+    while tasks:
+        left = dict(tasks)
+        try:
+            for number, result in _parallel(tasks, engine):
+                del left[number]
+                yield result
+            return
+        except _ended() as error:
+            progress.note(f"a worker process was ended ({_signal(error)}); its cases are tried again.")
+        in_flight = list(left.items())[: _AHEAD * engine.n_jobs]
+        for number, task in in_flight:
+            try:
+                ((_, result),) = _parallel([(number, task)], engine)
+            except _ended() as error:
+                result = Failure(task[1], task[2], _died(task[1], error))
+            del left[number]
+            yield result
+        tasks = list(left.items())
+
+
+_AHEAD = 2
+"""Tasks handed out for each worker, so that none waits."""
+
+
+def _parallel(tasks: Sequence[Task], engine: Engine) -> Iterator[tuple[int, Any]]:
+    """Results with their numbers, in the order in which they are ready."""
     import joblib
 
     # One thread inside each worker: several BLAS threads in each make the whole slower than serial.
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+    where: dict[str, Any] = {"backend": "loky", "inner_max_num_threads": 1}
+    n_jobs = engine.n_jobs
+    if engine.scheduler is not None:
+        where, n_jobs = {"backend": "dask", "scheduler_host": engine.scheduler}, -1
+    with joblib.parallel_config(**where):
         pool = joblib.Parallel(
-            n_jobs=min(n_jobs, len(items)), return_as="generator_unordered", pre_dispatch="2*n_jobs"
+            n_jobs=n_jobs,
+            return_as="generator_unordered",
+            pre_dispatch=f"{_AHEAD}*n_jobs",
+            batch_size=1,
         )
-        results = pool(joblib.delayed(_guarded)(work, name, stage, arguments) for name, arguments in items)
+        results = pool(joblib.delayed(_numbered)(number, *task) for number, task in tasks)
         try:
             yield from results
         finally:
             results.close()
+
+
+def _numbered(number: int, *task: Any) -> tuple[int, Any]:
+    return number, _guarded(*task)
+
+
+def _ended() -> tuple[type[Exception], ...]:
+    """Exceptions that say that a worker process is gone."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    return (BrokenProcessPool,)
+
+
+def _signal(error: Exception) -> str:
+    """What ended a worker, as far as it is known."""
+    found = re.search(r"(SIG[A-Z]+|EXIT)\((-?\d+)\)", str(error))
+    return f"{found.group(1)} {found.group(2)}" if found else type(error).__name__
+
+
+def _died(name: str, error: Exception) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"its worker process was ended twice ({_signal(error)}), the second time while it worked alone.",
+        case=name,
+        remedy="SIGKILL mostly means that memory ran out: give the job more, or fewer workers (-j, --mem).",
+    )
 
 
 def _guarded(work: Callable[..., Any], name: str, stage: str, arguments: tuple[Any, ...]) -> Any:
@@ -114,16 +196,19 @@ def _guarded(work: Callable[..., Any], name: str, stage: str, arguments: tuple[A
     keep_freed()
     try:
         return work(*arguments)
-    except LesionsynthError as error:
-        return Failure(name, stage, error)
-    except MemoryError:
-        return Failure(
-            name, stage, StageError("ran out of memory.", case=name, remedy="Use fewer workers (-j).")
-        )
-    except Exception as error:  # a bug in one case must not end the batch, and must name the case
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-        message = f"unexpected {type(error).__name__} at {place}: {error}."
-        return Failure(name, stage, StageError(message, case=name, remedy="Please report this."))
+    except Exception as error:
+        return Failure(name, stage, as_known(error, name))
+
+
+def as_known(error: Exception, case: str) -> LesionsynthError:
+    """An error that names the case, whatever was raised: a bug in one case must not end the batch."""
+    if isinstance(error, LesionsynthError):
+        return error
+    if isinstance(error, MemoryError):
+        return StageError("ran out of memory.", case=case, remedy="Use fewer workers (-j, --mem).")
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+    message = f"unexpected {type(error).__name__} at {place}: {error}."
+    return StageError(message, case=case, remedy="Please report this.")

@@ -1,51 +1,27 @@
-"""A whole run, and its parts: prepare, plan, execute, replay."""
+"""A whole run, or a shard of one, and what comes after: execute, retry, finalize, replay."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import lesionsynth
-from lesionsynth import nifti
 from lesionsynth.backend import open_device
-from lesionsynth.bank.store import LesionBank
-from lesionsynth.digest import digest_json
-from lesionsynth.domain.case import Cohort, Split
-from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
-from lesionsynth.plugins.contracts import Donors, LayoutSpec
+from lesionsynth.errors import InputError, LesionsynthError, NoRoomError, OutputError
+from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.finalize import LOCK, finalize, lock_text, place_original
-from lesionsynth.run.fit import Fit, bank_key, build_bank, fit_blocks
-from lesionsynth.run.folds import Block, find_splits, make_blocks
-from lesionsynth.run.job import RECORDS, Done, HostJobs, Workspace, run_host, summary_of, write_case
-from lesionsynth.run.plan import Job, make_plan, plan_lines
-from lesionsynth.run.pool import Failure, Progress, run_all
-
-PLAN = "plan.jsonl"
-BANK = "bank"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run before its first job."""
-
-    space: Workspace
-    splits: tuple[Split, ...]
-    blocks: list[Block]
-    fits: dict[str, Fit]
-    jobs: list[Job]
-    failures: list[Failure]
-
+from lesionsynth.run.finalize import finalize, place_original
+from lesionsynth.run.job import Done, HostJobs, run_share, summary_of, write_case
+from lesionsynth.run.ledger import failures, forget_failures, note_failure, read_record, split_by_state
+from lesionsynth.run.machine import bounded
+from lesionsynth.run.plan import Job
+from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedError, run_all
+from lesionsynth.run.prepare import Prepared, as_it_was_on_error, check_output, prepare, read_prepared
+from lesionsynth.run.shard import Shard
+from lesionsynth.run.workspace import BANK, RECORDS, Workspace, read_lock
 
 SHARES = 8
 """Shares of the copies for each worker, where hosts have so many copies that they must be divided."""
@@ -53,7 +29,10 @@ SHARES = 8
 
 @dataclass
 class Outcome:
-    """What a run has made."""
+    """What a run has made.
+
+    `voxels` is the digest of all synthetic voxels, empty where the run was a shard.
+    """
 
     output: Path
     done: list[dict[str, Any]] = field(default_factory=list)
@@ -69,150 +48,14 @@ class Outcome:
         return [row for row in self.done if row["shortfall"]]
 
 
-def prepare(recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Progress) -> Prepared:
-    """Read the cohort, build the bank, fit the blocks and make the plan, all under `output`.
-
-    Raises
-    ------
-    OutputError
-        If `output` was made by another run; nothing in it is touched then.
-    """
-    layout, cohort, dropped = open_cohort(recipe.input, root)
-    _check_classes(recipe, cohort)
-    key = digest_json([bank_key(cohort, recipe), resolved(recipe), lesionsynth.__version__])
-    previous = _read_lock(output)
-    if previous is not None and previous.get("key") != key:
-        raise OutputError(
-            "the output folder was made with another recipe, input or version.",
-            file=output,
-            remedy="Choose another folder, or remove this one.",
-        )
-    for finding in dropped:
-        progress.note(f"left out: {finding}")
-    if isinstance(recipe.output.layout, LayoutSpec):
-        layout = recipe.output.layout
-    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
-    if recipe.folds.strategy == "none":
-        why = "folds: none; everything is training data."
-    progress.note(f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; {why}")
-    bank, failures = build_bank(cohort, recipe, output / BANK, n_jobs, progress)
-    with bank:
-        bad = {failure.name for failure in failures}
-        for failure in failures:
-            progress.note(f"left out: {failure.error}")
-        cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case not in bad))
-        blocks = [
-            replace(b, hosts=tuple(h for h in b.hosts if h not in bad))
-            for b in make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
-        ]
-        space = Workspace(recipe, cohort, layout, output / BANK, output, output, key)
-        _check_donors(space, blocks, bank, progress)
-        fits = fit_blocks(blocks, bank, cohort, recipe, output, n_jobs, progress)
-        jobs = make_plan(recipe, cohort, blocks, fits, bank)
-    return Prepared(space, splits, blocks, fits, jobs, failures)
-
-
-def _check_classes(recipe: Recipe, cohort: Cohort) -> None:
-    """Refuse sources of a label value that no lesion of the cohort can have: it would be written as one."""
-    for name, source in recipe.sources.items():
-        value = getattr(source, "lesion_class", None)
-        if value is not None and value not in cohort.labels.lesion:
-            raise InputError(
-                f"lesion_class of the source {name} is {value}; the label values of lesions are "
-                f"{', '.join(str(v) for v in cohort.labels.lesion)}.",
-                file=cohort.root,
-                remedy="Correct it in the recipe, or give the label the role lesion under `input.roles`.",
-            )
-
-
-def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progress: Progress) -> None:
-    """Refuse a plan that the leak rule leaves without donors, before any voxel is written."""
-    names = sorted({name for step in space.recipe.steps.values() for name in step.source_names()})
-    used = [space.recipe.sources[name] for name in names]
-    alone = []
-    for block in blocks:
-        donors = Donors(bank, block.subjects, mask_subjects=block.mask_subjects)
-        for name, source in zip(names, used, strict=True):
-            givers = source.donor_subjects(donors)
-            if block.hosts and givers is not None and not givers:
-                raise LeakError(
-                    f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no "
-                    f"donor for the source {name} ({source.kind}).",
-                    file=space.cohort.root,
-                    remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none; shapes of "
-                    "subjects without images come from input.masks.",
-                )
-            if givers == frozenset(block.subjects[:1]) and len(block.subjects) == 1:
-                alone.append(block.subjects[0])
-    if alone:
-        policies = [getattr(source, "own_subject", "allow") for source in used]
-        if "forbid" in policies:
-            raise LeakError(
-                f"{alone[0]} is alone in its block, and own_subject is forbid: no donors are left.",
-                remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
-            )
-        progress.note(
-            f"{len(alone)} block(s) hold one subject only, such as {alone[0]}: its own lesions are its "
-            "donors. Fewer folds, or folds.strategy per_fold or none, give others."
-        )
-
-
-def plan_only(recipe: Recipe, root: Path, n_jobs: int, progress: Progress) -> list[Job]:
-    """The plan of a run; nothing is left on disk."""
-    with tempfile.TemporaryDirectory(prefix="lesionsynth-") as folder:
-        return prepare(recipe, root, Path(folder), n_jobs, progress).jobs
-
-
-def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
-    """Refuse outputs inside the input, inputs inside the output, and folders that cannot be written.
-
-    A folder that is not empty must hold `marker`, the file by which our own output is known.
-    """
-    inner, outer = output.resolve(), root.resolve()
-    if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise OutputError(
-            "the output folder must not lie inside the input, nor the input inside it.",
-            file=output,
-            remedy="Choose a folder elsewhere.",
-        )
-    if output.exists() and not output.is_dir():
-        raise OutputError("the output is a file; a folder was expected.", file=output)
-    if output.is_dir() and any(output.iterdir()) and not (output / marker).is_file():
-        raise OutputError(
-            "the output folder holds other files.", file=output, remedy="Choose a new or an empty folder."
-        )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"the output folder cannot be written ({error.strerror or error}).",
-            file=output,
-            remedy="Choose another folder or correct its permissions.",
-        ) from None
-
-
-@contextmanager
-def _as_it_was_on_error(output: Path) -> Iterator[None]:
-    """A run that cannot start leaves no new folder and no half-made output behind."""
-    if output.is_dir() and any(output.iterdir()):
-        yield
-        return
-    new = [folder for folder in (output, *output.parents) if not folder.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.exists():
-                path.unlink()
-        raise
-
-
 def run(
-    recipe: Recipe, root: Path, output: Path, n_jobs: int, progress: Progress, device: str = "cpu"
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    progress: Progress,
+    engine: Engine = ALONE,
+    device: str = "cpu",
+    update: bool = False,
 ) -> Outcome:
     """Make the data set.
 
@@ -221,12 +64,14 @@ def run(
     recipe : Recipe
     root, output : Path
         Input and output folders. An output of the same recipe and input is continued.
-    n_jobs : int
-        Worker processes; the result does not depend on it.
     progress : Progress
+    engine : Engine
+        Who works; the result does not depend on it.
     device : str
         auto, cpu, cuda or cuda:i (:func:`lesionsynth.backend.open_device`). Voxels made on a GPU equal those
         made on the CPU within the rounding of the stored dtype and a small tolerance.
+    update : bool
+        See :func:`lesionsynth.run.prepare.prepare`.
 
     Raises
     ------
@@ -234,88 +79,163 @@ def run(
         If the run cannot start; the output folder is then left as it was. Single cases that fail are
         listed in the outcome.
     """
-    if not root.is_dir():
-        raise InputError("the input folder does not exist.", file=root)
     progress.note(f"device: {open_device(device).name}")
-    with _as_it_was_on_error(output):
-        check_output(root, output)
-        prepared = prepare(recipe, root, output, n_jobs, progress)
-        space = replace(prepared.space, device=device, workers=n_jobs)
-        prepared = replace(prepared, space=space)
-        nifti.write_bytes(output / LOCK, lock_text(space, None))
-        nifti.write_bytes(output / PLAN, plan_lines(prepared.jobs))
-    outcome = Outcome(output, failures=list(prepared.failures))
-    _execute(prepared, outcome, n_jobs, progress)
-    if recipe.output.originals != "omit":
-        items = [(c.case, (space, c)) for c in space.cohort.cases]
-        for result in run_all(place_original, items, stage="originals", n_jobs=1, progress=progress):
-            if isinstance(result, Failure):
-                raise result.error
-    outcome.voxels = finalize(space, prepared.splits, outcome.done)
+    prepared = plan(recipe, root, output, progress, engine, update)
+    outcome = _execute(prepared, prepared.jobs, progress, engine, device)
+    complete(prepared, outcome, progress)
     return outcome
 
 
-def _read_lock(output: Path) -> dict[str, Any] | None:
-    path = output / LOCK
-    if not path.is_file():
-        return None
-    try:
-        value = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
-        value = None
-    return value if isinstance(value, dict) else {}
+def plan(
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    progress: Progress,
+    engine: Engine = ALONE,
+    update: bool = False,
+) -> Prepared:
+    """Everything but the synthetic cases, in the output folder: bank, maps, plan; what shards start from."""
+    if not root.is_dir():
+        raise InputError("the input folder does not exist.", file=root)
+    with as_it_was_on_error(output):
+        check_output(root, output)
+        return prepare(recipe, root, output, progress, engine, update)
 
 
-def _execute(prepared: Prepared, outcome: Outcome, n_jobs: int, progress: Progress) -> None:
-    """Run every job that has no record yet, all copies of a host together."""
+def run_shard(
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    shard: Shard,
+    progress: Progress,
+    engine: Engine = ALONE,
+    device: str = "cpu",
+) -> Outcome:
+    """Make one shard's part of a planned run; nothing is merged.
+
+    Raises
+    ------
+    OutputError
+        If there is no plan, or it is that of another recipe or input folder.
+    """
+    progress.note(f"device: {open_device(device).name}")
+    prepared = read_prepared(output)
     space = prepared.space
-    pending: dict[str, list[Job]] = {}
-    for job in prepared.jobs:
-        record = _read_record(space, job.case)
-        if record is not None and all((space.output / path).is_file() for path in record["hashes"]):
-            outcome.done.append(summary_of(record))
-            outcome.skipped += 1
-        else:
-            pending.setdefault(job.host, []).append(job)
-    if outcome.skipped:
-        progress.note(f"{outcome.skipped} cases are there already.")
-    total = sum(len(jobs) for jobs in pending.values())
+    if resolved(space.recipe) != resolved(recipe) or space.cohort.root.resolve() != root.resolve():
+        raise OutputError(
+            "was planned with another recipe or input folder.",
+            file=output,
+            remedy="Give the recipe, overrides and input of `lesionsynth plan`, or plan again with --update.",
+        )
+    mine = shard.part(prepared.jobs)
+    progress.note(f"shard {shard}: {len(mine)} of {len(prepared.jobs)} cases")
+    return _execute(prepared, mine, progress, engine, device)
+
+
+def merge(output: Path, progress: Progress) -> Outcome:
+    """Describe what the shards of a run have made: originals, splits, manifest, lock.
+
+    Cases that are missing are failures of the outcome, with the reason where one was noted.
+    """
+    prepared = read_prepared(output)
+    outcome = Outcome(output)
+    done, pending = split_by_state(output, prepared.jobs)
+    outcome.done = [summary_of(record) for record in done]
+    noted = {str(note.get("case")): note for note in failures(output)}
+    for job in pending:
+        note = noted.get(job.case)
+        text = str(note["error"]) if note else f"case {job.case}: was not made: no shard has got to it."
+        outcome.failures.append(
+            Failure(job.case, str(note["stage"]) if note else "missing", LesionsynthError(text))
+        )
+    complete(prepared, outcome, progress)
+    return outcome
+
+
+def complete(prepared: Prepared, outcome: Outcome, progress: Progress) -> None:
+    """Place the originals and write everything that describes the whole output."""
+    space = prepared.space
+    outcome.done.sort(key=lambda row: str(row["case"]))
+    outcome.failures.sort(key=lambda failure: failure.name)
+    if space.recipe.output.originals != "omit":
+        items = [(c.case, (space, c)) for c in space.cohort.cases]
+        for result in run_all(place_original, items, stage="originals", engine=ALONE, progress=progress):
+            if isinstance(result, Failure):
+                raise result.error
+    outcome.voxels = finalize(space, prepared.splits, outcome.done)
+
+
+def _execute(
+    prepared: Prepared, jobs: Sequence[Job], progress: Progress, engine: Engine, device: str
+) -> Outcome:
+    """Do all jobs that are not done; what fails is tried once more, alone, before it counts as failed."""
+    space, outcome = prepared.space, Outcome(prepared.space.output)
+    for case, reason in prepared.left_out.items():
+        outcome.failures.append(Failure(case, "harvest", LesionsynthError(reason)))
+    engine = bounded(engine, space.cohort, progress)
+    done, pending = split_by_state(space.output, jobs)
+    outcome.done = [summary_of(record) for record in done]
+    outcome.skipped = len(done)
+    if done:
+        progress.note(f"{len(done)} cases are there already.")
+    forget_failures(space.output, [job.case for job in jobs])
+    worker = (space.output, space.bank, space.key, device, engine.n_jobs)
+    outcome.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+    failed = _work(worker, space, pending, outcome, progress, engine, "synthesise")
+    again = [f for f in failed.values() if not isinstance(f.error, NoRoomError | WorkerDiedError)]
+    if again:
+        names = {failure.name for failure in again}
+        alone = replace(engine, n_jobs=1)
+        late = [job for job in pending if job.case in names]
+        failed = {k: f for k, f in failed.items() if k not in names}
+        failed |= _work(worker, space, late, outcome, progress, alone, "try again")
+    for failure in failed.values():
+        note_failure(space.output, failure)
+    outcome.failures += failed.values()
+    return outcome
+
+
+def _work(
+    worker: tuple[Path, Path, str, str, int],
+    space: Workspace,
+    jobs: Sequence[Job],
+    outcome: Outcome,
+    progress: Progress,
+    engine: Engine,
+    stage: str,
+) -> dict[str, Failure]:
+    """Do jobs, all copies of a host together; the failures by case."""
+    by_case = {files.case: files for files in space.cohort.cases}
+    hosts: dict[str, list[Job]] = {}
+    for job in jobs:
+        hosts.setdefault(job.host, []).append(job)
     # Copies of a host together, so that it is read once; several shares a worker, so that none idles long.
-    share = total if n_jobs == 1 else max(1, math.ceil(total / (SHARES * n_jobs)))
-    items = [
-        (host, (space, space.cohort.case(host), tuple(jobs[start : start + share])))
-        for host, jobs in pending.items()
-        for start in range(0, len(jobs), share)
-    ]
-    totals = {"read": 0.0, "compute": 0.0, "write": 0.0}
+    share = len(jobs) if engine.n_jobs == 1 else math.ceil(len(jobs) / (SHARES * engine.n_jobs))
+    shares = {
+        own[start].case: own[start : start + share]
+        for own in hosts.values()
+        for start in range(0, len(own), share)
+    }
+    items = [(name, (*worker, by_case[part[0].host], tuple(part))) for name, part in shares.items()]
+    failed: dict[str, Failure] = {}
+
+    def weight(result: Done) -> int:
+        return len(result.cases) + len(result.failures)
+
     for result in run_all(
-        run_host, items, stage="synthesise", n_jobs=n_jobs, progress=progress, weight=_cases_of, total=total
+        run_share, items, stage=stage, engine=engine, progress=progress, weight=weight, total=len(jobs)
     ):
         if isinstance(result, Failure):
             if isinstance(result.error, OutputError):
                 raise result.error  # a full or read-only disk fails every case alike
-            outcome.failures.append(result)
+            failed |= {job.case: replace(result, name=job.case) for job in shares[result.name]}
             continue
         outcome.done.extend(result.cases)
-        outcome.failures.extend(result.failures)
-        totals = {stage: totals[stage] + result.seconds[stage] for stage in totals}
+        failed |= {failure.name: failure for failure in result.failures}
+        for name, seconds in result.seconds.items():
+            outcome.seconds[name] += seconds
         outcome.peak_mb = max(outcome.peak_mb, result.peak_mb)
-    outcome.seconds = totals
-    outcome.done.sort(key=lambda row: str(row["case"]))
-    outcome.failures.sort(key=lambda failure: failure.name)
-
-
-def _cases_of(result: Done) -> int:
-    return len(result.cases) + len(result.failures)
-
-
-def _read_record(space: Workspace, case: str) -> dict[str, Any] | None:
-    path = space.output / RECORDS / f"{case}.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return record
+    return failed
 
 
 def replay(output: Path, case: str, target: Path, root: Path | None = None) -> list[Path]:
@@ -342,7 +262,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     LesionsynthError
         If anything needed is missing or the voxels differ.
     """
-    lock = _read_lock(output)
+    lock = read_lock(output)
     if not lock or "recipe" not in lock:
         raise InputError("this is no output of a run: it has no recipe.lock.yaml.", file=output)
     recipe = Recipe.model_validate(lock["recipe"])
@@ -350,7 +270,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
     space = Workspace(recipe, cohort, layout, output / BANK, output, target, str(lock["key"]))
-    record = _read_record(replace(space, output=output), case)
+    record = read_record(output, case)
     if record is None:
         raise InputError(
             "there is no record of this case.",

@@ -16,8 +16,8 @@ from lesionsynth.editing.mass_effect import MassEffectSpec, draw_mass_effect, pu
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.tissue import OUTSIDE, WHITE
 from lesionsynth.recipe.load import load_recipe
-from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import prepare
 from tests.fake_device import FakeGpus
 from tests.test_invariants import Silent
 
@@ -174,7 +174,7 @@ def test_populate_pushes_records_and_replays(make_nnunet: Callable[..., Path], t
         "lesionmix",
         ["output.copies=2", "folds.strategy=none", f"steps.add.mass_effect={effect}", "steps.add.load=6.0"],
     )
-    prepared = session.prepare(recipe, make_nnunet(3), tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe, make_nnunet(3), tmp_path / "out", Silent())
     pushes = 0
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))

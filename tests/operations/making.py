@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.host import LoadedCase
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import prepare
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent
 
@@ -101,7 +101,7 @@ def copies(
             **keys,
         }
     )
-    prepared = session.prepare(recipe, root, output, 1, Silent())
+    prepared = prepare(recipe, root, output, Silent(), update=True)
     for job in prepared.jobs:
         if host in (None, job.host):
             maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))

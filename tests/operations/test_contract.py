@@ -13,8 +13,8 @@ import pytest
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.plugins import registry
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import Prepared, prepare
 from tests.test_invariants import Silent
 
 STEPS: dict[str, dict[str, Any]] = {
@@ -37,16 +37,14 @@ def test_every_operation_is_in_this_suite() -> None:
 
 
 @pytest.fixture(params=sorted({**STEPS, **MODES}))
-def prepared(
-    request: pytest.FixtureRequest, make_nnunet: Callable[..., Path], tmp_path: Path
-) -> session.Prepared:
+def prepared(request: pytest.FixtureRequest, make_nnunet: Callable[..., Path], tmp_path: Path) -> Prepared:
     recipe = Recipe.model_validate(
         {"steps": {"step": {**STEPS, **MODES}[request.param]}, "output": {"copies": 1}}
     )
-    return session.prepare(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
+    return prepare(recipe, make_nnunet(4), tmp_path / "out", Silent())
 
 
-def test_draws_are_json_and_replay_to_the_same_voxels(prepared: session.Prepared) -> None:
+def test_draws_are_json_and_replay_to_the_same_voxels(prepared: Prepared) -> None:
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
         canvas, record, _ = maker.make(job)
@@ -56,7 +54,7 @@ def test_draws_are_json_and_replay_to_the_same_voxels(prepared: session.Prepared
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
 
 
-def test_account_label_and_source_map_agree(prepared: session.Prepared) -> None:
+def test_account_label_and_source_map_agree(prepared: Prepared) -> None:
     for job in prepared.jobs:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
         canvas, record, _ = maker.make(job)
@@ -74,7 +72,7 @@ def test_account_label_and_source_map_agree(prepared: session.Prepared) -> None:
         assert record["lesions"]["removed"] == edits.count("remove")
 
 
-def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: session.Prepared) -> None:
+def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: Prepared) -> None:
     job = prepared.jobs[0]
     maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
     canvas = Canvas(maker.host)
@@ -88,7 +86,7 @@ def test_a_host_without_lesions_or_a_target_that_is_met_does_no_harm(prepared: s
         assert all(count > 0 for count in report.rejected.values())
 
 
-def test_a_canvas_that_is_used_again_is_the_host_again(prepared: session.Prepared) -> None:
+def test_a_canvas_that_is_used_again_is_the_host_again(prepared: Prepared) -> None:
     job = prepared.jobs[0]
     maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
     canvas, *_ = maker.make(job)

@@ -14,6 +14,7 @@ from lesionsynth.domain.lesion import size_class
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import prepare
 from tests.test_invariants import Silent
 
 MakeData = Callable[..., Path]
@@ -21,7 +22,7 @@ MakeData = Callable[..., Path]
 
 def records(make_nnunet: MakeData, tmp_path: Path, *overrides: str, n: int = 4) -> list[dict[str, Any]]:
     recipe = load_recipe("lesionmix", ["output.copies=2", "folds.strategy=none", *overrides])
-    prepared = session.prepare(recipe, make_nnunet(n), tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe, make_nnunet(n), tmp_path / "out", Silent())
     made = []
     for host in {job.host for job in prepared.jobs}:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(host))
@@ -95,7 +96,7 @@ def test_every_contrast_and_blend_runs(make_nnunet: MakeData, tmp_path: Path, ki
 
 def test_published_recipe_runs(make_nnunet: MakeData, tmp_path: Path) -> None:
     recipe = load_recipe("lesionmix_published", ["output.copies=1"])
-    outcome = session.run(recipe, make_nnunet(4), tmp_path / "out", 1, Silent())
+    outcome = session.run(recipe, make_nnunet(4), tmp_path / "out", Silent())
     assert len(outcome.done) == 4
     assert sum(row["lesions_inserted"] for row in outcome.done) > 0
 

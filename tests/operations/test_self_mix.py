@@ -75,6 +75,6 @@ def test_weights_below_one_half_are_refused() -> None:
 @pytest.mark.parametrize("name", ["carve_mix", "carve_mix_compatible", "copy_paste", "self_mix", "relocate"])
 def test_shipped_recipes_run(name: str, make_nnunet: object, tmp_path: Path) -> None:
     recipe = load_recipe(name, ["output.copies=1", "folds.strategy=none"])
-    outcome = session.run(recipe, make_nnunet(3), tmp_path / "out", 1, Silent())
+    outcome = session.run(recipe, make_nnunet(3), tmp_path / "out", Silent())
     assert len(outcome.done) == 3
     assert sum(row["lesions_inserted"] for row in outcome.done) > 0

@@ -31,7 +31,7 @@ class Silent:
 
 
 def look(root: Path, *overrides: str, output: Path | None = None) -> Checked:
-    return check(load_recipe("lesionmix", overrides), root, output, 1, Silent())
+    return check(load_recipe("lesionmix", overrides), root, output, Silent())
 
 
 def edit(name: str, change: Callable[[NDArray[np.float64]], NDArray[np.generic]]) -> Plant:

@@ -84,7 +84,7 @@ def made(root: Path, tmp_path: Path, step: dict[str, Any] | None = None) -> tupl
         }
     )
     output = tmp_path / "out"
-    return session.run(recipe, root, output, 1, Silent()), output
+    return session.run(recipe, root, output, Silent()), output
 
 
 def check(root: Path, output: Path) -> int:

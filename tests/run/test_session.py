@@ -19,6 +19,7 @@ from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputEr
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import plan_only, prepare
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent, records
 
@@ -27,7 +28,7 @@ MakeData = Callable[..., Path]
 
 def go(root: Path, output: Path, *overrides: str, name: str = "lesionmix") -> session.Outcome:
     recipe = load_recipe(name, ["output.copies=1", "steps.add.load=[2, 8]", *overrides])
-    return session.run(recipe, root, output, 1, Silent())
+    return session.run(recipe, root, output, Silent())
 
 
 def assert_no_leak(output: Path, subject_of: Callable[[str], str] = lambda case: case) -> int:
@@ -110,7 +111,7 @@ def test_a_case_that_was_a_donor_in_one_fold_is_none_in_another(
     make_nnunet: MakeData, tmp_path: Path
 ) -> None:
     recipe = load_recipe("carve_mix", ["output.copies=1", "folds.strategy=per_fold", "folds.count=3"])
-    prepared = session.prepare(recipe, make_nnunet(6), tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe, make_nnunet(6), tmp_path / "out", Silent())
     host = prepared.space.cohort.cases[0]
     maker = HostJobs(prepared.space, host)
     one, other = (maker.context(job, "carve").donors for job in prepared.jobs if job.host == host.case)
@@ -243,9 +244,9 @@ def test_plan_changes_nothing_and_agrees_with_the_run(make_nnunet: MakeData, tmp
     root = make_nnunet(4)
     before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
     recipe = load_recipe("lesionmix", ["output.copies=1"])
-    planned = {job.case: job.targets["add"].ml for job in session.plan_only(recipe, root, 1, Silent())}
+    planned = {job.case: job.targets["add"].ml for job in plan_only(recipe, root, Silent())}
     assert before == {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    outcome = session.run(recipe, root, tmp_path / "out", 1, Silent())
+    outcome = session.run(recipe, root, tmp_path / "out", Silent())
     assert {row["case"]: row["load_target_ml"] for row in outcome.done} == pytest.approx(planned, abs=1e-6)
 
 

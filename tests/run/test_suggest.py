@@ -40,7 +40,7 @@ def test_the_recipe_of_a_data_set_passes_its_own_check(
     assert recipe.input.layout != "auto"
     assert dict(recipe.input.roles) == {"background": "background", "lesion": "lesion"}
     assert recipe.folds.strategy == "block"
-    assert check(recipe, root, None, 1, Silent()).findings == []
+    assert check(recipe, root, None, Silent()).findings == []
     for seen in ("4 cases of 4 subjects", "channels FLAIR, T1", "24x30x25 at 4x4x4 mm", "folds: 2", "mL"):
         assert seen in text
 

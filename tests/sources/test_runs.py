@@ -13,8 +13,9 @@ import pytest
 from lesionsynth.errors import LeakError
 from lesionsynth.plugins import registry
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run import session
+from lesionsynth.run.fit import Fit
 from lesionsynth.run.job import HostJobs
+from lesionsynth.run.prepare import prepare
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent
 
@@ -46,7 +47,7 @@ def root(make_nnunet: MakeData, phantoms: Any) -> Path:
 
 @pytest.mark.parametrize("kind", sorted(registry.kinds("sources")))
 def test_lesions_are_accepted_replayed_and_named(kind: str, root: Path, tmp_path: Path) -> None:
-    prepared = session.prepare(recipe_of({"kind": kind}), root, tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe_of({"kind": kind}), root, tmp_path / "out", Silent())
     inserted = 0
     for job in prepared.jobs[:2]:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
@@ -56,8 +57,8 @@ def test_lesions_are_accepted_replayed_and_named(kind: str, root: Path, tmp_path
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
         inserted += record["lesions"]["inserted"]
         assert record["donors"]
-        block = next(block for block in prepared.blocks if block.name == job.block)
-        allowed = {*block.subjects, *block.mask_subjects}
+        fit = Fit.read(prepared.space.fits, job.block)
+        allowed = {*fit.subjects, *fit.fitted_on}
         assert {donor["subject"] for donor in record["donors"]} <= allowed
         if kind == "mask_library":
             assert {donor["subject"] for donor in record["donors"][::2]} <= {"out4", "out5"}
@@ -71,7 +72,7 @@ def test_what_cannot_be_seen_is_refused(root: Path, tmp_path: Path) -> None:
     faint = {"kind": "intensity_bump", "contrast": [[0.05, 0.1], [-0.1, 0.1]]}
     # The ratio is left open: where the place itself is unlike its surroundings, any contrast is found.
     recipe = recipe_of(faint, tries=10, check={"contrast": [-1e6, 1e6]})
-    prepared = session.prepare(recipe, root, tmp_path / "out", 1, Silent())
+    prepared = prepare(recipe, root, tmp_path / "out", Silent())
     maker = HostJobs(prepared.space, prepared.space.cohort.case(prepared.jobs[0].host))
     _, record, _ = maker.make(prepared.jobs[0])
     assert record["shortfall"]
@@ -85,4 +86,4 @@ def test_a_library_without_masks_is_refused_before_anything_is_made(
     recipe = recipe_of({"kind": "mask_library"})
     bare = recipe.model_copy(update={"input": recipe.input.model_copy(update={"masks": None})})
     with pytest.raises(LeakError, match=r"no donor for the source s \(mask_library\).*input\.masks"):
-        session.prepare(bare, make_nnunet(2), tmp_path / "out", 1, Silent())
+        prepare(bare, make_nnunet(2), tmp_path / "out", Silent())

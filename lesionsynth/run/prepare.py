@@ -1,0 +1,284 @@
+"""Everything before the first synthetic case: find the input, build the bank, fit, plan; written once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import lesionsynth
+from lesionsynth import nifti
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.digest import digest_json
+from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
+from lesionsynth.plugins.contracts import Donors, LayoutSpec
+from lesionsynth.recipe.model import Recipe, resolved
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.finalize import case_files, lock_text, original_files
+from lesionsynth.run.fit import bank_key, build_bank, fit_blocks
+from lesionsynth.run.folds import Block, find_splits, make_blocks
+from lesionsynth.run.ledger import discard, read_jobs
+from lesionsynth.run.machine import bounded
+from lesionsynth.run.plan import Job, make_plan, plan_lines
+from lesionsynth.run.pool import ALONE, Engine, Progress
+from lesionsynth.run.workspace import (
+    BANK,
+    LOCK,
+    PLAN,
+    RECORDS,
+    Found,
+    Workspace,
+    plan_digest,
+    planned,
+    read_lock,
+    write_found,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first job."""
+
+    space: Workspace
+    splits: tuple[Split, ...]
+    jobs: list[Job]
+    left_out: dict[str, str]
+
+
+def prepare(
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    progress: Progress,
+    engine: Engine = ALONE,
+    update: bool = False,
+) -> Prepared:
+    """Read the cohort, build the bank, fit the blocks and make the plan, all under `output`.
+
+    What is there already, of the same recipe, input and version, is used.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    root, output : Path
+    progress : Progress
+    engine : Engine
+    update : bool
+        Whether an output of another recipe, input or version is brought to this one: cases that depend on
+        what has changed are taken out, to be made again.
+
+    Raises
+    ------
+    OutputError
+        If `output` was made by another run and `update` is false; nothing in it is touched then.
+    """
+    layout, cohort, dropped = open_cohort(recipe.input, root)
+    _check_classes(recipe, cohort)
+    engine = bounded(engine, cohort, progress)
+    key = digest_json([bank_key(cohort, recipe), resolved(recipe), lesionsynth.__version__])
+    lock = read_lock(output)
+    if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
+        progress.note(f"planned already: {output / PLAN}")
+        return read_prepared(output)
+    if lock is not None and lock.get("key") != key and not update:
+        raise OutputError(
+            f"the output folder was made with {_differences(lock, recipe)}.",
+            file=output,
+            remedy="Choose another folder; or --update makes again what depends on the change, and takes out "
+            "what is no longer asked for.",
+        )
+    # From here on the folder belongs to this run, also if it is stopped before there is a plan.
+    earlier = _files_of_plan(output) if lock else []
+    begun = {"lesionsynth": lesionsynth.__version__, "key": key}
+    nifti.write_bytes(output / LOCK, yaml.safe_dump(begun).encode())
+    for finding in dropped:
+        progress.note(f"left out: {finding}")
+    if isinstance(recipe.output.layout, LayoutSpec):
+        layout = recipe.output.layout
+    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+    if recipe.folds.strategy == "none":
+        why = "folds: none; everything is training data."
+    progress.note(f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; {why}")
+    bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
+    with bank:
+        left_out = {failure.name: str(failure.error) for failure in failures}
+        for reason in left_out.values():
+            progress.note(f"left out: {reason}")
+        cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case not in left_out))
+        blocks = [
+            replace(b, hosts=tuple(h for h in b.hosts if h not in left_out))
+            for b in make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
+        ]
+        space = Workspace(recipe, cohort, layout, output / BANK, output, output, key)
+        _check_donors(space, blocks, bank, progress)
+        fits = fit_blocks(blocks, bank, cohort, recipe, output, engine, progress)
+        jobs = make_plan(recipe, cohort, blocks, fits, bank)
+    if lock:
+        kept = set(_files_of(space, jobs))
+        gone = discard(output, jobs, [path for path in earlier if path not in kept])
+        wanted = {job.case for job in jobs}
+        again = sum(case in wanted for case in gone)
+        progress.note(
+            f"update: {again} case(s) depend on what has changed and are made again; {len(gone) - again} are "
+            f"no longer planned and were taken out; {_count_records(output)} stay as they are."
+        )
+    write_found(output, Found(cohort, layout.model_dump(mode="json"), splits, left_out))
+    nifti.write_bytes(output / PLAN, plan_lines(jobs))
+    nifti.write_bytes(output / LOCK, lock_text(space, None))
+    return Prepared(space, splits, jobs, left_out)
+
+
+def read_prepared(output: Path) -> Prepared:
+    """The plan that lies in an output folder."""
+    space, found = planned(output)
+    return Prepared(space, found.splits, read_jobs(output / PLAN), found.left_out)
+
+
+def plan_only(recipe: Recipe, root: Path, progress: Progress, engine: Engine = ALONE) -> list[Job]:
+    """The plan of a run; nothing is left on disk."""
+    with tempfile.TemporaryDirectory(prefix="lesionsynth-") as folder:
+        return prepare(recipe, root, Path(folder), progress, engine).jobs
+
+
+def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
+    """What an output was made with, as far as it is not the same."""
+    if lock.get("lesionsynth") != lesionsynth.__version__:
+        return f"version {lock.get('lesionsynth')} of lesionsynth"
+    if not isinstance(lock.get("recipe"), dict):
+        return "another recipe or input, and its plan was not finished"
+    changed = sorted(_changed(lock["recipe"], resolved(recipe)))
+    if not changed:
+        return "another input: files have changed, are new or are gone"
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"another recipe: {', '.join(changed[:3])}{more} differ" + ("s" if len(changed) == 1 else "")
+
+
+def _changed(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    """Dotted keys in which two recipes differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from _changed(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
+    elif one != other:
+        yield name
+
+
+def _count_records(output: Path) -> int:
+    return sum(1 for _ in (output / RECORDS).glob("*.json"))
+
+
+def _files_of_plan(output: Path) -> list[Path]:
+    """Files that the plan in an output folder stands for, originals too; none where it cannot be read."""
+    try:
+        prepared = read_prepared(output)
+    except LesionsynthError:
+        return []
+    return list(_files_of(prepared.space, prepared.jobs))
+
+
+def _files_of(space: Workspace, jobs: list[Job]) -> Iterator[Path]:
+    by_case = {files.case: files for files in space.cohort.cases}
+    for job in jobs:
+        yield from case_files(space, by_case[job.host], job.case)
+    if space.recipe.output.originals != "omit":
+        for files in space.cohort.cases:
+            yield from original_files(space, files).values()
+
+
+def _check_classes(recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse sources of a label value that no lesion of the cohort can have: it would be written as one."""
+    for name, source in recipe.sources.items():
+        value = getattr(source, "lesion_class", None)
+        if value is not None and value not in cohort.labels.lesion:
+            raise InputError(
+                f"lesion_class of the source {name} is {value}; the label values of lesions are "
+                f"{', '.join(str(v) for v in cohort.labels.lesion)}.",
+                file=cohort.root,
+                remedy="Correct it in the recipe, or give the label the role lesion under `input.roles`.",
+            )
+
+
+def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progress: Progress) -> None:
+    """Refuse a plan that the leak rule leaves without donors, before any voxel is written."""
+    names = sorted({name for step in space.recipe.steps.values() for name in step.source_names()})
+    used = [space.recipe.sources[name] for name in names]
+    alone = []
+    for block in blocks:
+        donors = Donors(bank, block.subjects, mask_subjects=block.mask_subjects)
+        for name, source in zip(names, used, strict=True):
+            givers = source.donor_subjects(donors)
+            if block.hosts and givers is not None and not givers:
+                raise LeakError(
+                    f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no "
+                    f"donor for the source {name} ({source.kind}).",
+                    file=space.cohort.root,
+                    remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none; shapes of "
+                    "subjects without images come from input.masks.",
+                )
+            if givers == frozenset(block.subjects[:1]) and len(block.subjects) == 1:
+                alone.append(block.subjects[0])
+    if alone:
+        policies = [getattr(source, "own_subject", "allow") for source in used]
+        if "forbid" in policies:
+            raise LeakError(
+                f"{alone[0]} is alone in its block, and own_subject is forbid: no donors are left.",
+                remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
+            )
+        progress.note(
+            f"{len(alone)} block(s) hold one subject only, such as {alone[0]}: its own lesions are its "
+            "donors. Fewer folds, or folds.strategy per_fold or none, give others."
+        )
+
+
+def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
+    """Refuse outputs inside the input, inputs inside the output, and folders that cannot be written.
+
+    A folder that is not empty must hold `marker`, the file by which our own output is known.
+    """
+    inner, outer = output.resolve(), root.resolve()
+    if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise OutputError(
+            "the output folder must not lie inside the input, nor the input inside it.",
+            file=output,
+            remedy="Choose a folder elsewhere.",
+        )
+    if output.exists() and not output.is_dir():
+        raise OutputError("the output is a file; a folder was expected.", file=output)
+    if output.is_dir() and any(output.iterdir()) and not (output / marker).is_file():
+        raise OutputError(
+            "the output folder holds other files.", file=output, remedy="Choose a new or an empty folder."
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"the output folder cannot be written ({error.strerror or error}).",
+            file=output,
+            remedy="Choose another folder or correct its permissions.",
+        ) from None
+
+
+@contextmanager
+def as_it_was_on_error(output: Path) -> Iterator[None]:
+    """A run that cannot start leaves no new folder and no half-made output behind."""
+    if output.is_dir() and any(output.iterdir()):
+        yield
+        return
+    new = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.exists():
+                path.unlink()
+        raise

@@ -1,0 +1,148 @@
+"""The folders and files of a run, and what every job needs to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from lesionsynth import nifti
+from lesionsynth.digest import digest_bytes
+from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.errors import LesionsynthError, OutputError
+from lesionsynth.plugins.contracts import LayoutSpec
+from lesionsynth.recipe.model import OutputSpec, Recipe
+
+LOCK = "recipe.lock.yaml"
+COHORT = "cohort.json"
+PLAN = "plan.jsonl"
+BANK = "bank"
+RECORDS = "records"
+FAILURES = "failures"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything a job needs to find its way: recipe, cohort, folders.
+
+    `key` is what the output depends on: an output folder is continued only by a run with the same key.
+    `device` is what ``--device`` asks for; the GPUs are shared by so many `workers`.
+    """
+
+    recipe: Recipe
+    cohort: Cohort
+    layout: LayoutSpec
+    bank: Path
+    fits: Path
+    output: Path
+    key: str
+    device: str = "cpu"
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run has found of its input, written once, so that no shard has to search again.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Without the cases that were left out.
+    layout : dict
+        Of the output.
+    splits : tuple of Split
+    left_out : dict
+        Case to reason.
+    """
+
+    cohort: Cohort
+    layout: dict[str, Any]
+    splits: tuple[Split, ...]
+    left_out: dict[str, str]
+
+
+@cache
+def _adapter() -> TypeAdapter[Found]:
+    return TypeAdapter(Found)
+
+
+def write_found(output: Path, found: Found) -> None:
+    """Write `found` into an output folder."""
+    nifti.write_bytes(output / COHORT, _adapter().dump_json(found, indent=1) + b"\n")
+
+
+def read_found(output: Path) -> Found:
+    """What :func:`write_found` has written."""
+    return _adapter().validate_json((output / COHORT).read_bytes())
+
+
+def read_lock(output: Path) -> dict[str, Any] | None:
+    """The lock of an output folder; None where there is none, empty where it cannot be read."""
+    path = output / LOCK
+    if not path.is_file():
+        return None
+    try:
+        value = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError):
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def plan_digest(output: Path) -> str | None:
+    """Digest of plan and cohort as they lie in an output folder; None where one is missing."""
+    try:
+        return digest_bytes(*((output / name).read_bytes() for name in (COHORT, PLAN)))
+    except OSError:
+        return None
+
+
+def planned(output: Path) -> tuple[Workspace, Found]:
+    """The workspace of a run that is planned.
+
+    Raises
+    ------
+    OutputError
+        If there is no plan, or it is not the one that was made.
+    """
+    lock = read_lock(output)
+    if not lock or lock.get("plan") is None:
+        raise OutputError(
+            "the folder holds no finished plan.",
+            file=output,
+            remedy="Make it first: lesionsynth plan RECIPE --input DATA --output FOLDER.",
+        )
+    if lock["plan"] != plan_digest(output):
+        raise OutputError(
+            f"{PLAN} or {COHORT} is not the one that recipe.lock.yaml names.",
+            file=output,
+            remedy="Plan the run again with `lesionsynth plan ... --update`, or choose another folder.",
+        )
+    try:
+        recipe, found = Recipe.model_validate(lock["recipe"]), read_found(output)
+        layout = OutputSpec.model_validate({"layout": found.layout}).layout
+    except (ValidationError, KeyError, ValueError) as error:
+        raise OutputError(f"the plan cannot be read ({error}).", file=output) from None
+    assert isinstance(layout, LayoutSpec)
+    space = Workspace(recipe, found.cohort, layout, output / BANK, output, output, str(lock["key"]))
+    return space, found
+
+
+@lru_cache(maxsize=1)
+def of_worker(output: Path, bank: Path, key: str, device: str, workers: int) -> Workspace:
+    """The workspace as a worker keeps it: a cohort of ten thousand cases is not sent with every job."""
+    space = replace(planned(output)[0], bank=bank, device=device, workers=workers)
+    if space.key != key:
+        raise OutputError("the plan was changed while the run went on.", file=output)
+    return space
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """`folder`/`path`, which must not lead out of the folder."""
+    target = folder / path
+    if path.is_absolute() or ".." in path.parts or not target.resolve().is_relative_to(folder.resolve()):
+        raise LesionsynthError(f"the path {path} would leave the output folder.", file=folder)
+    return target
