@@ -34,6 +34,6 @@ def guess_roles(values: Mapping[str, int]) -> dict[str, Role]:
         if found is not None:
             roles[name] = found
     foreground = [name for name, value in values.items() if value != 0]
-    if len(foreground) == 1:
+    if len(foreground) == 1 and roles.get(foreground[0]) != "background":
         roles[foreground[0]] = "lesion"
     return roles

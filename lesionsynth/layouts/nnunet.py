@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
+from lesionsynth.json_file import read_json
 from lesionsynth.nifti import FILE_ENDINGS
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
@@ -32,7 +34,9 @@ class NnUNet(LayoutSpec):
 
     def scan(self, root: Path) -> Scan:
         """Find the training cases. The subject of a case is the case, until a recipe says otherwise."""
-        description = _read_json(root / _DESCRIPTION)
+        description = read_json(root / _DESCRIPTION)
+        if not isinstance(description, dict):
+            raise InputError("should hold a JSON object.", file=root / _DESCRIPTION)
         channels, values = _channels(description, root), _labels(description, root)
         ending = description.get("file_ending", ".nii.gz")
         if ending not in FILE_ENDINGS:
@@ -44,7 +48,7 @@ class NnUNet(LayoutSpec):
         findings: list[Finding] = []
         cases = []
         for name, images, label in _case_paths(root, description, ending, len(channels)):
-            missing = [path for path in (*images, label) if not path.is_file()]
+            missing = [path for path in (*images, label) if not os.path.isfile(path)]
             for path in missing:
                 what = "label map" if path == label else f"channel {channels[images.index(path)]}"
                 findings.append(
@@ -96,19 +100,9 @@ class NnUNet(LayoutSpec):
         return {_DESCRIPTION: (json.dumps(described, indent=2) + "\n").encode()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read as JSON ({error}).", file=path) from None
-    if not isinstance(value, dict):
-        raise InputError("should hold a JSON object.", file=path)
-    return value
-
-
 def _channels(description: dict[str, Any], root: Path) -> tuple[str, ...]:
     named = description.get("channel_names", description.get("modality"))
-    if not isinstance(named, dict) or not named or not all(str(k).isdecimal() for k in named):
+    if not isinstance(named, dict) or not named or not all(_is_number(k) for k in named):
         raise InputError('has no "channel_names" such as {"0": "FLAIR"}.', file=root / _DESCRIPTION)
     ordered = sorted((int(k), str(v)) for k, v in named.items())
     if [k for k, _ in ordered] != list(range(len(ordered))):
@@ -121,7 +115,7 @@ def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
     labels = description.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError('has no "labels" such as {"background": 0, "lesion": 1}.', file=root / _DESCRIPTION)
-    if all(str(key).isdecimal() for key in labels):  # nnU-Net v1 has value to name
+    if all(_is_number(key) for key in labels):  # nnU-Net v1 has value to name
         named = {str(name): int(value) for value, name in labels.items()}
         if len(named) != len(labels):
             raise InputError("two label values have the same name.", file=root / _DESCRIPTION)
@@ -130,7 +124,7 @@ def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
     regions: list[tuple[str, list[int]]] = []
     for name, value in labels.items():
         numbers = value if isinstance(value, list) else [value]
-        if not numbers or not all(isinstance(v, int) and 0 <= v < 65536 for v in numbers):
+        if not numbers or not all(type(v) is int and 0 <= v < 65536 for v in numbers):
             raise InputError(
                 f'label "{name}" should be a whole number from 0 to 65535, or a list of them; got {value!r}.',
                 file=root / _DESCRIPTION,
@@ -144,8 +138,19 @@ def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
     for name, numbers in sorted(regions, key=lambda region: len(region[1])):
         for number in numbers:
             if number not in values.values():
+                if f"{name}_{number}" in values:
+                    raise InputError(
+                        f'label {number} of the region "{name}" would be called as another is.',
+                        file=root / _DESCRIPTION,
+                        remedy=f"Give the label {number} a name of its own.",
+                    )
                 values[f"{name}_{number}"] = number
     return values
+
+
+def _is_number(key: str) -> bool:
+    """Whether a key of JSON is a channel's number or a label's value."""
+    return key.isdecimal() and len(key) <= len("65535")
 
 
 def _case_paths(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os.path
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,13 +106,13 @@ class Pattern(LayoutSpec):
         for path in sorted(root.glob(_FIELD.sub("*", _escape_glob(label)))):
             found = path.relative_to(root)
             match = expression.fullmatch(found.as_posix())
-            if match is None or _is_hidden(found, label):
+            if match is None or _is_hidden(found, label) or not path.is_file():
                 continue
             fields = match.groupdict()
             case = fields.get("case") or "_".join(fields.values())
             images = tuple(root / _fill(p, fields) for p in self.images.values())
             findings += _missing(case, list(self.images), images)
-            if all(image.is_file() for image in images):
+            if all(os.path.isfile(image) for image in images):
                 cases.append(CaseFiles(case, fields.get("subject") or case, images, path))
         return tuple(self.images), cases, findings
 
@@ -133,14 +134,11 @@ class Pattern(LayoutSpec):
             )
         cases, findings = [], []
         for number, row in rows:
-            if not row["case"] or any(not row[c] for c in (*channels, "label")):
+            empty = not row["case"] or any(not row[c] for c in (*channels, "label"))
+            if empty or None in row:
+                fault = "has empty cells" if empty else "has more cells than there are columns"
                 findings.append(
-                    Finding(
-                        "error",
-                        f"line {number} has empty cells.",
-                        "Fill them or remove the line.",
-                        file=str(path),
-                    )
+                    Finding("error", f"line {number} {fault}.", "Correct or remove the line.", file=str(path))
                 )
                 continue
             images = tuple(root / row[c] for c in channels)
@@ -246,5 +244,5 @@ def _missing(case: str, names: Sequence[str], paths: Sequence[Path]) -> list[Fin
             "error", f"the file of {name} is missing.", "Add the file or remove the case.", case, str(path)
         )
         for name, path in zip(names, paths, strict=True)
-        if not path.is_file()
+        if not os.path.isfile(path)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, MaskFile, Role, Split
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import InputError
+from lesionsynth.json_file import read_json
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.recipe.model import InputSpec
@@ -53,8 +53,10 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     scan = layout.scan(root)
     cases = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
     findings = list(scan.findings)
+    _check_words(scan.cohort)
     for case in cases:
         findings += _check_names(case)
+    findings += _shared_files(cases)
     faulty = {finding.case for finding in findings if finding.level == "error"}
     cohort = replace(
         scan.cohort,
@@ -99,6 +101,32 @@ def too_many_faults(errors: list[Finding]) -> InputError:
     return InputError(first.fault, case=first.case, file=first.file, remedy=remedy)
 
 
+def _check_words(cohort: Cohort) -> None:
+    """Refuse names of channels and labels that would break a line of a message or of a table."""
+    for what, names in (("channel", cohort.channels), ("label", cohort.labels.values)):
+        for name in names:
+            if not name.strip() or not name.isprintable():
+                raise InputError(
+                    f"the name {name!r} of a {what} is empty or cannot be printed.",
+                    file=cohort.root,
+                    remedy="Correct it where it is given: dataset.json, the table or the recipe.",
+                )
+
+
+def _shared_files(cases: Sequence[CaseFiles]) -> Iterator[Finding]:
+    """Files that stand for two things: a label map that is an image too, an image of two cases."""
+    owner: dict[Path, str] = {}
+    for case in cases:
+        for path in dict.fromkeys((*case.images, case.label)):
+            other = owner.setdefault(path, case.case)
+            if other != case.case:
+                fault = f"belongs to case {other} too: one scan under two names leaks between folds."
+                yield Finding("error", fault, "Remove one of the two.", case.case, str(path))
+        if case.label in case.images:
+            fault = "is a channel and the label map at once."
+            yield Finding("error", fault, "Correct one of the two.", case.case, str(case.label))
+
+
 def _check_names(case: CaseFiles) -> Iterator[Finding]:
     """What is wrong with the names that output files and folds are made of."""
     for what, name in (("case id", case.case), ("subject", case.subject)):
@@ -125,10 +153,10 @@ def _read_splits(path: Path, left_out: Collection[str | None]) -> tuple[Split, .
     if not path.is_file():
         return None
     try:
-        folds = [(fold["train"], fold["val"]) for fold in json.loads(path.read_text(encoding="utf-8"))]
+        folds = [(fold["train"], fold["val"]) for fold in read_json(path)]
         if not folds or not all(isinstance(part, list) for fold in folds for part in fold):
             raise TypeError
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (TypeError, KeyError):
         raise InputError(
             'should be a list of {"train": [...], "val": [...]}.', file=path, remedy="Correct or remove it."
         ) from None
@@ -154,6 +182,14 @@ def _with_roles(cohort: Cohort, given: dict[str, Role]) -> LabelTable:
             file=cohort.root,
             remedy=f"Say it in the recipe: `input: {{roles: {{{unclear[0]}: lesion}}}}` (or organ, "
             "protected, ignore, background).",
+        )
+    wrong = [name for name, value in values.items() if value == 0 and roles[name] != "background"]
+    if wrong:
+        raise InputError(
+            f"the label {wrong[0]!r} has the value 0, which is the background, and the role "
+            f"{roles[wrong[0]]}.",
+            file=cohort.root,
+            remedy="Correct the labels of the data set, or `input.roles`.",
         )
     if "lesion" not in roles.values():
         raise InputError(
@@ -198,7 +234,7 @@ def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[Mas
     for path in sorted(folder.rglob("*.nii*")):
         name = path.as_posix() if Path(pattern).is_absolute() else path.relative_to(root).as_posix()
         match = expression.fullmatch(name)
-        if match is None or match.group("s").startswith("."):
+        if match is None or match.group("s").startswith(".") or not path.is_file():
             continue
         named = match.group("s")
         by_rule = re.match(spec.subject, named) if spec.subject is not None else None

@@ -54,6 +54,14 @@ def find_splits(cohort: Cohort, spec: FoldSpec, seed: int) -> tuple[tuple[Split,
     has_column = all(case.fold is not None for case in cohort.cases)
     if spec.use == "table" and not has_column:
         raise LeakError("folds.use is table, but not every case has a fold in the table.", file=cohort.root)
+    if spec.use == "auto" and not has_column and any(case.fold is not None for case in cohort.cases):
+        without = next(case.case for case in cohort.cases if case.fold is None)
+        raise LeakError(
+            "has no fold in the table, where others have one.",
+            case=without,
+            file=cohort.root,
+            remedy="Fill the column, or choose `folds.use: make`.",
+        )
     if spec.use in ("auto", "table") and has_column:
         names = sorted({str(case.fold) for case in cohort.cases})
         if len(names) < 2:

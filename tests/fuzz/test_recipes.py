@@ -27,33 +27,11 @@ HUGE = (
 )
 FRAGMENTS = (
     *HUGE,
+    *("!!python/object/apply:os.system [id]", "!!python/name:os.system", "!!binary AAAA", "!!set {a}"),
+    *("&a [*a]", "*a", "&a {a: *a}", "<<: {a: 1}", "!!int ''", "!!float _", "!!bool 7", "!!null x", "!x y"),
+    *("\t", "\t- a", "---", "...", "%YAML 9.9", "%TAG ! !x", "'", '"', "[", "]", "{", "}", "|", ">", "@"),
     *(
-        "!!python/object/apply:os.system [id]",
-        "!!python/name:os.system",
-        "!!binary AAAA",
-        "!!set {a}",
-        "!x y",
-    ),
-    *("&a [*a]", "*a", "&a {a: *a}", "<<: {a: 1}", "!!int ''", "!!float _", "!!bool 7", "!!null x", "? [a]"),
-    *(
-        "\t",
-        "\t- a",
-        "---",
-        "...",
-        "%YAML 9.9",
-        "%TAG ! !x",
-        "'",
-        '"',
-        "[",
-        "]",
-        "{",
-        "}",
-        "|",
-        ">",
-        "@",
         "`",
-    ),
-    *(
         '"\\ud800"',
         '"\\0"',
         '"\\x1b[31m"',
@@ -64,24 +42,13 @@ FRAGMENTS = (
         "~",
         "null",
         "yes",
-        ".nan",
-        "0o17",
+        "? [a]",
     ),
-    *(
-        "1_000",
-        "-0",
-        "1e999",
-        "-.inf",
-        "-1",
-        "2001-01-01",
-        "12:30:45",
-        "1e400",
-        "0.1e-400",
-        "[[[[[]]]]]",
-        "{a: {b: {c: {}}}}",
-    ),
-    *("[" * 400, "{a: " * 400, "- " * 400, "a: 1\na: 2", "a" * 5000, "'{case}.nii'", "'{é²}{case}.nii.gz'"),
+    *(".nan", "0o17", "1_000", "-0", "1e999", "-.inf", "-1", "2001-01-01", "12:30:45", "1e400", "0.1e-400"),
+    *("[" * 400, "{a: " * 400, "- " * 400, "[[[[[]]]]]", "{a: {b: {c: {}}}}", "a: 1\na: 2", "a" * 5000),
+    *("'{case}.nii'", "'{é²}{case}.nii.gz'"),
 )
+WORDS = ("", "auto", "same", "none", "real", "nnunet", "pattern", "{case}.nii.gz", "(a+)+b", "(")
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -89,14 +56,15 @@ VALUES = st.recursive(
     | st.sampled_from([0, -1, 1, 2**31, 2**63, 2**64, 10**400, float("nan"), float("inf")])
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(
-        ["", "auto", "same", "none", "real", "nnunet", "pattern", "{case}.nii.gz", "(a+)+b", "("]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.text(max_size=6) | st.just("kind"), inner, max_size=3)
+    | st.sampled_from(WORDS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6) | st.just("kind"), inner, max_size=3)
     ),
     max_leaves=6,
+)
+KEYS = (
+    *("seed", "description", "output.copies", "steps.add.load", "steps.add", "input.layout", "folds.count"),
+    *("input.subject", "input.masks.path", "sources.donors", "bank.margin_mm", "output.layout.images"),
 )
 
 
@@ -108,9 +76,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(path: Path, text: str | bytes, *overrides: str) -> Recipe | LesionsynthError:
     """A recipe of plain values that can be written and read again, or an error that names the file."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
-    recipe = result_or_error(
-        lambda: load_recipe(str(path), overrides), path, *(f"--set {o}" for o in overrides)
-    )
+    named = (path, *(f"--set {override}" for override in overrides))
+    recipe = result_or_error(lambda: load_recipe(str(path), overrides), *named)
     if isinstance(recipe, Recipe):
         written = json.dumps(resolved(recipe), allow_nan=False)
         assert Recipe.model_validate(json.loads(written)) == recipe
@@ -189,20 +156,7 @@ def test_shipped_recipes_with_other_bytes(path: Path, name: str, flips: list[tup
 
 @fuzzed(150)
 @given(
-    st.sampled_from(
-        [
-            *(
-                "seed",
-                "description",
-                "output.copies",
-                "steps.add.load",
-                "steps.add",
-                "input.layout",
-                "folds.count",
-            )
-        ]
-        + [*("input.subject", "input.masks.path", "sources.donors", "bank.margin_mm", "output.layout.images")]
-    ),
+    st.sampled_from(KEYS),
     st.sampled_from(FRAGMENTS) | st.text(max_size=20).filter(lambda text: "\0" not in text),
 )
 def test_overrides(path: Path, key: str, value: str) -> None:
