@@ -33,6 +33,10 @@ _KINDS = "uif"
 _HEADER_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _PEEK_BYTES = 1 << 12
 _MM_CODES = (0, 2)
+_XFORM_CODES = (0, 1, 2, 3, 4, 5)
+_SPACINGS_MM = (1e-4, 1e4)
+_LEAST_ANGLE = 1e-3
+"""Volume of a voxel over that of a box with its edges; 1 where the axes are not sheared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +169,7 @@ def read(path: Path) -> Image:
         )
     raw = np.frombuffer(content, dtype=dtype, count=count, offset=offset)
     slope, inter = _scaling(header, path)
+    _require_float32(raw, slope, inter, path)
     return Image(
         header_bytes=bytes(content[:offset]),
         raw=raw.reshape(shape, order="F"),
@@ -254,6 +259,25 @@ def _scaling(header: nib.Nifti1Header, path: Path) -> tuple[float, float]:
     return slope, inter
 
 
+def _require_float32(raw: NDArray[np.generic], slope: float, inter: float, path: Path) -> None:
+    """Refuse intensities beyond a 32-bit float, which they are computed in."""
+    if raw.dtype.kind != "f":
+        largest = float(max(abs(limit) for limit in _limits(raw.dtype)))
+    elif raw.dtype.itemsize < 8 and (slope, inter) == (1.0, 0.0):
+        return
+    else:
+        largest = float(np.fmax.reduce(np.abs(raw)))
+        if np.isinf(largest):
+            largest = float(np.abs(raw[np.isfinite(raw)]).max(initial=0))
+    reached = largest * abs(slope) + abs(inter)  # Python's floats do not overflow aloud
+    if reached > float(np.finfo(np.float32).max):
+        raise ImageError(
+            f"has intensities up to {reached:.3g}, which a 32-bit float cannot hold.",
+            file=path,
+            remedy="Rewrite it with other units or another scl_slope.",
+        )
+
+
 def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
     unit = int(header["xyzt_units"]) % 8
     if unit not in _MM_CODES:
@@ -262,6 +286,15 @@ def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
             file=path,
             remedy="Rewrite it with xyzt_units mm.",
         )
+    for name in ("qform_code", "sform_code"):
+        if int(header[name]) not in _XFORM_CODES:
+            raise ImageError(
+                f"has {name} {int(header[name])}; NIfTI knows 0 to {max(_XFORM_CODES)}.",
+                file=path,
+                remedy="Repair its header.",
+            )
+    if int(header["sform_code"]) == 0 and (header["pixdim"][1:4] < 0).any():
+        raise ImageError("has a voxel size below 0.", file=path, remedy="Repair its header.")
     try:
         with np.errstate(all="ignore"):
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
@@ -272,6 +305,12 @@ def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
         raise ImageError(
             f"has an affine with a voxel volume of {volume:g} mm3.", file=path, remedy="Repair its header."
         )
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing_mm.min() < _SPACINGS_MM[0] or spacing_mm.max() > _SPACINGS_MM[1]:
+        sizes = "x".join(f"{size:.3g}" for size in spacing_mm)
+        raise ImageError(f"has voxels of {sizes} mm.", file=path, remedy="Repair its header.")
+    if volume < _LEAST_ANGLE * spacing_mm.prod():
+        raise ImageError("has axes that are almost parallel.", file=path, remedy="Repair its header.")
     return affine
 
 
