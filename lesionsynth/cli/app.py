@@ -61,13 +61,16 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Entry point. A fault that nobody foresaw is a bug: said in one line, with the place to report."""
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point, for the words on the command line or for others.
+
+    A fault that nobody foresaw is a bug: said in one line, with the place to report.
+    """
     # Cases run in parallel, never solves inside one: several BLAS threads a worker are slower than one.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
-        app()
+        app(arguments)
     except Exception as error:
         if os.environ.get("LESIONSYNTH_DEBUG"):
             raise

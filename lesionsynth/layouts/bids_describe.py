@@ -27,8 +27,10 @@ _IMAGES |= {"ADC", "FA", "trace", "expADC", "colFA"}
 _LABELS = {"mask", "dseg"}
 _IGNORED = (
     *("/bank", "/likelihood", "/records", "/source_maps", "/lesion_maps"),
-    *("/plan.jsonl", "/manifest.csv", "/recipe.lock.yaml", "/splits_final.json", f"/{TABLE}"),
+    *("/failures", "/cohort.json", "/plan.jsonl", "/manifest.csv", "/recipe.lock.yaml"),
+    *("/splits_final.json", f"/{TABLE}"),
 )
+_ABOUT = "Of the input; with synth in desc a synthetic copy, in which lesions were added or removed."
 _README = """\
 # {name}
 
@@ -103,11 +105,12 @@ def describe(
     files[".bidsignore"] = "".join(f"{p}\n" for p in (*_IGNORED, *(f"*_{s}.*" for s in foreign))).encode()
     for suffix in sorted(suffixes & (_IMAGES | _LABELS)):
         known = _sidecar(cohort.root / f"{suffix}.json") if cohort.layout == kind else {}
-        said: dict[str, Any] = {"Type": "Lesion"} if suffix == "mask" else {}
+        said: dict[str, Any] = {"Description": _ABOUT}
+        if suffix == "mask":
+            said["Type"] = "Lesion"
         if suffix in _IMAGES:
-            said = {"SkullStripped": skull_stripped}
-        if merged := {**said, **known}:
-            files[f"{suffix}.json"] = _json(merged)
+            said["SkullStripped"] = skull_stripped
+        files[f"{suffix}.json"] = _json({**said, **known})
     if "dseg" in suffixes:
         files["dseg.tsv"] = bids_labels.table_text(cohort.labels.values).encode()
     if cohort.layout == kind:

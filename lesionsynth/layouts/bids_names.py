@@ -14,6 +14,7 @@ _LABEL = re.compile(r"[0-9A-Za-z]+")
 _COPY = re.compile(r"(?P<rest>.*?)[sS]ynth(?P<number>\d{3,})")
 _SYNTHETIC = re.compile(r"__syn(\d+)$")
 _SUBJECT_SESSION = re.compile(r"sub-([0-9A-Za-z]+)(?:_ses-([0-9A-Za-z]+))?")
+_SUBJECT = re.compile(r"^sub(ject)?([_.+-]+|(?=\d))")
 _CHANNELS = {
     "t1": "T1w",
     "t1n": "T1w",
@@ -146,7 +147,7 @@ def stem_of(case: str, subject: str) -> tuple[str, str]:
     """
     if own := _SUBJECT_SESSION.fullmatch(case):
         return own[1], own[2] or ""
-    label = _cleaned(subject.removeprefix("sub-"))
+    label = _cleaned(_SUBJECT.sub("", subject)) or _cleaned(subject)
     if case == subject:
         return label, ""
     rest = re.sub(r"^[_.+-]*(ses(sion)?)?[_.+-]*", "", case.removeprefix(subject))

@@ -372,6 +372,9 @@ class TestNames:
             ("case_01", "case_01", ("case01", "")),
             ("sub-01_ses-2", "sub-01_ses-2", ("01", "2")),
             ("sub-01", "sub-01", ("01", "")),
+            ("sub01", "sub01", ("01", "")),
+            ("subject_A", "subject_A", ("A", "")),
+            ("sub_", "sub_", ("sub", "")),
             ("s1_ses-02", "s1", ("s1", "02")),
             ("s1_tp2", "s1", ("s1", "tp2")),
             ("v3", "s2", ("s2", "v3")),
@@ -443,9 +446,9 @@ class TestDescription:
         (tmp_path / "FLAIR.json").write_text('{"SkullStripped": true}')
         (tmp_path / "sub-01/anat/sub-01_FLAIR.json").write_text('{"EchoTime": 0.1}')
         files = self.described(LAYOUT.scan(tmp_path).cohort)
-        assert json.loads(files["FLAIR.json"]) == {"SkullStripped": True}
-        assert json.loads(files["T1w.json"]) == {"SkullStripped": False}
-        assert json.loads(files["mask.json"]) == {"Type": "Lesion"}
+        assert json.loads(files["FLAIR.json"])["SkullStripped"] is True
+        assert json.loads(files["T1w.json"])["SkullStripped"] is False
+        assert json.loads(files["mask.json"])["Type"] == "Lesion"
         found = [name for name in files if name.startswith("sub-")]
         assert found == ["sub-01/anat/sub-01_FLAIR.json"]  # applies to the copies of the same name too
 
