@@ -76,11 +76,11 @@ def write_case(folder: Path, summary: CaseSummary, lesions: Sequence[Lesion]) ->
         entries.append(Entry(lesion.info, len(blob), len(mask), len(image)))
         blob += mask + image
     file = f"lesions/{_file_name(summary.case)}.bin"
-    nifti.write_bytes(folder / file, bytes(blob), sync=False)
+    nifti.write_bytes(folder / file, bytes(blob))
     if summary.tissue is not None:
-        nifti.write(_tissue_path(folder, summary.case), nifti.new(summary.grid, summary.tissue), sync=False)
+        nifti.write(_tissue_path(folder, summary.case), nifti.new(summary.grid, summary.tissue))
     if summary.zones is not None:
-        nifti.write(_zones_path(folder, summary.case), nifti.new(summary.grid, summary.zones), sync=False)
+        nifti.write(_zones_path(folder, summary.case), nifti.new(summary.grid, summary.zones))
     return Harvested(replace(summary, tissue=None, zones=None), tuple(entries), file)
 
 
@@ -99,7 +99,7 @@ def note_case(folder: Path, harvested: Harvested, key: str) -> None:
         ],
     }
     path = _note_path(folder, harvested.summary.case)
-    nifti.write_bytes(path, (json.dumps(noted) + "\n").encode(), sync=False)
+    nifti.write_bytes(path, (json.dumps(noted) + "\n").encode())
 
 
 def noted_case(folder: Path, case: str, key: str) -> Harvested | None:
@@ -247,7 +247,7 @@ class LesionBank:
             raise InputError(
                 f"the lesion bank is damaged: {error}.",
                 file=self.folder / str(what),
-                remedy="Build it again.",
+                remedy="Remove the folder of the bank and run the same command again.",
             ) from None
 
     def cases(self) -> list[CaseSummary]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import numpy as np
 from lesionsynth import nifti
 from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
 from lesionsynth.bank.store import (
-    INDEX,
     Harvested,
     LesionBank,
     note_case,
@@ -27,7 +27,7 @@ from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.grid import Grid
 from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.domain.load import LesionLoad
-from lesionsynth.errors import LeakError, LesionsynthError
+from lesionsynth.errors import InputError, LeakError, LesionsynthError
 from lesionsynth.host import load_case
 from lesionsynth.likelihood.affine import register
 from lesionsynth.likelihood.fit import chosen_kind, fit_map
@@ -46,7 +46,7 @@ def build_bank(
     A bank that is there already is used if it was made from the same files with the same settings.
     """
     about: dict[str, object] = {"key": bank_key(cohort, recipe)}
-    if (folder / INDEX).is_file():
+    with suppress(InputError):  # there is none, or it is damaged
         bank = LesionBank(folder)
         if bank.about.get("key") == about["key"]:
             progress.note(f"lesion bank: {folder} is up to date.")

@@ -286,7 +286,7 @@ def test_a_damaged_entry_is_one_clear_error(bank, statement):
     change(bank.folder, statement)
     with pytest.raises(InputError, match="damaged") as error:
         use_everything(bank.folder)
-    assert "Build it again" in str(error.value)
+    assert "run the same command again" in str(error.value)
 
 
 def test_a_damaged_blob_is_one_clear_error(bank):

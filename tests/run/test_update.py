@@ -1,0 +1,173 @@
+"""A changed recipe or input makes again exactly what depends on it, and says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from lesionsynth.errors import OutputError
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run import session
+from lesionsynth.run.ledger import read_record
+from tests.run.test_shards import files
+from tests.test_invariants import Silent, recipe_of, records
+
+MakeData = Callable[..., Path]
+SPLITS = [
+    {"train": ["case4", "case5", "case6"], "val": ["case1", "case2", "case3"]},
+    {"train": ["case1", "case2", "case3"], "val": ["case4", "case5", "case6"]},
+]
+ALL = range(1, 7)
+
+
+def updated(recipe: Recipe, root: Path, output: Path, tmp_path: Path) -> tuple[set[str], set[str], str]:
+    """Bring an output up to date: cases made, cases kept, what was said. The result is that of a new run."""
+    stamps = {p.stem: p.stat().st_mtime_ns for p in (output / "records").glob("*.json")}
+    progress = Silent()
+    outcome = session.run(recipe, root, output, progress, update=True)
+    assert not outcome.failures
+    kept = {case for case in records(output) if case in stamps}
+    kept = {c for c in kept if (output / "records" / f"{c}.json").stat().st_mtime_ns == stamps[c]}
+    fresh = session.run(recipe, root, tmp_path / "fresh", Silent())
+    assert outcome.voxels == fresh.voxels
+    assert files(output) == files(tmp_path / "fresh")
+    shutil.rmtree(tmp_path / "fresh")
+    (said,) = [note for note in progress.notes if note.startswith("update:")]
+    return set(records(output)) - kept, kept, said
+
+
+@pytest.fixture
+def made(make_nnunet: MakeData, tmp_path: Path) -> tuple[Path, Path]:
+    root = make_nnunet(6, splits=SPLITS)
+    assert not session.run(recipe_of(), root, tmp_path / "out", Silent()).failures
+    return root, tmp_path / "out"
+
+
+def cases_of(*hosts: int, copies: int = 2) -> set[str]:
+    return {f"case{host}__syn{copy:03d}" for host in hosts for copy in range(copies)}
+
+
+def test_nothing_is_mixed_without_being_asked_for(made: tuple[Path, Path]) -> None:
+    root, output = made
+    before = files(output)
+    with pytest.raises(OutputError, match=r"another recipe: seed, steps.add.tries differ\. .*--update"):
+        session.run(recipe_of("seed=5", "steps.add.tries=7"), root, output, Silent())
+    (root / "labelsTr" / "case6.nii.gz").touch()
+    with pytest.raises(OutputError, match="another input: files have changed"):
+        session.run(recipe_of(), root, output, Silent())
+    assert files(output) == before
+
+
+def test_what_does_not_matter_to_voxels_makes_nothing_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    recipe = recipe_of("description=another", "output.originals=link", "input.on_bad_case=drop")
+    again, kept, said = updated(recipe, root, output, tmp_path)
+    assert again == set()
+    assert kept == cases_of(*ALL)
+    assert "0 case(s) depend on what has changed" in said
+    assert "12 stay as they are" in said
+
+
+def test_more_and_fewer_copies(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    again, kept, _ = updated(recipe_of("output.copies=3"), root, output, tmp_path)
+    assert again == cases_of(*ALL, copies=3) - cases_of(*ALL)
+    assert kept == cases_of(*ALL)
+    again, kept, said = updated(recipe_of("output.copies=1"), root, output, tmp_path)
+    assert again == set()
+    assert kept == cases_of(*ALL, copies=1)
+    assert "12 are no longer planned and were taken out" in said
+    assert not list(output.rglob("*__syn001*"))
+
+
+def test_a_changed_step_makes_all_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    again, kept, _ = updated(recipe_of("steps.add.tries=20"), *made, tmp_path)
+    assert again == cases_of(*ALL)
+    assert kept == set()
+
+
+def test_a_changed_image_makes_its_block_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    path = root / "imagesTr" / "case5_0000.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) + np.int16(1), image.affine, image.header), path)
+    again, kept, said = updated(recipe_of(), root, output, tmp_path)
+    assert again == cases_of(4, 5, 6)
+    assert kept == cases_of(1, 2, 3)
+    assert "6 case(s) depend on what has changed" in said
+
+
+def test_a_case_that_is_gone_goes_with_its_copies_and_makes_its_block_again(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, output = made
+    for path in [*(root / "imagesTr").glob("case6_*"), root / "labelsTr" / "case6.nii.gz"]:
+        path.unlink()
+    splits = [{part: [c for c in cases if c != "case6"] for part, cases in fold.items()} for fold in SPLITS]
+    (root / "splits_final.json").write_text(json.dumps(splits))
+    again, kept, said = updated(recipe_of(), root, output, tmp_path)
+    assert again == cases_of(4, 5)
+    assert kept == cases_of(1, 2, 3)
+    assert "4 case(s) depend on what has changed and are made again; 2 are no longer planned" in said
+    assert not list(output.rglob("imagesTr/case6*"))
+
+
+def test_an_update_that_is_stopped_is_continued(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first change on the folder is the new run's: the old recipe is refused."""
+    root, output = made
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lesionsynth.run.prepare.fit_blocks", stop)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(recipe_of("seed=5"), root, output, Silent(), update=True)
+    with pytest.raises(OutputError, match="was not finished"):
+        session.run(recipe_of(), root, output, Silent())
+    outcome = session.run(recipe_of("seed=5"), root, output, Silent())
+    assert outcome.voxels == session.run(recipe_of("seed=5"), root, tmp_path / "fresh", Silent()).voxels
+    assert files(output) == files(tmp_path / "fresh")
+
+
+def test_the_bank_is_continued(made: tuple[Path, Path]) -> None:
+    root, output = made
+    (root / "labelsTr" / "case6.nii.gz").touch()
+    progress = Silent()
+    session.run(recipe_of(), root, output, progress, update=True)
+    assert "lesion bank: 5 of 6 cases are there already." in progress.notes
+
+
+@pytest.mark.parametrize("spoil", ["index.sqlite", "cases/case1.json", "lesions/case1.bin"])
+def test_a_damaged_bank_is_mended(made: tuple[Path, Path], tmp_path: Path, spoil: str) -> None:
+    """As after a loss of power before there was a plan: the end of a file is missing."""
+    root, output = made
+    path = output / "bank" / spoil
+    path.write_bytes(path.read_bytes()[:100])
+    if spoil != "index.sqlite":
+        (output / "bank" / "index.sqlite").unlink()
+    (output / "plan.jsonl").unlink()
+    for record in (output / "records").glob("*.json"):
+        record.unlink()
+    outcome = session.run(recipe_of(), root, output, Silent())
+    assert not outcome.failures
+    assert outcome.voxels == session.run(recipe_of(), root, tmp_path / "fresh", Silent()).voxels
+
+
+def test_a_record_without_content_is_no_case(made: tuple[Path, Path]) -> None:
+    root, output = made
+    before = files(output)
+    for case, content in (("case1__syn000", b""), ("case2__syn001", b'{"case": "case2__syn001", "job": 3}')):
+        (output / "records" / f"{case}.json").write_bytes(content)
+    outcome = session.run(recipe_of(), root, output, Silent())
+    assert outcome.skipped == 10
+    assert files(output) == before
+    assert read_record(output, "case1__syn000") is not None
