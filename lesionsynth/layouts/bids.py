@@ -13,7 +13,7 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
-from lesionsynth.layouts.bids_describe import describe, read_json, wrote_it
+from lesionsynth.layouts.bids_describe import about_input, describe, wrote_it
 from lesionsynth.layouts.bids_files import BidsFile, find_files, looks_like_one
 from lesionsynth.layouts.bids_labels import BINARY, label_values
 from lesionsynth.layouts.bids_names import (
@@ -28,8 +28,6 @@ from lesionsynth.layouts.bids_names import (
 from lesionsynth.layouts.pattern import TABLE, Pattern
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
-
-DESCRIPTION = "dataset_description.json"
 
 
 @register("layouts")
@@ -80,8 +78,8 @@ class Bids(LayoutSpec):
 
     def scan(self, root: Path) -> Scan:
         """Find the cases: by the table of an output of ours, else by the names of the files."""
-        description = read_json(root / DESCRIPTION) if (root / DESCRIPTION).is_file() else {}
-        by_table = (root / TABLE).is_file() and wrote_it(description)
+        about = about_input(root)
+        by_table = (root / TABLE).is_file() and wrote_it(about["description"])
         if by_table and not (self.channels or self.mask):
             channels, cases, findings = self._from_table(root)
         else:
@@ -95,7 +93,7 @@ class Bids(LayoutSpec):
             labels=LabelTable(values, guess_roles(values)),
             cases=tuple(sorted(cases, key=lambda c: c.case)),
             file_ending=".nii" if endings == {".nii"} else ".nii.gz",
-            extra=description,
+            extra=about,
         )
         return Scan(cohort, tuple(findings))
 

@@ -10,10 +10,12 @@ from typing import Any
 import lesionsynth
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import InputError
+from lesionsynth.json_file import read_json
 from lesionsynth.layouts import bids_labels
 from lesionsynth.layouts.bids_names import parse
 from lesionsynth.layouts.pattern import TABLE, table_text
 
+DESCRIPTION = "dataset_description.json"
 _VERSION = "1.10.0"
 _NAME = "lesionsynth"
 _KEPT = (
@@ -47,21 +49,45 @@ Written by lesionsynth {version}: cases of a data set with lesion masks, and syn
 """
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+def about_input(root: Path) -> dict[str, Any]:
+    """What an input says of itself and its output says too; read at the start, so that no run fails late.
+
+    Returns
+    -------
+    dict
+        `description`, `sidecars` by suffix, `participants` (rows of text) and `columns` (what they mean).
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If any of it cannot be read.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read as JSON ({error}).", file=path) from None
+    return {
+        "description": _object(root / DESCRIPTION),
+        "sidecars": {suffix: _object(root / f"{suffix}.json") for suffix in sorted(_IMAGES | _LABELS)},
+        "participants": _participants(root / "participants.tsv"),
+        "columns": _object(root / "participants.json"),
+    }
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no file."""
+    value = read_json(path) if path.is_file() else {}
     if not isinstance(value, dict):
         raise InputError("should hold a JSON object.", file=path)
     return value
+
+
+def _participants(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error}).", file=path) from None
+    if not rows or "participant_id" not in rows[0]:
+        raise InputError("has no column participant_id.", file=path, remedy="Correct or remove it.")
+    return [row for row in rows if len(row) == len(rows[0])]
 
 
 def wrote_it(description: Mapping[str, Any]) -> bool:
@@ -93,10 +119,11 @@ def describe(
     skull_stripped : bool
         What is said of images of which the input does not say it.
     """
-    own = cohort.extra if cohort.layout == kind else {}
+    about: Mapping[str, Any] = cohort.extra if cohort.layout == kind else {}
+    own = about.get("description", {})
     name = str(own.get("Name") or cohort.root.resolve().name)
     files: dict[str, bytes] = {
-        "dataset_description.json": _json(_description(name, own, cohort)),
+        DESCRIPTION: _json(_description(name, own, cohort)),
         "README.md": _README.format(name=name, version=lesionsynth.__version__).encode(),
         TABLE: table_text(cohort, cases, paths).encode(),
     }
@@ -104,7 +131,7 @@ def describe(
     foreign = sorted(suffixes - _IMAGES - _LABELS)
     files[".bidsignore"] = "".join(f"{p}\n" for p in (*_IGNORED, *(f"*_{s}.*" for s in foreign))).encode()
     for suffix in sorted(suffixes & (_IMAGES | _LABELS)):
-        known = _sidecar(cohort.root / f"{suffix}.json") if cohort.layout == kind else {}
+        known = about.get("sidecars", {}).get(suffix, {})
         said: dict[str, Any] = {"Description": _ABOUT}
         if suffix == "mask":
             said["Type"] = "Lesion"
@@ -114,7 +141,7 @@ def describe(
     if "dseg" in suffixes:
         files["dseg.tsv"] = bids_labels.table_text(cohort.labels.values).encode()
     if cohort.layout == kind:
-        files |= _participants(cohort.root, {group[0].parts[0] for group in paths.values() if group})
+        files |= _participants_of(about, {group[0].parts[0] for group in paths.values()})
         files |= _sidecars(cases, paths)
     return files
 
@@ -141,29 +168,18 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _participants(root: Path, subjects: set[str]) -> dict[str, bytes]:
+def _participants_of(about: Mapping[str, Any], subjects: set[str]) -> dict[str, bytes]:
     """The input's table of participants, with the lines of those in the output."""
-    path = root / "participants.tsv"
-    if not path.is_file():
+    if not about["participants"]:
         return {}
-    try:
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error}).", file=path) from None
-    if not lines or "participant_id" not in lines[0]:
-        raise InputError("has no column participant_id.", file=path, remedy="Correct or remove it.")
-    column = lines[0].index("participant_id")
-    kept = {line[column]: line for line in lines[1:] if len(line) > column and line[column] in subjects}
-    for subject in subjects - kept.keys():
-        kept[subject] = [subject if k == column else "n/a" for k in range(len(lines[0]))]
-    text = "".join("\t".join(line) + "\n" for line in (lines[0], *(kept[s] for s in sorted(kept))))
-    files = {path.name: text.encode()}
-    if (root / "participants.json").is_file():
-        files["participants.json"] = _json(read_json(root / "participants.json"))
+    header, *rows = about["participants"]
+    column = header.index("participant_id")
+    kept = {subject: [subject if k == column else "n/a" for k in range(len(header))] for subject in subjects}
+    kept |= {row[column]: row for row in rows if row[column] in subjects}
+    text = "".join("\t".join(row) + "\n" for row in (header, *(kept[subject] for subject in sorted(kept))))
+    files = {"participants.tsv": text.encode()}
+    if about["columns"]:
+        files["participants.json"] = _json(about["columns"])
     return files
 
 
@@ -179,7 +195,7 @@ def _sidecars(
         for source, target in zip((*files.images, files.label), paths[case], strict=True):
             path = _beside(source)
             if path not in read:
-                read[path] = _json(read_json(path)) if path.is_file() else b""
+                read[path] = path.read_bytes() if path.is_file() else b""
             if read[path]:
                 name = parse(source.name)
                 inherited = name is not None and "desc" not in name.entities

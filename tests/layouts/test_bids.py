@@ -280,12 +280,20 @@ class TestFaults:
         )
         assert "datalad get" in finding.cure
 
+    @pytest.mark.parametrize("name", ["dataset_description.json", "T1w.json", "participants.json"])
     @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
-    def test_a_broken_description(self, tmp_path: Path, content: str) -> None:
-        (plain(tmp_path) / "dataset_description.json").write_text(content)
+    def test_broken_descriptions_are_told_at_once(self, tmp_path: Path, name: str, content: str) -> None:
+        (plain(tmp_path) / name).write_text(content)
         with pytest.raises(InputError) as caught:
             LAYOUT.scan(tmp_path)
-        assert caught.value.file == str(tmp_path / "dataset_description.json")
+        assert caught.value.file == str(tmp_path / name)
+
+    @pytest.mark.parametrize("content", [b"", b"id\tage\n", b"\xff\xfe"])
+    def test_a_broken_table_of_participants(self, tmp_path: Path, content: bytes) -> None:
+        (plain(tmp_path) / "participants.tsv").write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            LAYOUT.scan(tmp_path)
+        assert caught.value.file == str(tmp_path / "participants.tsv")
 
 
 class TestSegmentations:
