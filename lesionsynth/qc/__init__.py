@@ -1,0 +1,1 @@
+"""Quality control: what a finished output is worth."""
