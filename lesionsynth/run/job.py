@@ -29,7 +29,8 @@ from lesionsynth.plugins.contracts import Donors, StepContext, StepReport
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.plan import Job
-from lesionsynth.run.pool import Failure, as_known, worker_number
+from lesionsynth.run.pool import Failure, as_known
+from lesionsynth.run.worker import worker_number
 from lesionsynth.run.workspace import RECORDS, Workspace, inside, of_worker
 
 
@@ -66,7 +67,7 @@ class HostJobs:
         self.space = space
         self.bank = LesionBank(space.bank)
         self.host = self._load(files)
-        self.device = open_device(space.device, worker_number(), space.workers)
+        self.device = open_device(space.device, worker_number() or 0, space.workers)
         self._donor: LoadedCase | None = None
         self._fits: dict[str, tuple[Fit, Donors, CentreDensity]] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lesionsynth.errors import LesionsynthError
-from lesionsynth.run.memory import keep_freed
+from lesionsynth.run.worker import settle
 
 
 class Progress(Protocol):
@@ -64,12 +63,6 @@ class Engine:
 
 ALONE = Engine()
 """This process."""
-
-
-def worker_number() -> int:
-    """Number of this worker process, from 0; 0 in the main process too."""
-    number = multiprocessing.current_process().name.rpartition("-")[2]
-    return int(number) - 1 if number.isdigit() else 0
 
 
 def run_all(
@@ -193,7 +186,7 @@ def _died(name: str, error: Exception) -> WorkerDiedError:
 
 def _guarded(work: Callable[..., Any], name: str, stage: str, arguments: tuple[Any, ...]) -> Any:
     """A failure as a value: exceptions from workers would end the whole batch."""
-    keep_freed()
+    settle()
     try:
         return work(*arguments)
     except Exception as error:
