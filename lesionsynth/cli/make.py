@@ -60,6 +60,10 @@ def run(
             help="Make the I-th of N parts of a planned run; a task of a Slurm array makes its own.",
         ),
     ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", "-w", help="Folder of a fast local disk, to which bank and maps are copied."),
+    ] = None,
     update: Update = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 7 where a load target was not met.")
@@ -80,15 +84,17 @@ def run(
 
     part = parse_shard(shard) if shard is not None else shard_of_array(os.environ)
     engine = engine_of(n_jobs, mem, scheduler)
+    if work is not None and scheduler is not None:
+        raise typer.BadParameter("--work is a disk of this node, which Dask's workers may not have.")
     prepared = recipe_of(recipe, overrides, copies, seed)
     if dry_run:
         print_plan(prepared, input_folder, engine, quiet)
         return
     with Terminal(quiet, verbose) as terminal:
         if part is None:
-            outcome = session.run(prepared, input_folder, output, terminal, engine, device, update)
+            outcome = session.run(prepared, input_folder, output, terminal, engine, device, update, work)
         else:
-            outcome = session.run_shard(prepared, input_folder, output, part, terminal, engine, device)
+            outcome = session.run_shard(prepared, input_folder, output, part, terminal, engine, device, work)
     tell(outcome, as_json=as_json, quiet=quiet, verbose=verbose)
     if strict and outcome.shortfalls:
         raise typer.Exit(ExitCode.SHORTFALL)

@@ -15,7 +15,7 @@ from lesionsynth.errors import InputError, LesionsynthError, OutputError, Recipe
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe
 from lesionsynth.run.cohort import SPLITS, find_layout, open_cohort, scan_cohort
-from lesionsynth.run.finalize import original_files, place_original
+from lesionsynth.run.finalize import place_original, refuse_equal_paths
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import Progress
 from lesionsynth.run.prepare import check_output
@@ -94,27 +94,6 @@ def convert(recipe: Recipe, root: Path, output: Path, progress: Progress) -> Con
     return converted
 
 
-def refuse_equal_paths(space: Workspace) -> None:
-    """Refuse a layout in which two cases of the cohort would be the same file.
-
-    Raises
-    ------
-    InputError
-        It names both.
-    """
-    seen: dict[Path, str] = {}
-    for files in space.cohort.cases:
-        for path in original_files(space, files).values():
-            other = seen.setdefault(path, files.case)
-            if other != files.case:
-                raise InputError(
-                    f"would have the same file as {other}, {path}, in the layout {space.layout.kind}.",
-                    case=files.case,
-                    file=space.cohort.root,
-                    remedy="Rename one of the two, or choose another layout for the output.",
-                )
-
-
 def _with_labels(target: LayoutSpec, cohort: Cohort) -> LayoutSpec:
     """A layout that has to be told its labels is told those of the input."""
     if "labels" in target.model_fields_set or not getattr(target, "labels", None):
@@ -123,7 +102,11 @@ def _with_labels(target: LayoutSpec, cohort: Cohort) -> LayoutSpec:
 
 
 def _write(space: Workspace, progress: Progress) -> None:
-    refuse_equal_paths(space)
+    refuse_equal_paths(space.cohort, space.layout)
+    if space.cohort.resample != "none":
+        progress.note(
+            f"channels on another grid than the label map are resampled to it ({space.cohort.resample})"
+        )
     cases = [(files.case, files) for files in space.cohort.cases]
     progress.start("convert", len(cases))
     for _, files in cases:

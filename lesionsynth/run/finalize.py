@@ -20,8 +20,9 @@ from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.channels import resampled_channels
 from lesionsynth.digest import digest_json
-from lesionsynth.domain.case import CaseFiles, Split
-from lesionsynth.errors import OutputError
+from lesionsynth.domain.case import CaseFiles, Cohort, Split
+from lesionsynth.errors import InputError, OutputError
+from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import resolved
 from lesionsynth.run.folds import extended_splits
 from lesionsynth.run.workspace import BANK, LOCK, Workspace, inside, plan_digest
@@ -43,6 +44,28 @@ def original_files(space: Workspace, files: CaseFiles) -> dict[Path, Path]:
         for k, path in enumerate(files.images)
     }
     return {**found, files.label: space.layout.label_path(files, files.case, space.cohort)}
+
+
+def refuse_equal_paths(cohort: Cohort, layout: LayoutSpec) -> None:
+    """Refuse a layout of the output in which two cases would be the same file.
+
+    Raises
+    ------
+    InputError
+        It names both.
+    """
+    seen: dict[Path, str] = {}
+    for files in cohort.cases:
+        paths = [layout.image_path(files, files.case, k, cohort) for k in range(len(files.images))]
+        for path in (*paths, layout.label_path(files, files.case, cohort)):
+            other = seen.setdefault(path, files.case)
+            if other != files.case:
+                raise InputError(
+                    f"would have the same file as {other}, {path}, in the layout {layout.kind}.",
+                    case=files.case,
+                    file=cohort.root,
+                    remedy="Rename one of the two, or choose another layout for the output.",
+                )
 
 
 def case_files(space: Workspace, files: CaseFiles, case: str) -> list[Path]:

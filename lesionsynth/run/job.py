@@ -248,11 +248,13 @@ def _map_of(fits: Path, block: str, key: str) -> LikelihoodMap:
     return Fit.read(fits, block).map(fits)
 
 
-def run_share(
-    output: Path, bank: Path, key: str, device: str, workers: int, files: CaseFiles, jobs: Sequence[Job]
-) -> Done:
+Way = tuple[Path, Path, Path, str, str, int]
+"""How a worker finds its :class:`Workspace`: output, bank, fits, key, device, workers."""
+
+
+def run_share(way: Way, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     """:func:`run_host` in a worker, which finds its way by the plan in the output folder."""
-    return run_host(of_worker(output, bank, key, device, workers), files, jobs)
+    return run_host(of_worker(*way), files, jobs)
 
 
 def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import lesionsynth
 from lesionsynth import gzip_io, nifti
@@ -28,6 +29,7 @@ _BASE_MB = 240.0
 """Memory of a process before its first case: the interpreter, libraries and compiled code."""
 _LOOKED_AT = 100
 """Cases whose headers tell how large cases are."""
+_PATIENCE_S = 10
 _SHARE = 0.9
 """Share of the free memory that workers may take where nobody says how much they may."""
 
@@ -59,7 +61,31 @@ def engine_of(n_jobs: str, mem: str | None, scheduler: str | None = None) -> Eng
     if asked == 0 and mem_mb is None:
         limits = list(_memory_limits_mb())
         mem_mb = _SHARE * min(limits) if limits else None
-    return Engine(asked or available_cores(), mem_mb, scheduler)
+    if scheduler is not None:
+        return Engine(_dask_threads(scheduler), None, scheduler)
+    return Engine(asked or available_cores(), mem_mb)
+
+
+def _dask_threads(scheduler: str) -> int:
+    """Threads of all workers of a Dask scheduler."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise MachineError(
+            "--scheduler needs Dask.", remedy="Install it: pip install 'lesionsynth[dask]'."
+        ) from None
+    try:
+        connect: Any = Client
+        with connect(scheduler, timeout=_PATIENCE_S, set_as_default=False) as client:
+            threads = sum(client.nthreads().values())
+    except (OSError, ValueError, TimeoutError) as error:
+        raise MachineError(
+            f"--scheduler {scheduler}: no Dask scheduler answers ({error}).",
+            remedy="Give the address that `dask scheduler` prints, such as tcp://10.0.0.1:8786.",
+        ) from None
+    if threads == 0:
+        raise MachineError(f"--scheduler {scheduler}: the scheduler has no workers yet.")
+    return int(threads)
 
 
 def parse_mem_mb(text: str) -> float:

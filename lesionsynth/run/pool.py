@@ -49,7 +49,8 @@ class Engine:
     Parameters
     ----------
     n_jobs : int
-        Worker processes of this machine; with 1 everything happens in this one.
+        Worker processes of this machine, where with 1 everything happens in this one; or threads of all
+        workers of the scheduler.
     mem_mb : float or None
         Memory that all of them may take together (:func:`lesionsynth.run.machine.bounded`).
     scheduler : str or None
@@ -119,13 +120,13 @@ def _surviving(tasks: list[Task], engine: Engine, progress: Progress) -> Iterato
                 del left[number]
                 yield result
             return
-        except _ended() as error:
+        except _ended(engine) as error:
             progress.note(f"a worker process was ended ({_signal(error)}); its cases are tried again.")
         in_flight = list(left.items())[: _AHEAD * engine.n_jobs]
         for number, task in in_flight:
             try:
                 ((_, result),) = _parallel([(number, task)], engine)
-            except _ended() as error:
+            except _ended(engine) as error:
                 result = Failure(task[1], task[2], _died(task[1], error))
             del left[number]
             yield result
@@ -163,8 +164,12 @@ def _numbered(number: int, *task: Any) -> tuple[int, Any]:
     return number, _guarded(*task)
 
 
-def _ended() -> tuple[type[Exception], ...]:
-    """Exceptions that say that a worker process is gone."""
+def _ended(engine: Engine) -> tuple[type[Exception], ...]:
+    """Exceptions that say that a worker process is gone, and what it did with it."""
+    if engine.scheduler is not None:
+        from distributed import KilledWorker
+
+        return (KilledWorker,)
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     return (BrokenProcessPool,)

@@ -21,7 +21,7 @@ from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputEr
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.finalize import case_files, lock_text, original_files
+from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
 from lesionsynth.run.fit import bank_key, build_bank, fit_blocks
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
@@ -102,6 +102,7 @@ def prepare(
         progress.note(f"left out: {finding}")
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
+    refuse_equal_paths(cohort, layout)
     splits, why = find_splits(cohort, recipe.folds, recipe.seed)
     if recipe.folds.strategy == "none":
         why = "folds: none; everything is training data."

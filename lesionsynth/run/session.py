@@ -14,13 +14,14 @@ from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import finalize, place_original
-from lesionsynth.run.job import Done, HostJobs, run_share, summary_of, write_case
+from lesionsynth.run.job import Done, HostJobs, Way, run_share, summary_of, write_case
 from lesionsynth.run.ledger import failures, forget_failures, note_failure, read_record, split_by_state
 from lesionsynth.run.machine import bounded
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedError, run_all
 from lesionsynth.run.prepare import Prepared, as_it_was_on_error, check_output, prepare, read_prepared
 from lesionsynth.run.shard import Shard
+from lesionsynth.run.stage import staged
 from lesionsynth.run.workspace import BANK, RECORDS, Workspace, read_lock
 
 SHARES = 8
@@ -56,6 +57,7 @@ def run(
     engine: Engine = ALONE,
     device: str = "cpu",
     update: bool = False,
+    work: Path | None = None,
 ) -> Outcome:
     """Make the data set.
 
@@ -72,6 +74,8 @@ def run(
         made on the CPU within the rounding of the stored dtype and a small tolerance.
     update : bool
         See :func:`lesionsynth.run.prepare.prepare`.
+    work : Path, optional
+        Folder of a fast disk that bank and maps are copied to (:func:`lesionsynth.run.stage.staged`).
 
     Raises
     ------
@@ -81,7 +85,7 @@ def run(
     """
     progress.note(f"device: {open_device(device).name}")
     prepared = plan(recipe, root, output, progress, engine, update)
-    outcome = _execute(prepared, prepared.jobs, progress, engine, device)
+    outcome = _execute(prepared, prepared.jobs, progress, engine, device, work)
     complete(prepared, outcome, progress)
     return outcome
 
@@ -110,6 +114,7 @@ def run_shard(
     progress: Progress,
     engine: Engine = ALONE,
     device: str = "cpu",
+    work: Path | None = None,
 ) -> Outcome:
     """Make one shard's part of a planned run; nothing is merged.
 
@@ -129,7 +134,7 @@ def run_shard(
         )
     mine = shard.part(prepared.jobs)
     progress.note(f"shard {shard}: {len(mine)} of {len(prepared.jobs)} cases")
-    return _execute(prepared, mine, progress, engine, device)
+    return _execute(prepared, mine, progress, engine, device, work)
 
 
 def merge(output: Path, progress: Progress) -> Outcome:
@@ -166,7 +171,12 @@ def complete(prepared: Prepared, outcome: Outcome, progress: Progress) -> None:
 
 
 def _execute(
-    prepared: Prepared, jobs: Sequence[Job], progress: Progress, engine: Engine, device: str
+    prepared: Prepared,
+    jobs: Sequence[Job],
+    progress: Progress,
+    engine: Engine,
+    device: str,
+    work: Path | None,
 ) -> Outcome:
     """Do all jobs that are not done; what fails is tried once more, alone, before it counts as failed."""
     space, outcome = prepared.space, Outcome(prepared.space.output)
@@ -179,24 +189,26 @@ def _execute(
     if done:
         progress.note(f"{len(done)} cases are there already.")
     forget_failures(space.output, [job.case for job in jobs])
-    worker = (space.output, space.bank, space.key, device, engine.n_jobs)
+    if work is not None:
+        space = staged(space, work)
+    way = (space.output, space.bank, space.fits, space.key, device, engine.n_jobs)
     outcome.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
-    failed = _work(worker, space, pending, outcome, progress, engine, "synthesise")
+    failed = _do(way, space, pending, outcome, progress, engine, "synthesise")
     again = [f for f in failed.values() if not isinstance(f.error, NoRoomError | WorkerDiedError)]
     if again:
         names = {failure.name for failure in again}
         alone = replace(engine, n_jobs=1)
         late = [job for job in pending if job.case in names]
         failed = {k: f for k, f in failed.items() if k not in names}
-        failed |= _work(worker, space, late, outcome, progress, alone, "try again")
+        failed |= _do(way, space, late, outcome, progress, alone, "try again")
     for failure in failed.values():
         note_failure(space.output, failure)
     outcome.failures += failed.values()
     return outcome
 
 
-def _work(
-    worker: tuple[Path, Path, str, str, int],
+def _do(
+    way: Way,
     space: Workspace,
     jobs: Sequence[Job],
     outcome: Outcome,
@@ -216,7 +228,7 @@ def _work(
         for own in hosts.values()
         for start in range(0, len(own), share)
     }
-    items = [(name, (*worker, by_case[part[0].host], tuple(part))) for name, part in shares.items()]
+    items = [(name, (way, by_case[part[0].host], tuple(part))) for name, part in shares.items()]
     failed: dict[str, Failure] = {}
 
     def weight(result: Done) -> int:

@@ -147,3 +147,25 @@ def test_wrong_shards_are_usage_errors(make_nnunet: MakeData, tmp_path: Path) ->
     result = CliRunner().invoke(app, [*arguments, "--shard", "3/2"])
     assert result.exit_code == ExitCode.USAGE
     assert not (tmp_path / "out").exists()
+
+
+def test_bank_and_maps_on_a_disk_of_the_node(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Jobs read the copies: the output's own lesions may be out of reach."""
+    root, one, parts, work = make_nnunet(4), tmp_path / "one", tmp_path / "parts", tmp_path / "work"
+    whole = run(recipe_of(), root, one)
+    session.plan(recipe_of(), root, parts, Silent())
+    assert not session.run_shard(recipe_of(), root, parts, Shard(0, 2), Silent(), work=work).failures
+    (folder,) = work.iterdir()
+    assert folder.name.startswith("lesionsynth-")
+    (parts / "bank" / "lesions").rename(tmp_path / "away")
+    (parts / "likelihood").rename(tmp_path / "likelihood")
+    assert not session.run_shard(recipe_of(), root, parts, Shard(1, 2), Silent(), work=work).failures
+    (tmp_path / "away").rename(parts / "bank" / "lesions")
+    (tmp_path / "likelihood").rename(parts / "likelihood")
+    assert session.merge(parts, Silent()).voxels == whole.voxels
+
+
+def test_a_work_folder_that_cannot_be(make_nnunet: MakeData, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="bank and maps cannot be copied there"):
+        session.run(recipe_of(), make_nnunet(2), tmp_path / "out", Silent(), work=tmp_path / "file")
