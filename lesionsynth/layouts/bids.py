@@ -100,6 +100,7 @@ class Bids(LayoutSpec):
     def _from_table(self, root: Path) -> tuple[tuple[str, ...], list[CaseFiles], list[Finding]]:
         scan = Pattern(table=TABLE).scan(root)
         cases = []
+        there: set[str] = set()
         for case in scan.cohort.cases:
             paths = (*case.images, case.label)
             name = parse(case.label.name)
@@ -110,8 +111,10 @@ class Bids(LayoutSpec):
                     file=root / TABLE,
                     remedy="Remove the table: the files are found by their names then.",
                 )
+            there.add(name.subject)
             if self._is_wanted(name.subject, name.session):
                 cases.append(case)
+        self._require_participants(there, root)
         return scan.cohort.channels, cases, list(scan.findings)
 
     def _from_names(self, root: Path) -> tuple[tuple[str, ...], list[CaseFiles], list[Finding]]:
@@ -126,6 +129,7 @@ class Bids(LayoutSpec):
                 findings.append(
                     Finding("error", fault, "Move or rename it.", case_id(file.name), str(file.path))
                 )
+        self._require_participants({files[0].name.subject for files in groups.values()}, root)
         labels = {case: self._labels_of(files) for case, files in groups.items()}
         wanted = {name: Selector.parse(text) for name, text in self.channels.items()}
         if not wanted:
@@ -154,6 +158,15 @@ class Bids(LayoutSpec):
         subjects = {name.removeprefix("sub-") for name in self.participants}
         sessions = {name.removeprefix("ses-") for name in self.sessions}
         return (not subjects or subject in subjects) and (not sessions or session in sessions)
+
+    def _require_participants(self, there: set[str], root: Path) -> None:
+        """Refuse to go on without one who was asked for."""
+        if missing := [name for name in self.participants if name.removeprefix("sub-") not in there]:
+            raise InputError(
+                f"there are no images of the participant {missing[0]}, who is asked for.",
+                file=root,
+                remedy="Correct `input.layout.participants` (--participant-label).",
+            )
 
     def _labels_of(self, files: Sequence[BidsFile]) -> list[BidsFile]:
         """Lesion masks of a case: one, where nothing is wrong."""
@@ -259,12 +272,18 @@ def _common_channels(
 
 
 def _faults_of_channels(case: str, found: dict[str, list[BidsFile]]) -> Iterator[Finding]:
+    before: list[list[BidsFile]] = []
     for name, files in found.items():
         if not files:
             cure = "Add the file, remove the case, or say under `input.layout.channels` which are wanted."
             yield Finding("error", f"there is no file of the channel {name}.", cure, case)
         if len(files) > 1:
             yield _several(f"channel {name}", case, files, f"input.layout.channels.{name}")
+        if files and any(one and one[0].path.name == files[0].path.name for one in before):
+            fault = f"the channel {name} has the file name of another."
+            cure = "Rename one, or leave it out: an output could not hold both."
+            yield Finding("error", fault, cure, case, str(files[0].path))
+        before.append(files)
         yield from _broken_links(f"the file of the channel {name}", case, files)
 
 

@@ -12,7 +12,6 @@ from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import InputError
 from lesionsynth.json_file import read_json
 from lesionsynth.layouts import bids_labels
-from lesionsynth.layouts.bids_names import parse
 from lesionsynth.layouts.pattern import TABLE, table_text
 
 DESCRIPTION = "dataset_description.json"
@@ -190,16 +189,25 @@ def _sidecars(
 
     One that has no desc applies to the copies too, which have the same name but for their desc.
     """
-    read: dict[Path, bytes] = {}
+    read: dict[Path, tuple[Path, bytes]] = {}
     for case, files in cases:
         for source, target in zip((*files.images, files.label), paths[case], strict=True):
-            path = _beside(source)
-            if path not in read:
-                read[path] = path.read_bytes() if path.is_file() else b""
-            if read[path]:
-                name = parse(source.name)
-                inherited = name is not None and "desc" not in name.entities
-                yield (target.parent / path.name if inherited else _beside(target)).as_posix(), read[path]
+            if source not in read:
+                read[source] = _beside(source), _bytes(_beside(source))
+            elif "_desc-" not in source.name:
+                continue
+            path, content = read[source]
+            if content:
+                has_desc = "_desc-" in source.name
+                yield (_beside(target) if has_desc else target.parent / path.name).as_posix(), content
+
+
+def _bytes(path: Path) -> bytes:
+    """Content of a file; nothing where there is none."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error}).", file=path) from None
 
 
 def _beside(image: Path) -> Path:

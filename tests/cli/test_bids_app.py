@@ -163,7 +163,7 @@ def place(source: Path, target: Path) -> None:
 def test_a_participant_who_is_not_there(dataset: Path, tmp_path: Path) -> None:
     done = bids_app(dataset, tmp_path / "out", "participant", "--participant-label", "09")
     assert done.returncode == 4
-    assert "no case was found (layout bids)" in done.stderr
+    assert "no images of the participant 09" in done.stderr
 
 
 def test_group_merges(tmp_path: Path) -> None:

@@ -214,6 +214,19 @@ class TestSelectors:
         found = [c.case for c in layout.scan(tmp_path).cohort.cases]
         assert found == ["sub-01_ses-2", "sub-03_ses-2"]
 
+    def test_a_participant_who_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no images of the participant sub-09"):
+            Bids(participants=["01", "sub-09"]).scan(plain(tmp_path))
+
+    def test_two_channels_with_one_file_name(self, tmp_path: Path) -> None:
+        tree(plain(tmp_path), "derivatives/prep/sub-{0}/anat/sub-{0}_T1w.nii.gz")
+        layout = Bids(channels={"raw": "T1w", "prep": "derivatives/prep/T1w"})
+        assert faults(tmp_path, layout)[0] == (
+            "error",
+            "sub-01",
+            "the channel prep has the file name of another.",
+        )
+
     @pytest.mark.parametrize(
         "text",
         [

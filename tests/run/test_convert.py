@@ -21,6 +21,7 @@ from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.convert import Converted, convert
+from lesionsynth.run.session import run
 from tests.conftest import write_nifti
 
 CASES = ("sub-01_ses-1", "sub-01_ses-2", "sub-02", "sub-03")
@@ -193,6 +194,8 @@ def test_two_cases_with_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p_1.*would have the same file as p1") as caught:
         converted(source, tmp_path / "out", "bids")
     assert caught.value.remedy
+    with pytest.raises(InputError, match="would have the same file as p1"):
+        run(load_recipe("lesionmix", ["output.layout=bids"]), source, tmp_path / "out", Silent())
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
