@@ -8,15 +8,39 @@ from itertools import pairwise
 from textwrap import dedent
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+LEAST_MM, MOST_MM = 0.001, 200.0
+"""Lengths of a recipe: what is beyond would take all memory or be lost in rounding, and no body has it."""
+
 
 class Spec(BaseModel):
-    """A frozen part of a recipe; unknown keys are errors. The string under a field describes it."""
+    """A frozen part of a recipe; unknown keys are errors. The string under a field describes it.
+
+    A field in millimetres, or a pair, is 0 or from `LEAST_MM` to `MOST_MM` in size.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_a_body(cls, value: Any, info: ValidationInfo) -> Any:
+        for length in value if isinstance(value, tuple) else (value,):
+            if not (info.field_name or "").endswith("_mm") or not isinstance(length, int | float):
+                break
+            if length != 0 and not LEAST_MM <= abs(length) <= MOST_MM:
+                raise ValueError(f"should be 0 or from {LEAST_MM:g} to {MOST_MM:g}, got {length:g}")
+        return value
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -37,6 +61,16 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """A pair [low, high]."""
+
+
+def _growth(value: tuple[float, float]) -> tuple[float, float]:
+    if not (value[0] >= 0.1 and value[1] <= 10):
+        raise ValueError(f"should be from 0.1 to 10, got [{value[0]:g}, {value[1]:g}]")
+    return value
+
+
+Growth = Annotated[Range, AfterValidator(_growth)]
+"""A pair of factors on a length."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

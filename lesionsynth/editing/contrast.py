@@ -33,7 +33,7 @@ class ContrastSpec(Spec):
     """host_lesions falls back to shell in hosts with fewer lesions."""
     brightness: Range = (1.0, 1.0)
     """Factor on the contrast, drawn for each lesion."""
-    noise: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0, le=100)
     """Standard deviation of added Gaussian noise, in units of the host tissue's own spread."""
 
 

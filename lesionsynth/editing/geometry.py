@@ -10,7 +10,7 @@ from pydantic import Field
 from lesionsynth.domain.grid import Grid, bounding_box
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.kernels.deform import Warp, draw_control_mm, warp_onto, world_matrix
-from lesionsynth.spec import Probability, Range, Spec
+from lesionsynth.spec import Growth, Probability, Range, Spec
 from lesionsynth.units import mm_to_vox
 
 
@@ -28,11 +28,11 @@ class ScaleSpec(Spec):
 
     p: Probability = 0.5
     """Probability, for each axis where `per_axis`."""
-    factor: Range = (0.8, 1.25)
+    factor: Growth = (0.8, 1.25)
     """Factor on the length. Beyond about 0.7 to 1.4 the texture gives a lesion away."""
     per_axis: bool = True
     """Draw a factor for each axis, or one for all."""
-    fit: Range = (0.8, 1.25)
+    fit: Growth = (0.8, 1.25)
     """Bounds of the extra factor by which the last lesion is made to fit the target load."""
 
 
@@ -41,7 +41,7 @@ class ElasticSpec(Spec):
 
     p: Probability = 0.0
     """Probability."""
-    spacing_mm: float = Field(default=8.0, gt=0)
+    spacing_mm: float = Field(default=8.0, ge=1)
     """Distance of the control points."""
     magnitude_mm: Range = (0.5, 1.5)
     """Standard deviation of the control points' displacement; halved where space would fold."""

@@ -29,7 +29,7 @@ class SiteSpec(Spec):
     lesion stays in its size class or comes into the next."""
     overlap: Literal["avoid", "merge", "overwrite"] = "avoid"
     """What to do with lesions that are there: keep a gap; join them and leave their voxels; replace them."""
-    gap_vox: int = Field(default=1, ge=0)
+    gap_vox: int = Field(default=1, ge=0, le=20)
     """Voxels between lesions for overlap avoid."""
     candidates: int = Field(default=64, ge=1, le=10000)
     """Places tried for one donor before another is drawn."""
