@@ -136,20 +136,24 @@ class _Audit:
         for item in self.evidence:
             self.findings += audit_people(item, self.people, fits.get(item.block))
         self._folds(fits)
-        originals = [item.name for _, item in self.seen if item.name in self.people.of_case and item.readable]
-        kept = {case: self.people.of_case[case] for case in originals} if self._keeps else {}
+        kept = {case: self.people.of_case[case] for case in self._originals} if self._keeps else {}
         self.findings += audit_manifest(self.output / MANIFEST, kept, self.evidence)
         seen = [item for _, item in self.seen]
         self.findings += audit_lock(self.output, self.lock, self.recipe.seed, self.evidence, seen)
         self._tree(recorded, sorted(kept))
         unmade = sorted(set(plan) - {case for cases in recorded.values() for case in cases})
         facts = [
-            f"{len(self.evidence)} synthetic cases of {len(self.cohort.cases)} hosts and "
+            f"{len(self.evidence)} synthetic cases of {len(self._originals)} hosts and "
             f"{len(self.people.with_images)} subjects, {len(self.names)} files"
         ]
         if unmade:
             facts.append(f"{len(unmade)} planned case(s) were not made, such as {unmade[0]}")
         return Audited(sorted(self.findings, key=lambda f: (f.case or "", f.file or "")), facts)
+
+    @property
+    def _originals(self) -> list[str]:
+        """Cases of the input that a run can have used."""
+        return [item.name for _, item in self.seen if item.name in self.people.of_case]
 
     @property
     def _keeps(self) -> bool:
@@ -203,6 +207,8 @@ class _Audit:
             for result in run_all(work, items, stage=stage, engine=engine, progress=progress):
                 if isinstance(result, Failure):
                     self.findings.append(finding_of(result.error, result.name))
+                    continue
+                if result is None:
                     continue
                 self.findings += result.findings
                 self.evidence += result.evidence
@@ -280,9 +286,8 @@ class _Audit:
         except LesionsynthError as error:
             self.findings.append(Finding("error", error.message, AGAIN, None, SPLITS))
             return
-        readable = [item.name for _, item in self.seen if item.readable]
         parts = {item.case: behind(item, self.people, fits.get(item.block)) for item in self.evidence}
-        self.findings += audit_folds(folds, splits, self.people, readable, parts, self._keeps)
+        self.findings += audit_folds(folds, splits, self.people, self._originals, parts, self._keeps)
 
     def _tree(self, recorded: dict[str, list[str]], originals: Sequence[str]) -> None:
         """Files of no case, and the description of the whole."""

@@ -34,7 +34,9 @@ def audit_mask(scope: Scope, mask: MaskFile) -> HostAudit:
     return HostAudit(mask.subject, (), (), inputs, ml, len(components(lesion)[1]))
 
 
-def audit_host(scope: Scope, files: CaseFiles, copies: tuple[str, ...], plan: Mapping[str, Job]) -> HostAudit:
+def audit_host(
+    scope: Scope, files: CaseFiles, copies: tuple[str, ...], plan: Mapping[str, Job]
+) -> HostAudit | None:
     """Look at an input case, at its copy in the output, and at everything made of it.
 
     Parameters
@@ -46,10 +48,15 @@ def audit_host(scope: Scope, files: CaseFiles, copies: tuple[str, ...], plan: Ma
         Synthetic cases with a record.
     plan : mapping of str to Job
         What was planned for this host.
+
+    Returns
+    -------
+    HostAudit or None
+        None of a case that cannot be read, where the recipe says to go on without such cases.
     """
     dropped = scope.recipe.input.on_bad_case == "drop" and not copies and not _any_file(scope, files)
     if dropped and not _loads(scope, files):
-        return HostAudit(files.case, (), (), {}, 0.0, 0, readable=False)
+        return None
     host, inputs = _host_of(scope, files)
     findings = list(_original(scope, files, host)) if scope.recipe.output.originals != "omit" else []
     evidence = []

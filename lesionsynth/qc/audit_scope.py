@@ -86,8 +86,7 @@ class Evidence:
 class HostAudit:
     """Findings of one host or mask with all that was made of it, and what else was seen.
 
-    `inputs` holds digests of input files by their names, `ml` and `count` are the load of its label map;
-    `readable` is False where a run has gone on without the case.
+    `inputs` holds digests of input files by their names, `ml` and `count` are the load of its label map.
     """
 
     name: str
@@ -96,4 +95,3 @@ class HostAudit:
     inputs: Mapping[str, str]
     ml: float
     count: int
-    readable: bool = True

@@ -54,6 +54,9 @@ class Output:
         change(value)
         (self.folder / name).write_text(json.dumps(value))
 
+    def records(self) -> list[Any]:
+        return [json.loads(path.read_text()) for path in sorted((self.folder / "records").glob("*.json"))]
+
     def record(self, case: str, change: Callable[[Any], None]) -> None:
         self.edit(f"records/{case}.json", change)
 

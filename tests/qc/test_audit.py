@@ -18,8 +18,11 @@ from lesionsynth import nifti
 from lesionsynth.cli.app import app
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import ExitCode, InputError
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.run import session
 from tests.conftest import write_nifti, write_phantoms
-from tests.qc.outputs import Output, look, make
+from tests.qc.outputs import ROLES, Output, look, make
+from tests.test_invariants import Silent
 
 SPLITS, LOCK, MANIFEST = "splits_final.json", "recipe.lock.yaml", "manifest.csv"
 FAR = (slice(2, 4), slice(2, 4), slice(2, 4))
@@ -91,6 +94,44 @@ def test_what_a_run_has_made_has_no_findings(root: Path, plain: Path, mapped: Pa
         result = look(output, replay=True)
         assert result.findings == []
         assert result.facts[0].startswith(f"{made} synthetic cases of 4 hosts")
+
+
+def test_a_case_that_a_run_went_on_without(root: Path, tmp_path: Path) -> None:
+    """Neither it nor its load is missed; but it is if it can be read."""
+    data, output = Path(shutil.copytree(root, tmp_path / "data")), tmp_path / "out"
+    label = data / "labelsTr" / "case2.nii.gz"
+    whole = label.read_bytes()
+    label.write_bytes(whole[:60])
+    shared = ["input.subject=(case[13]|case)", "folds.strategy=none"]  # cases 2 and 4 are of one subject
+    recipe = load_recipe("lesionmix", ["output.copies=1", ROLES, "input.on_bad_case=drop", *shared])
+    assert len(session.run(recipe, data, output, Silent()).failures) == 1
+    assert look(output).findings == []
+    label.write_bytes(whole)
+    findings = look(output).findings
+    assert {f.case for f in findings if f.fault == "the file is missing."} == {"case2"}
+
+
+def test_a_lesion_that_was_added_and_removed_again(root: Path, tmp_path: Path) -> None:
+    """Nothing of it is left in the label, so that its place is known by the source map alone."""
+    more = [
+        "steps.add.load=[6, 8]",
+        "steps.less={kind: inpaint, share: [0.5, 0.5]}",
+        "steps.add.surplus=keep",
+    ]
+    output = Output(make(root, tmp_path / "out", *more), root)
+    record = next(
+        r for r in output.records() if any(d["lesion"] > r["lesions"]["before"] for d in removed(r))
+    )
+    assert output.findings() == []
+    name = f"imagesTr/{record['case']}_0000.nii.gz"
+    raw = output.raw(name)
+    raw[1, 1, 1] += 1
+    output.voxels(name, raw)
+    expect(output.findings(), (record["case"], name, "their digest is not the record's"))
+
+
+def removed(record: Any) -> list[Any]:
+    return [d for step in record["steps"] for d in step["draws"] if d["edit"] == "remove"]
 
 
 # Folds: who trains and who is validated.
@@ -404,7 +445,6 @@ def test_an_input_that_is_another(output: Output, root: Path, tmp_path: Path) ->
 def look_at(folder: Path, root: Path) -> list[Finding]:
     from lesionsynth.qc.audit import audit
     from lesionsynth.run.pool import Engine
-    from tests.test_invariants import Silent
 
     return audit(folder, root, Engine(n_jobs=2), Silent()).findings
 
