@@ -62,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         *("--mem", "--mem-mb"), metavar="MB", help="Memory for all workers, in MB or such as 16G."
     )
-    parser.add_argument("--version", "-v", action="version", version=f"lesionsynth {__version__}")
+    parser.add_argument(
+        *("-w", "--work-dir", "--work"), metavar="DIR", help="Folder of a fast local disk for bank and maps."
+    )
+    parser.add_argument("--version", action="version", version=f"lesionsynth {__version__}")
     return parser
 
 
@@ -80,6 +83,8 @@ def arguments_of(known: argparse.Namespace, others: Sequence[str]) -> list[str]:
     arguments += ["--n-jobs", known.n_cpus]
     if known.mem is not None:
         arguments += ["--mem", known.mem]
+    if known.work_dir is not None:
+        arguments += ["--work", known.work_dir]
     return [*arguments, "--set", f"input.layout={json.dumps(_layout(known))}", *others]
 
 

@@ -18,7 +18,11 @@ from lesionsynth.recipe.model import InputSpec
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 SPLITS = "splits_final.json"
 _SYNTHETIC = re.compile(r"__syn\d+$")
-_SESSION = re.compile(r"(.+?)(?:[_-](?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+)$", re.IGNORECASE)
+_SESSION = re.compile(
+    r"(?!sub-[0-9a-z]+$)"  # the subject of BIDS, whatever its label
+    r"(.+?)(?:[_-](?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+)$",
+    re.IGNORECASE,
+)
 
 
 def find_layout(spec: InputSpec, root: Path) -> LayoutSpec:
@@ -32,7 +36,8 @@ def find_layout(spec: InputSpec, root: Path) -> LayoutSpec:
             found: LayoutSpec = registry.create("layouts", kind)
             return found
     raise InputError(
-        "no known layout was recognised: an nnU-Net raw data set has a dataset.json and a folder labelsTr.",
+        "no known layout was recognised: an nnU-Net raw data set has a dataset.json and a folder labelsTr, a "
+        "BIDS one has folders sub-* with images named sub-*.",
         file=root,
         remedy="Describe the files under `input.layout` with kind pattern; `lesionsynth init` writes an "
         "example.",

@@ -62,7 +62,19 @@ def output(dataset: Path) -> Path:
     output = dataset.parent / "out"
     done = bids_app(
         *(dataset, output, "participant", "--participant-label", "01", "sub-02", *USED[2:]),
-        *("--n-cpus", 1, "--copies", 1, "--set", "folds.strategy=none", "--quiet"),
+        *(
+            "--n-cpus",
+            1,
+            "--mem",
+            8000,
+            "-w",
+            dataset.parent / "work",
+            "--copies",
+            1,
+            "--set",
+            "folds.strategy=none",
+            "--quiet",
+        ),
     )
     assert done.returncode == 0, done.stderr
     return output
