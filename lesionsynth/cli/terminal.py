@@ -154,7 +154,7 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
 
     shown = Table(title=title or None, box=None, title_justify="left", pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        shown.add_column(column, no_wrap=number == 0)
+        shown.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
         shown.add_row(*row)
     # A pipe gets long lines rather than lines broken at 80 columns.

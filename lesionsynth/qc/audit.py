@@ -286,7 +286,7 @@ class _Audit:
         except LesionsynthError as error:
             self.findings.append(Finding("error", error.message, AGAIN, None, SPLITS))
             return
-        parts = {item.case: behind(item, self.people, fits.get(item.block)) for item in self.evidence}
+        parts = behind(self.evidence, self.people, fits)
         self.findings += audit_folds(folds, splits, self.people, self._originals, parts, self._keeps)
 
     def _tree(self, recorded: dict[str, list[str]], originals: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.domain.finding import Finding
@@ -31,36 +33,77 @@ class People:
             {f"{mask.subject}/mask": mask.subject for mask in cohort.masks},
         )
 
-    @property
+    @cached_property
     def with_images(self) -> set[str]:
         """Subjects with images."""
         return set(self.of_case.values())
 
-    @property
+    @cached_property
     def known(self) -> set[str]:
         """All subjects."""
         return self.with_images | set(self.of_mask.values())
 
 
-def behind(item: Evidence, people: People, fit: BlockFit | None) -> dict[str, str]:
+@dataclass(frozen=True, eq=False)
+class Behind:
     """Everybody who took part in a synthetic case: subject, by what.
+
+    `own` are those of the case alone, `block` those of its block and fits: one dict for all cases
+    of a block, since these can be thousands of subjects for tens of thousands of cases.
+    """
+
+    own: Mapping[str, str]
+    block: Mapping[str, str]
+
+
+def behind(made: Sequence[Evidence], people: People, fits: Mapping[str, BlockFit]) -> dict[str, Behind]:
+    """Who is behind each synthetic case.
 
     Subjects of cases are the input's; what the record says of them counts too, so that nobody is missed.
     """
-    parts: dict[str, str] = {}
-    for subject in item.weights:
-        parts[subject] = "learned weights"
-    for subject in fit.subjects if fit else ():
-        parts[subject] = f"the bank of {item.block}"
-    for subject in {*item.fitted_on, *(fit.fitted_on if fit else ())}:
-        parts[subject] = "loads and likelihood map"
-    for donor in item.donors:
-        found = people.of_case.get(donor.case) or people.of_mask.get(donor.case)
-        for subject in {donor.subject, found or donor.subject}:
-            parts[subject] = f"the donor {donor.lesion or donor.case}"
-    for subject in {item.host_subject, people.of_case[item.host]}:
-        parts[subject] = "the host"
-    return parts
+    blocks: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
+    found = {}
+    for item in made:
+        own = dict.fromkeys(item.weights, "learned weights")
+        for donor in item.donors:
+            subject = people.of_case.get(donor.case) or people.of_mask.get(donor.case) or donor.subject
+            own |= dict.fromkeys((donor.subject, subject), f"the donor {donor.lesion or donor.case}")
+        own |= dict.fromkeys((item.host_subject, people.of_case[item.host]), "the host")
+        key = (item.block, item.fitted_on)
+        if key not in blocks:
+            fit = fits.get(item.block)
+            lent = dict.fromkeys(fit.subjects if fit else (), f"the bank of {item.block}")
+            fitted = (*item.fitted_on, *(fit.fitted_on if fit else ()))
+            blocks[key] = lent | dict.fromkeys(fitted, "loads and likelihood map")
+        found[item.case] = Behind(own, blocks[key])
+    return found
+
+
+class _Judge:
+    """Whether synthetic cases may train one fold; each block is looked at once.
+
+    Parameters
+    ----------
+    guarded : set of str
+        Subjects that the fold validates.
+    outside : set of str
+        Subjects with images that it does not train.
+    """
+
+    def __init__(self, guarded: set[str], outside: set[str]) -> None:
+        self.forbidden = (guarded, outside)
+        self._blocks: dict[int, list[tuple[str, str] | None]] = {}
+
+    def __call__(self, part: Behind) -> list[tuple[str, str] | None]:
+        """One subject, and by what it took part, that is validated; one that is not trained."""
+        if id(part.block) not in self._blocks:
+            self._blocks[id(part.block)] = self._of(part.block)
+        pairs = zip(self._of(part.own), self._blocks[id(part.block)], strict=True)
+        return [own or block for own, block in pairs]
+
+    def _of(self, those: Mapping[str, str]) -> list[tuple[str, str] | None]:
+        first = [min(those.keys() & forbidden, default=None) for forbidden in self.forbidden]
+        return [None if subject is None else (subject, those[subject]) for subject in first]
 
 
 def audit_people(item: Evidence, people: People, fit: BlockFit | None) -> Iterator[Finding]:
@@ -86,7 +129,7 @@ def audit_people(item: Evidence, people: People, fit: BlockFit | None) -> Iterat
     if unknown:
         fault = f"fitted_on names the subject {unknown[0]}, who is not in the input."
         yield Finding("error", fault, REMAKE, item.case, name)
-    if fit is not None and sorted(item.fitted_on) != sorted(fit.fitted_on):
+    if fit is not None and set(item.fitted_on) != set(fit.fitted_on):
         fault = f"fitted_on is not that of likelihood/{item.block}.json."
         yield Finding("error", fault, REMAKE, item.case, name)
 
@@ -128,7 +171,7 @@ def audit_folds(
     splits: Sequence[Split],
     people: People,
     originals: Sequence[str],
-    parts: Mapping[str, Mapping[str, str]],
+    parts: Mapping[str, Behind],
     kept: bool,
 ) -> Iterator[Finding]:
     """Compare the folds of an output with what they may and should be.
@@ -142,7 +185,7 @@ def audit_folds(
     people : People
     originals : sequence of str
         Cases of the input that could be read.
-    parts : mapping of str to mapping
+    parts : mapping of str to Behind
         From :func:`behind`, by synthetic case.
     kept : bool
         Whether the output holds the originals.
@@ -159,7 +202,7 @@ def _audit_fold(
     split: Split,
     people: People,
     originals: set[str],
-    parts: Mapping[str, Mapping[str, str]],
+    parts: Mapping[str, Behind],
     kept: bool,
 ) -> Iterator[Finding]:
     def finding(case: str, fault: str) -> Finding:
@@ -168,9 +211,9 @@ def _audit_fold(
     validates, trains = originals & set(split.val), originals & set(split.train)
     # Whom the file validates counts, and whom it should.
     guarded = {people.of_case[c]: c for c in sorted(validates | (originals & set(fold.val)))}
-    trained = {people.of_case[c] for c in trains}
+    judge = _Judge(set(guarded), people.with_images - {people.of_case[c] for c in trains})
     for part, cases in (("train", fold.train), ("val", fold.val)):
-        for case in sorted({c for c in cases if cases.count(c) > 1} if len(cases) > len(set(cases)) else ()):
+        for case in sorted(c for c, count in Counter(cases).items() if count > 1):
             yield finding(case, f"is listed more than once in {part}.")
     for case in sorted(set(fold.val) - validates):
         if case in parts:
@@ -183,14 +226,12 @@ def _audit_fold(
         yield finding(case, "is not validated, which the input's folds do.")
     for case in sorted(set(fold.train)):
         if case in parts:
-            those = parts[case]
-            leaks = sorted(set(those) & set(guarded))
-            outside = sorted((set(those) & people.with_images) - trained)
-            if leaks:
-                shared = f"{leaks[0]} ({those[leaks[0]]}) with {guarded[leaks[0]]}"
+            leak, outside = judge(parts[case])
+            if leak is not None:
+                shared = f"{leak[0]} ({leak[1]}) with {guarded[leak[0]]}"
                 yield finding(case, f"is trained, and shares the subject {shared}, which is validated.")
-            elif outside:
-                missing = f"{outside[0]} ({those[outside[0]]})"
+            elif outside is not None:
+                missing = f"{outside[0]} ({outside[1]})"
                 yield finding(case, f"is trained, though {missing} is not in the training part.")
         elif case not in originals:
             yield finding(case, "train names a case that is not in the output.")
@@ -201,10 +242,6 @@ def _audit_fold(
             yield finding(case, "is trained, but the output holds no originals.")
         elif case not in trains:
             yield finding(case, "is trained, which the input's folds do not do.")
-    should = {
-        case
-        for case, those in parts.items()
-        if not set(those) & set(guarded) and set(those) & people.with_images <= trained
-    }
+    should = {case for case, part in parts.items() if judge(part) == [None, None]}
     for case in sorted((should | (trains if kept else set())) - set(fold.train)):
         yield finding(case, "is missing in train.")
