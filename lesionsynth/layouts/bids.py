@@ -29,6 +29,8 @@ from lesionsynth.layouts.pattern import TABLE, Pattern
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
+_SERIES = {"asl", "bold", "m0scan", "sbref"}
+
 
 @register("layouts")
 class Bids(LayoutSpec):
@@ -37,7 +39,8 @@ class Bids(LayoutSpec):
     kind: Literal["bids"] = "bids"
     channels: dict[str, str] = Field(default_factory=dict)
     """Channel name to a file name without its subject, such as FLAIR, acq-3d_T1w, or with a folder before it
-    derivatives/prep/desc-preproc_T1w. Where empty: every suffix that most cases with a mask have."""
+    derivatives/prep/desc-preproc_T1w. Where empty: every suffix that most cases with a mask have, but for
+    series of volumes."""
     mask: str | None = None
     """The same for the lesion masks, such as label-lesion_mask or derivatives/manual/dseg. Otherwise the one
     whose name says lesion (stroke, tumor, wmh, ...)."""
@@ -228,6 +231,15 @@ def _no_mask(groups: Iterable[Sequence[BidsFile]], root: Path) -> InputError:
     )
 
 
+def _is_volume(file: BidsFile, root: Path) -> bool:
+    """Whether a file can be a channel: no label map, and no series by its suffix or its gradients."""
+    if _is_label(file) or file.name.suffix in _SERIES:
+        return False
+    beside = file.path.with_name(f"{file.path.name.removesuffix(file.name.ending)}.bval")
+    places = (beside, root / file.tree / "dwi.bval") if file.name.suffix == "dwi" else ()
+    return not any(path.is_file() for path in places)
+
+
 def _says_lesion(file: BidsFile) -> bool:
     entities = file.name.entities
     words = (entities.get("label", ""), entities.get("desc", ""), file.name.suffix)
@@ -254,7 +266,9 @@ def _common_channels(
     counts: Counter[str] = Counter()
     spelled: dict[str, str] = {}
     for files in cases:
-        images = sorted({f.name.suffix for f in files if f.folder and not _is_label(f)})
+        images = sorted(
+            {f.name.suffix for f in files if f.folder and not _is_label(f) and not _is_series(f, root)}
+        )
         counts.update({suffix.casefold() for suffix in images})
         for suffix in images:
             spelled[suffix.casefold()] = min(suffix, spelled.get(suffix.casefold(), suffix))

@@ -158,7 +158,8 @@ def _cannot_hold(target: LayoutSpec, cohort: Cohort, why: str) -> InputError:
     return InputError(
         f"the layout {target.kind} cannot hold this data set: {why}",
         file=cohort.root,
-        remedy="Choose another layout; nnunet and pattern hold any labels and channels.",
+        remedy="Choose another: nnunet, and pattern with a table or {case} in its paths, hold any labels and "
+        "channels.",
     )
 
 

@@ -136,6 +136,12 @@ class TestShapes:
         images, _ = relative(LAYOUT.scan(tmp_path).cohort, "sub-01")
         assert images == ["derivatives/prep/sub-01/anat/sub-01_space-MNI152NLin6Asym_T1w.nii.gz"]
 
+    @pytest.mark.parametrize("gradients", ["sub-{0}/dwi/sub-{0}_dwi.bval", "dwi.bval"])
+    def test_diffusion_series_and_the_like_are_no_channels(self, tmp_path: Path, gradients: str) -> None:
+        tree(plain(tmp_path), "sub-{0}/dwi/sub-{0}_dwi.nii.gz", gradients, "sub-{0}/perf/sub-{0}_asl.nii.gz")
+        assert faults(tmp_path) == []
+        assert LAYOUT.scan(tmp_path).cohort.channels == ("FLAIR", "T1w")
+
     def test_what_is_no_image_of_a_case_is_passed_over(self, tmp_path: Path) -> None:
         plain(tmp_path)
         touch(
