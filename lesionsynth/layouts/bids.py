@@ -266,9 +266,7 @@ def _common_channels(
     counts: Counter[str] = Counter()
     spelled: dict[str, str] = {}
     for files in cases:
-        images = sorted(
-            {f.name.suffix for f in files if f.folder and not _is_label(f) and not _is_series(f, root)}
-        )
+        images = sorted({f.name.suffix for f in files if f.folder and _is_volume(f, root)})
         counts.update({suffix.casefold() for suffix in images})
         for suffix in images:
             spelled[suffix.casefold()] = min(suffix, spelled.get(suffix.casefold(), suffix))
