@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
+from lesionsynth.derived import joined, on_grid_of
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import InputError
@@ -45,17 +47,40 @@ class Aligned:
 
 
 def read_channels(files: CaseFiles) -> tuple[nifti.Image, ...]:
-    """Read the images of a case, one a channel, as stored."""
-    return tuple(nifti.read(path) for path in files.images)
+    """Read the images of a case, one a channel, as stored; each file once."""
+    found: dict[int, nifti.Image] = {}
+    for path, channels in files.image_files.items():
+        found.update(zip(channels, nifti.read_series(path, len(channels)), strict=True))
+    return tuple(found[number] for number in range(len(files.images)))
 
 
-def resampled_channels(files: CaseFiles, cohort: Cohort) -> dict[int, nifti.Image]:
-    """The channels of a case that have another grid than its label map, by number, as they are resampled."""
-    if cohort.resample == "none":
+def made_anew(
+    files: CaseFiles, cohort: Cohort, targets: Mapping[Path, tuple[int, ...]]
+) -> dict[Path, nifti.Stored]:
+    """Image files of an original that cannot be copies: of other channels, resampled, or packed otherwise.
+
+    Parameters
+    ----------
+    files : CaseFiles
+    cohort : Cohort
+    targets : mapping of Path to tuple of int
+        Numbers of the channels that each file of the output holds.
+    """
+    sources = {channels: path for path, channels in files.image_files.items()}
+    anew = {
+        path: channels
+        for path, channels in targets.items()
+        if channels not in sources or sources[channels].suffix != path.suffix
+    }
+    if cohort.resample == "none" and not anew:
         return {}
     aligned = on_one_grid(files, cohort, read_channels(files), nifti.read(files.label))
-    numbers = [cohort.channels.index(name) for name in aligned.resampled]
-    return {number: aligned.images[number] for number in numbers}
+    resampled = {cohort.channels.index(name) for name in aligned.resampled}
+    return {
+        path: joined([aligned.images[k] for k in channels], [aligned.images[k].slabs for k in channels])
+        for path, channels in targets.items()
+        if path in anew or resampled & set(channels)
+    }
 
 
 def grid_faults(cohort: Cohort, images: Sequence[nifti.Image], label: nifti.Image) -> Iterator[Finding]:
@@ -166,7 +191,7 @@ def _resampled(
         raw = image.encode(moved)[0]
     raw = np.array(raw, dtype=image.raw.dtype, order="F")
     raw[unknown] = image.encode(np.full(1, background, np.float32))[0]
-    return nifti.on_grid_of(image, raw, reference), unknown
+    return on_grid_of(image, raw, reference), unknown
 
 
 def _background(values: NDArray[np.float32]) -> float:

@@ -26,7 +26,7 @@ from lesionsynth import gzip_io
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.grid import Box, Grid
 from lesionsynth.errors import ImageError, OutputError
-from lesionsynth.slabs import Slabs
+from lesionsynth.slabs import Slabs, Stacked
 
 FILE_ENDINGS = (".nii.gz", ".nii")
 _KINDS = "uif"
@@ -37,6 +37,11 @@ _XFORM_CODES = (0, 1, 2, 3, 4, 5)
 _SPACINGS_MM = (1e-4, 1e4)
 _LEAST_ANGLE = 1e-3
 """Volume of a voxel over that of a box with its edges; 1 where the axes are not sheared."""
+
+
+def ending_of(path: Path | str) -> str:
+    """Ending of an image file's name, .nii or .nii.gz; the latter for any other name."""
+    return next((ending for ending in FILE_ENDINGS if str(path).endswith(ending)), FILE_ENDINGS[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,9 @@ class Image:
     base : Image or None
         The image that this is an edited copy of; where both are equal, the copy is written without being
         compressed anew.
+    series_header, series_count : bytes and int
+        Of a volume that was read from a 4-D file: everything before the voxels there, and how many volumes
+        it has; nothing and one elsewhere.
     """
 
     header_bytes: bytes
@@ -73,6 +81,8 @@ class Image:
     source_hash: str = ""
     missing_as: float | None = None
     base: Image | None = None
+    series_header: bytes = b""
+    series_count: int = 1
 
     def values(self, box: Box | None = None) -> NDArray[np.float32]:
         """Scaled intensities of `box` (or all) as a new float32 array."""
@@ -130,16 +140,22 @@ class Stored:
     """What a file holds: the bytes before the voxels, and the voxels."""
 
     header_bytes: bytes
-    slabs: Slabs
+    slabs: Slabs | Stacked
 
 
 def read(path: Path) -> Image:
-    """Read a 3-D NIfTI-1 or NIfTI-2 file completely.
+    """Read a 3-D NIfTI-1 or NIfTI-2 file completely; raises what :func:`read_series` does."""
+    return read_series(path, 1)[0]
+
+
+def read_series(path: Path, count: int) -> tuple[Image, ...]:
+    """Read a NIfTI-1 or NIfTI-2 file of `count` volumes completely: 3-D if it is one, else 4-D.
 
     Raises
     ------
     ImageError
-        If the file is missing, truncated, damaged, not a single-file NIfTI of real numbers, or not 3-D.
+        If the file is missing, truncated, damaged, not a single-file NIfTI of real numbers, or holds another
+        number of volumes.
     """
     try:
         data = path.read_bytes()
@@ -151,9 +167,8 @@ def read(path: Path) -> Image:
     try:
         head = gzip_io.peek(data, _PEEK_BYTES) if compressed else data[:_PEEK_BYTES]
         header = _parse(head, path)
-        shape, dtype, offset = _layout(header, path)
-        count = math.prod(shape)
-        end = offset + count * dtype.itemsize
+        shape, dtype, offset = _layout(header, path, count)
+        end = offset + count * math.prod(shape) * dtype.itemsize
         content = gzip_io.decompress(data, end) if compressed else memoryview(data)
     except gzip_io.GzipError as error:
         raise ImageError(
@@ -167,22 +182,32 @@ def read(path: Path) -> Image:
             file=path,
             remedy="Copy or download the file again.",
         )
-    raw = np.frombuffer(content, dtype=dtype, count=count, offset=offset)
+    raw = np.frombuffer(content, dtype=dtype, count=count * math.prod(shape), offset=offset)
     slope, inter = _scaling(header, path)
     _require_float32(raw, slope, inter, path)
-    return Image(
-        header_bytes=bytes(content[:offset]),
-        raw=raw.reshape(shape, order="F"),
+    whole = bytes(content[:offset])
+    single = whole
+    if count > 1:
+        header = header.copy()
+        set_shape(header, shape, path)
+        single = header.binaryblock + whole[header.sizeof_hdr :]
+    image = Image(
+        header_bytes=single,
+        raw=raw[: math.prod(shape)].reshape(shape, order="F"),
         slope=slope,
         inter=inter,
         grid=Grid(shape, _affine(header, path)),
         path=path,
         source_hash=digest_bytes(data),
+        series_header=whole if count > 1 else b"",
+        series_count=count,
     )
+    volumes = raw.reshape((*shape, count), order="F")
+    return tuple(replace(image, raw=volumes[..., number]) for number in range(count))
 
 
 def peek(path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic]]:
-    """Shape and stored dtype of an image, by its header alone.
+    """Shape and stored dtype of an image, or of the volumes of a 4-D file, by its header alone.
 
     Raises
     ------
@@ -195,7 +220,7 @@ def peek(path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic]]:
         head = gzip_io.peek(data, _PEEK_BYTES) if data[:2] == b"\x1f\x8b" else data[:_PEEK_BYTES]
     except (OSError, gzip_io.GzipError) as error:
         raise ImageError(f"its header cannot be read ({error}).", file=path) from None
-    shape, dtype, _ = _layout(_parse(head, path), path)
+    shape, dtype, _ = _layout(_parse(head, path), path, None)
     return shape, dtype
 
 
@@ -218,18 +243,32 @@ def _parse(head: bytes, path: Path) -> nib.Nifti1Header:
         raise ImageError(f"has a damaged NIfTI header: {error}.", file=path) from None
 
 
-def _layout(header: nib.Nifti1Header, path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic], int]:
-    """Shape, dtype in the file's byte order, and offset of the voxels."""
+def header_of(image: Image) -> nib.Nifti1Header:
+    """The header proper, as a copy to be changed."""
+    return _parse(image.header_bytes[:_PEEK_BYTES], image.path or Path("image")).copy()
+
+
+def _layout(
+    header: nib.Nifti1Header, path: Path, count: int | None
+) -> tuple[tuple[int, int, int], np.dtype[np.generic], int]:
+    """Shape, dtype in the file's byte order, and offset of the voxels; any `count` of volumes if it is None."""
     if bytes(header["magic"])[:2] != b"n+":
         raise ImageError(
             "is not a single-file NIfTI (magic n+1 or n+2).", file=path, remedy="Convert it to .nii.gz."
         )
     n_dims, *dims = (int(d) for d in header["dim"])
-    if not 1 <= n_dims <= 7 or any(d < 1 for d in dims[:n_dims]) or any(d != 1 for d in dims[3:n_dims]):
+    found = dims[3] if n_dims > 3 else 1
+    if not 1 <= n_dims <= 7 or any(d < 1 for d in dims[:n_dims]) or any(d != 1 for d in dims[4:n_dims]):
+        found = 0
+    if found == 0 or count not in (None, found):
+        several = count is not None and count > 1
         raise ImageError(
-            f"has dimensions {dims[: max(0, min(n_dims, 7))]}, one 3-D volume was expected.",
+            f"has dimensions {dims[: max(0, min(n_dims, 7))]}, "
+            f"{f'{count} volumes, one a channel, were' if several else 'one 3-D volume was'} expected.",
             file=path,
-            remedy="Split a 4-D file into one file a channel.",
+            remedy="Correct the list of channels."
+            if several
+            else "Split a 4-D file into one file a channel.",
         )
     shape = (*dims[:n_dims], 1, 1)[:3]
     code = int(header["datatype"])
@@ -386,7 +425,7 @@ def as_label(image: Image, raw: NDArray[np.integer]) -> Image:
 
 def like(image: Image, raw: NDArray[np.generic]) -> Image:
     """An image of another dtype with the geometry, extensions and description of `image`."""
-    header = _parse(image.header_bytes[:_PEEK_BYTES], image.path or Path("image")).copy()
+    header = header_of(image)
     header.set_data_dtype(raw.dtype)
     for name, value in (("scl_slope", 1.0), ("scl_inter", 0.0), ("cal_min", 0.0), ("cal_max", 0.0)):
         header[name] = value
@@ -395,36 +434,14 @@ def like(image: Image, raw: NDArray[np.generic]) -> Image:
     return Image(header.binaryblock + rest, stored, 1.0, 0.0, image.grid)
 
 
-_PLACE = (
-    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
-"""Header fields that say where a grid lies, beside shape, voxel size and unit."""
-_ACQUIRED = ("dim_info", "slice_start", "slice_end", "slice_code", "slice_duration")
-"""Header fields that say in which order the voxels of a grid were acquired."""
+def set_shape(header: nib.Nifti1Header, shape: Sequence[int], path: Path | None) -> None:
+    """Make a header that of a volume, or of a series of volumes, of another shape.
 
-
-def on_grid_of(image: Image, raw: NDArray[np.generic], reference: Image) -> Image:
-    """`image` resampled: other voxels of the same dtype and scaling, on the grid of `reference`.
-
-    The header stays the image's own, but for all that says what its grid is.
+    Raises
+    ------
+    ImageError
+        If that kind of header cannot hold it.
     """
-    header, place = (
-        _parse(i.header_bytes[:_PEEK_BYTES], i.path or Path("image")) for i in (image, reference)
-    )
-    header = header.copy()
-    _set_shape(header, reference.grid.shape, image.path)
-    for name in _PLACE:
-        header[name] = place[name]
-    for name in _ACQUIRED:
-        header[name] = 0
-    header["pixdim"][:4] = place["pixdim"][:4]
-    header["xyzt_units"] = int(header["xyzt_units"]) // 8 * 8 + int(place["xyzt_units"]) % 8
-    rest = image.header_bytes[header.sizeof_hdr :]
-    return replace(image, header_bytes=header.binaryblock + rest, raw=raw, grid=reference.grid)
-
-
-def _set_shape(header: nib.Nifti1Header, shape: Sequence[int], path: Path | None) -> None:
     try:
         header.set_data_shape(shape)
     except HeaderDataError:
@@ -452,7 +469,7 @@ def new(grid: Grid, raw: NDArray[np.generic]) -> Image:
 
 def affine_conflict(image: Image) -> str | None:
     """What is wrong where qform and sform are both set and disagree, or None."""
-    header = _parse(image.header_bytes[:_PEEK_BYTES], image.path or Path("image"))
+    header = header_of(image)
     if int(header["qform_code"]) <= 0 or int(header["sform_code"]) <= 0:
         return None
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,10 @@ class Slabs:
     def pieces(self) -> Iterator[memoryview]:
         """The stored bytes."""
         return (self._owner(number)._piece(number).data for number in range(len(self)))
+
+    def volume(self, shape: tuple[int, int, int]) -> NDArray[np.generic]:
+        """The voxels, (i, j, k), as a copy."""
+        return np.frombuffer(b"".join(self.pieces), self._dtype).reshape(shape, order="F")
 
     def _piece(self, number: int) -> NDArray[np.uint8]:
         return self._content[number * self._size : (number + 1) * self._size]
@@ -124,6 +129,37 @@ def _sums(data: bytes | memoryview) -> tuple[int, int]:
 def _empty_sums(size: int) -> tuple[int, int]:
     """CRC-32 and Adler-32 of zeros."""
     return _sums(bytes(size))
+
+
+class Stacked:
+    """Slabs of the volumes that a file holds one after the other.
+
+    Parameters
+    ----------
+    volumes : sequence of Slabs
+    """
+
+    def __init__(self, volumes: Sequence[Slabs]) -> None:
+        self._volumes = tuple(volumes)
+        self._places = [(volume, number) for volume in volumes for number in range(len(volume))]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def pieces(self) -> Iterator[memoryview]:
+        """The stored bytes."""
+        return chain.from_iterable(volume.pieces for volume in self._volumes)
+
+    def packed(self, number: int, level: int) -> gzip_io.Slab:
+        """A piece compressed, with the CRC-32."""
+        volume, own_number = self._places[number]
+        return volume.packed(own_number, level)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the volumes' digests."""
+        return digest_bytes(*(volume.digest.encode() for volume in self._volumes))
 
 
 def stored_bytes(raw: NDArray[np.generic]) -> NDArray[np.uint8]:

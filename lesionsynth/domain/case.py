@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,7 +57,8 @@ class CaseFiles:
     subject : str
         The person; leaks are judged by it.
     images : tuple of Path
-        One file a channel, in the order of the cohort's channels.
+        File of each channel, in the order of the cohort's channels. A 4-D file is there once for each of its
+        volumes, in their order.
     label : Path
         Label map.
     fold : str or None
@@ -69,6 +70,19 @@ class CaseFiles:
     images: tuple[Path, ...]
     label: Path
     fold: str | None = None
+
+    @property
+    def image_files(self) -> dict[Path, tuple[int, ...]]:
+        """Numbers of the channels that each image file holds."""
+        return channels_by_file(self.images)
+
+
+def channels_by_file(images: Sequence[Path]) -> dict[Path, tuple[int, ...]]:
+    """Numbers of the channels that each file holds, from the file of each channel."""
+    found: dict[Path, tuple[int, ...]] = {}
+    for number, path in enumerate(images):
+        found[path] = (*found.get(path, ()), number)
+    return found
 
 
 @dataclass(frozen=True)

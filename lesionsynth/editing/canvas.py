@@ -14,6 +14,7 @@ from lesionsynth.domain.grid import Box, bounding_box, origin_of, shifted
 from lesionsynth.editing.draft import Draft
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
+from lesionsynth.slabs import Slabs
 from lesionsynth.units import MM3_PER_ML
 
 HOST, INPAINTED, FIRST_DONOR = 0, 1, 2
@@ -273,12 +274,9 @@ class Canvas:
             for draft, image in zip(self._drafts, self.host.images, strict=True)
         )
 
-    def images(self) -> list[nifti.Stored]:
+    def voxels(self) -> list[Slabs]:
         """The channels as they will be written, as long as the canvas is not edited again."""
-        return [
-            nifti.Stored(image.header_bytes, draft.slabs(image.slabs))
-            for image, draft in zip(self.host.images, self._drafts, strict=True)
-        ]
+        return [draft.slabs(image.slabs) for image, draft in zip(self.host.images, self._drafts, strict=True)]
 
     def label_image(self) -> nifti.Image:
         """The label map as it will be written."""

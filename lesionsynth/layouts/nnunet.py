@@ -12,12 +12,18 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
-from lesionsynth.json_file import read_json
+from lesionsynth.layouts.dataset_json import (
+    DESCRIPTION,
+    channels_of,
+    has_whole_images,
+    labels_of,
+    read_description,
+    visible,
+)
 from lesionsynth.nifti import FILE_ENDINGS
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
-_DESCRIPTION = "dataset.json"
 _CHANNEL = "_[0-9][0-9][0-9][0-9]"
 
 
@@ -29,20 +35,18 @@ class NnUNet(LayoutSpec):
 
     @classmethod
     def recognises(cls, root: Path) -> bool:
-        """Whether there are a dataset.json and a folder labelsTr."""
-        return (root / _DESCRIPTION).is_file() and (root / "labelsTr").is_dir()
+        """Whether there are a dataset.json and a folder labelsTr, and images are not the Decathlon's."""
+        return (root / DESCRIPTION).is_file() and (root / "labelsTr").is_dir() and not has_whole_images(root)
 
     def scan(self, root: Path) -> Scan:
         """Find the training cases. The subject of a case is the case, until a recipe says otherwise."""
-        description = read_json(root / _DESCRIPTION)
-        if not isinstance(description, dict):
-            raise InputError("should hold a JSON object.", file=root / _DESCRIPTION)
-        channels, values = _channels(description, root), _labels(description, root)
+        description = read_description(root)
+        channels, values = channels_of(description, root), labels_of(description, root)
         ending = description.get("file_ending", ".nii.gz")
         if ending not in FILE_ENDINGS:
             raise InputError(
                 f"has file_ending {ending!r}; {' and '.join(FILE_ENDINGS)} are supported.",
-                file=root / _DESCRIPTION,
+                file=root / DESCRIPTION,
                 remedy="Convert the images to NIfTI.",
             )
         findings: list[Finding] = []
@@ -97,60 +101,7 @@ class NnUNet(LayoutSpec):
             "numTraining": len(cases),
             "file_ending": cohort.file_ending,
         }
-        return {_DESCRIPTION: (json.dumps(described, indent=2) + "\n").encode()}
-
-
-def _channels(description: dict[str, Any], root: Path) -> tuple[str, ...]:
-    named = description.get("channel_names", description.get("modality"))
-    if not isinstance(named, dict) or not named or not all(_is_number(k) for k in named):
-        raise InputError('has no "channel_names" such as {"0": "FLAIR"}.', file=root / _DESCRIPTION)
-    ordered = sorted((int(k), str(v)) for k, v in named.items())
-    if [k for k, _ in ordered] != list(range(len(ordered))):
-        raise InputError("should number its channels from 0 without gaps.", file=root / _DESCRIPTION)
-    return tuple(name for _, name in ordered)
-
-
-def _labels(description: dict[str, Any], root: Path) -> dict[str, int]:
-    """Name to value. A region (list of values) names those values that have no name of their own."""
-    labels = description.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise InputError('has no "labels" such as {"background": 0, "lesion": 1}.', file=root / _DESCRIPTION)
-    if all(_is_number(key) for key in labels):  # nnU-Net v1 has value to name
-        named = {str(name): int(value) for value, name in labels.items()}
-        if len(named) != len(labels):
-            raise InputError("two label values have the same name.", file=root / _DESCRIPTION)
-        labels = named
-    values: dict[str, int] = {}
-    regions: list[tuple[str, list[int]]] = []
-    for name, value in labels.items():
-        numbers = value if isinstance(value, list) else [value]
-        if not numbers or not all(type(v) is int and 0 <= v < 65536 for v in numbers):
-            raise InputError(
-                f'label "{name}" should be a whole number from 0 to 65535, or a list of them; got {value!r}.',
-                file=root / _DESCRIPTION,
-            )
-        if len(numbers) == 1:
-            values[str(name)] = numbers[0]
-        else:
-            regions.append((str(name), numbers))
-    if len(set(values.values())) != len(values):
-        raise InputError("two labels have the same value.", file=root / _DESCRIPTION)
-    for name, numbers in sorted(regions, key=lambda region: len(region[1])):
-        for number in numbers:
-            if number not in values.values():
-                if f"{name}_{number}" in values:
-                    raise InputError(
-                        f'label {number} of the region "{name}" would be called as another is.',
-                        file=root / _DESCRIPTION,
-                        remedy=f"Give the label {number} a name of its own.",
-                    )
-                values[f"{name}_{number}"] = number
-    return values
-
-
-def _is_number(key: str) -> bool:
-    """Whether a key of JSON is a channel's number or a label's value."""
-    return key.isdecimal() and len(key) <= len("65535")
+        return {DESCRIPTION: (json.dumps(described, indent=2) + "\n").encode()}
 
 
 def _case_paths(
@@ -165,12 +116,12 @@ def _case_paths(
                 raise InputError(
                     f'"dataset" entry {name!r} should have {n_channels} "images" and a "label", paths that '
                     f"end in {ending}.",
-                    file=root / _DESCRIPTION,
+                    file=root / DESCRIPTION,
                 )
             rows.append((str(name), [root / path for path in paths[:-1]], root / paths[-1]))
         return rows
-    names = {path.name[: -len(ending)] for path in _visible(root / "labelsTr", f"*{ending}")}
-    names |= {_case_of(path, ending) for path in _visible(root / "imagesTr", f"*{_CHANNEL}{ending}")}
+    names = {path.name[: -len(ending)] for path in visible(root / "labelsTr", f"*{ending}")}
+    names |= {_case_of(path, ending) for path in visible(root / "imagesTr", f"*{_CHANNEL}{ending}")}
     return [
         (
             name,
@@ -189,11 +140,6 @@ def _listed(entry: object, key: str) -> list[str]:
     return texts if len(texts) == len(paths) else []
 
 
-def _visible(folder: Path, pattern: str) -> list[Path]:
-    """Files of a folder that `pattern` finds, without the hidden ones that macOS leaves (._name)."""
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
-
-
 def _case_of(image: Path, ending: str) -> str:
     return image.name[: -len(ending) - len("_0000")]
 
@@ -209,7 +155,7 @@ def _duplicates(root: Path, ending: str) -> list[Finding]:
             str(path),
         )
         for folder, pattern in (("imagesTr", f"*{_CHANNEL}{other}"), ("labelsTr", f"*{other}"))
-        for path in _visible(root / folder, pattern)
+        for path in visible(root / folder, pattern)
         if path.with_name(f"{path.name[: -len(other)]}{ending}").is_file()
     ]
 
@@ -219,11 +165,11 @@ def _unnamed_channels(root: Path, channels: tuple[str, ...], ending: str) -> lis
     return [
         Finding(
             "warning",
-            f"{_DESCRIPTION} names {len(channels)} channels; this file is of another and is not used.",
+            f"{DESCRIPTION} names {len(channels)} channels; this file is of another and is not used.",
             "Name the channel, or remove the file.",
             _case_of(path, ending),
             str(path),
         )
-        for path in _visible(root / "imagesTr", f"*{_CHANNEL}{ending}")
+        for path in visible(root / "imagesTr", f"*{_CHANNEL}{ending}")
         if int(path.name[: -len(ending)][-4:]) >= len(channels)
     ]

@@ -16,7 +16,7 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError, RecipeError
-from lesionsynth.nifti import FILE_ENDINGS
+from lesionsynth.nifti import FILE_ENDINGS, ending_of
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
@@ -88,7 +88,7 @@ class Pattern(LayoutSpec):
             else:
                 kept.append(case)
             seen.add(case.case)
-        endings = {_ending(c.label.name) for c in kept}
+        endings = {ending_of(c.label.name) for c in kept}
         cohort = Cohort(
             root=root,
             layout=self.kind,
@@ -152,12 +152,12 @@ class Pattern(LayoutSpec):
     def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
         """The channel's pattern with the new case id; a flat tree where there is none."""
         filled = self._filled(self.images.get(cohort.channels[channel]), files, case, cohort)
-        return filled or Path("images") / f"{case}_{channel:04d}{_ending(files.images[channel].name)}"
+        return filled or Path("images") / f"{case}_{channel:04d}{ending_of(files.images[channel].name)}"
 
     def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:
         """The label's pattern with the new case id; a flat tree where there is none."""
         filled = self._filled(self.label, files, case, cohort)
-        return filled or Path("labels") / f"{case}{_ending(files.label.name)}"
+        return filled or Path("labels") / f"{case}{ending_of(files.label.name)}"
 
     def _filled(self, pattern: str | None, files: CaseFiles, case: str, cohort: Cohort) -> Path | None:
         """Path that `pattern` names for the output case `case`; None where it cannot tell cases apart."""
@@ -180,7 +180,7 @@ class Pattern(LayoutSpec):
         if not known or not set(known) <= wanted:
             return None
         filled = _fill(pattern, {**fields, **known})
-        ending = _ending(filled)
+        ending = ending_of(filled)
         return Path(f"{filled[: -len(ending)]}{case.removeprefix(files.case)}{ending}")
 
     def description(self, cohort: Cohort, cases: Sequence[tuple[str, CaseFiles]]) -> dict[str, bytes]:
@@ -218,10 +218,6 @@ def _expression(pattern: str) -> str:
             parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>[^/]+?)")
             seen.add(part)
     return "".join(parts)
-
-
-def _ending(name: str) -> str:
-    return next((ending for ending in FILE_ENDINGS if name.endswith(ending)), ".nii.gz")
 
 
 def _is_hidden(path: Path, pattern: str) -> bool:

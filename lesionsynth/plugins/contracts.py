@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.case import CaseFiles, Cohort, channels_by_file
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.grid import Box
 from lesionsynth.domain.lesion import Lesion
@@ -320,7 +320,16 @@ class LayoutSpec(Spec):
 
     @abstractmethod
     def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
-        """Where a channel of the output case `case`, made from `files`, goes; relative to the output."""
+        """Where a channel of the output case `case`, made from `files`, goes; relative to the output.
+
+        Channels with the same path are volumes of one 4-D file, in their order.
+        """
+
+    def image_files(self, files: CaseFiles, case: str, cohort: Cohort) -> dict[Path, tuple[int, ...]]:
+        """Numbers of the channels that each image file of an output case holds."""
+        return channels_by_file(
+            [self.image_path(files, case, number, cohort) for number in range(len(cohort.channels))]
+        )
 
     @abstractmethod
     def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:

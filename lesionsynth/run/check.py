@@ -130,7 +130,7 @@ def _free_bytes(path: Path) -> tuple[Path, int]:
 
 def disk_needed_bytes(cohort: Cohort, recipe: Recipe) -> int:
     """Rough size of an output: copies are as large as their hosts."""
-    size = sum(p.stat().st_size for c in cohort.cases for p in (*c.images, c.label) if p.exists())
+    size = sum(p.stat().st_size for c in cohort.cases for p in {*c.images, c.label} if p.exists())
     folds = 1
     if recipe.folds.strategy == "per_fold":
         count = 5 if recipe.folds.count == "auto" else recipe.folds.count
@@ -144,16 +144,17 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         return _check_mask(item)
     findings = []
     hashes = {}
-    images: list[nifti.Image] = []
-    for name, path in zip(cohort.channels, item.images, strict=True):
+    images: dict[int, nifti.Image] = {}
+    for path, channels in item.image_files.items():
         try:
-            image = nifti.read(path)
+            volumes = nifti.read_series(path, len(channels))
         except LesionsynthError as error:
             findings.append(_finding(error, "Replace the file.", item.case))
             continue
-        hashes[str(path)] = image.source_hash
-        findings += _check_channel(item.case, name, image)
-        images.append(image)
+        hashes[str(path)] = volumes[0].source_hash
+        for number, image in zip(channels, volumes, strict=True):
+            findings += _check_channel(item.case, cohort.channels[number], image)
+            images[number] = image
     load_ml = 0.0
     try:
         label_image, label = read_label(item.case, item.label, cohort.labels)
@@ -167,10 +168,11 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
     if len(images) < len(cohort.channels):
         return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
     resampled: tuple[str, ...] = ()
-    conflicts = [replace(f, case=item.case) for f in grid_faults(cohort, images, label_image)]
+    stored = tuple(images[number] for number in range(len(images)))
+    conflicts = [replace(f, case=item.case) for f in grid_faults(cohort, stored, label_image)]
     if not conflicts:
         try:
-            aligned = on_one_grid(item, cohort, tuple(images), label_image)
+            aligned = on_one_grid(item, cohort, stored, label_image)
             without_missing(item, cohort, aligned, label)
             resampled = aligned.resampled
         except LesionsynthError as error:

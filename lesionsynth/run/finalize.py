@@ -18,7 +18,7 @@ import yaml
 import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.channels import resampled_channels
+from lesionsynth.channels import made_anew
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError, OutputError
@@ -38,12 +38,10 @@ _COLUMNS = (
 
 
 def original_files(space: Workspace, files: CaseFiles) -> dict[Path, Path]:
-    """Where the files of a case of the input lie, and where they go in the output."""
-    found = {
-        path: space.layout.image_path(files, files.case, k, space.cohort)
-        for k, path in enumerate(files.images)
-    }
-    return {**found, files.label: space.layout.label_path(files, files.case, space.cohort)}
+    """Files of a case of the input in the output, and the file of the input that each is made of."""
+    images = space.layout.image_files(files, files.case, space.cohort)
+    found = {path: files.images[channels[0]] for path, channels in images.items()}
+    return {**found, space.layout.label_path(files, files.case, space.cohort): files.label}
 
 
 def refuse_equal_paths(cohort: Cohort, layout: LayoutSpec) -> None:
@@ -70,7 +68,7 @@ def refuse_equal_paths(cohort: Cohort, layout: LayoutSpec) -> None:
 
 def case_files(space: Workspace, files: CaseFiles, case: str) -> list[Path]:
     """Files of a synthetic case, relative to the output."""
-    found = [space.layout.image_path(files, case, k, space.cohort) for k in range(len(files.images))]
+    found = list(space.layout.image_files(files, case, space.cohort))
     found.append(space.layout.label_path(files, case, space.cohort))
     name, output = f"{case}{space.cohort.file_ending}", space.recipe.output
     found += [Path("source_maps") / name] if output.source_map else []
@@ -80,14 +78,16 @@ def case_files(space: Workspace, files: CaseFiles, case: str) -> list[Path]:
 def place_original(space: Workspace, files: CaseFiles) -> str:
     """Copy or hard-link one case of the input into the output, byte for byte unless compression differs.
 
-    A file that is there already, of the same size and time, stays. Resampled channels are written so.
+    A file that is there already, of the same size and time, stays. Resampled channels are written so, and the
+    volumes of a 4-D file as the layout has them.
     """
-    resampled = {files.images[k]: image for k, image in resampled_channels(files, space.cohort).items()}
-    for source, path in original_files(space, files).items():
-        target = inside(space.output, path)
-        if source in resampled:  # an output holds one grid a case
-            nifti.write(target, resampled[source])
+    anew = made_anew(files, space.cohort, space.layout.image_files(files, files.case, space.cohort))
+    for path, stored in anew.items():
+        nifti.write_bytes(inside(space.output, path), *nifti.content(path, stored))
+    for path, source in original_files(space, files).items():
+        if path in anew:
             continue
+        target = inside(space.output, path)
         try:
             about = source.stat()
             if target.is_file() and _is_copy(about, target.stat()):

@@ -21,7 +21,7 @@ from lesionsynth.bank.store import (
     write_case,
     write_index,
 )
-from lesionsynth.channels import resampled_text
+from lesionsynth.channels import read_channels, resampled_text
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.grid import Grid
@@ -262,8 +262,8 @@ def _register(
             )
         channel = cohort.channels.index(spec.channel)
     names = sorted({case.case for case in cases if case.has_images} | set(block.hosts))
-    path = cohort.root / spec.reference if spec.reference else cohort.case(names[0]).images[channel]
-    items = [(name, (name, cohort.case(name).images[channel], path)) for name in names]
+    reference = cohort.root / spec.reference if spec.reference else cohort.case(names[0])
+    items = [(name, (name, cohort.case(name), reference, channel)) for name in names]
     found: dict[str, Any] = {}
     for result in run_all(
         _register_one, items, stage=f"register {block.name}", engine=engine, progress=progress
@@ -271,8 +271,13 @@ def _register(
         if isinstance(result, Failure):
             raise result.error
         found[result[0]] = result[1]
-    return nifti.read(path).grid, found
+    return _scan(reference, channel).grid, found
 
 
-def _register_one(name: str, moving: Path, reference: Path) -> tuple[str, Any]:
-    return name, register(nifti.read(moving), nifti.read(reference))
+def _register_one(name: str, moving: CaseFiles, reference: CaseFiles | Path, channel: int) -> tuple[str, Any]:
+    return name, register(_scan(moving, channel), _scan(reference, channel))
+
+
+def _scan(where: CaseFiles | Path, channel: int) -> nifti.Image:
+    """An image, or a channel of a case."""
+    return nifti.read(where) if isinstance(where, Path) else read_channels(where)[channel]

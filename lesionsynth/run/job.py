@@ -18,6 +18,7 @@ import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.backend import open_device
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.derived import joined
 from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.likelihood import LikelihoodMap
 from lesionsynth.editing.canvas import Canvas
@@ -174,9 +175,10 @@ class HostJobs:
     def outputs(self, case: str, canvas: Canvas) -> dict[Path, nifti.Stored]:
         """Files of an output case, relative to the output."""
         space, files, label = self.space, self.host.files, self.host.label_image
+        voxels = canvas.voxels()
         images = {
-            space.layout.image_path(files, case, k, space.cohort): image
-            for k, image in enumerate(canvas.images())
+            path: joined([self.host.images[k] for k in channels], [voxels[k] for k in channels])
+            for path, channels in space.layout.image_files(files, case, space.cohort).items()
         }
         images[space.layout.label_path(files, case, space.cohort)] = canvas.label_image().stored
         name = f"{case}{space.cohort.file_ending}"

@@ -189,7 +189,7 @@ def _files_of(space: Workspace, jobs: list[Job]) -> Iterator[Path]:
         yield from case_files(space, by_case[job.host], job.case)
     if space.recipe.output.originals != "omit":
         for files in space.cohort.cases:
-            yield from original_files(space, files).values()
+            yield from original_files(space, files)
 
 
 def _check_classes(recipe: Recipe, cohort: Cohort) -> None:
