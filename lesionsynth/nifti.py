@@ -251,7 +251,7 @@ def header_of(image: Image) -> nib.Nifti1Header:
 def _layout(
     header: nib.Nifti1Header, path: Path, count: int | None
 ) -> tuple[tuple[int, int, int], np.dtype[np.generic], int]:
-    """Shape, dtype in the file's byte order, and offset of the voxels; any `count` of volumes if it is None."""
+    """Shape, dtype in the file's byte order, offset of the voxels; `count` is any if None."""
     if bytes(header["magic"])[:2] != b"n+":
         raise ImageError(
             "is not a single-file NIfTI (magic n+1 or n+2).", file=path, remedy="Convert it to .nii.gz."

@@ -12,8 +12,7 @@ from pydantic import Field
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
-from lesionsynth.errors import InputError
-from lesionsynth.layouts.tree import Labels, folders_below, require_roles
+from lesionsynth.layouts.tree import Labels, cannot_hold, folders_below, require_roles
 from lesionsynth.nifti import ending_of
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
@@ -61,12 +60,9 @@ class Lits(LayoutSpec):
     def image_path(self, files: CaseFiles, case: str, channel: int, cohort: Cohort) -> Path:
         """volume-<case> in the folder of the host's."""
         require_roles(self.kind, self.labels, cohort)
-        if len(cohort.channels) != 1:
-            raise InputError(
-                f"has the channels {', '.join(cohort.channels)}; the layout lits holds one.",
-                file=cohort.root,
-                remedy="Choose another output.layout.",
-            )
+        if cohort.channels != (self.channel,):
+            named = f"{', '.join(cohort.channels)}, not {self.channel}"
+            raise cannot_hold(self.kind, cohort, f"its channels are {named}.")
         return self._path("volume", files.images[0], case, cohort)
 
     def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:

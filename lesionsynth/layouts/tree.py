@@ -26,6 +26,15 @@ Labels = Annotated[
 """Label names and values."""
 
 
+def cannot_hold(kind: str, cohort: Cohort, why: str) -> InputError:
+    """The error of a cohort that does not fit into a layout."""
+    return InputError(
+        f"the layout {kind} cannot hold this data set: {why}",
+        file=cohort.root,
+        remedy="Say it in the keys of the layout, where it has such, or choose another output.layout.",
+    )
+
+
 def require_roles(kind: str, labels: Mapping[str, int], cohort: Cohort) -> None:
     """Refuse a cohort whose label values mean something else in a layout, which does not write their names.
 
@@ -40,11 +49,7 @@ def require_roles(kind: str, labels: Mapping[str, int], cohort: Cohort) -> None:
         role = cohort.labels.roles[name]
         if labels.get(name) != value and roles.get(value) != role:
             known = ", ".join(f"{v} {n}" for n, v in labels.items())
-            raise InputError(
-                f"has the label {value} {name} ({role}); those of the layout {kind} are {known}.",
-                file=cohort.root,
-                remedy="Name them under `labels` of the layout, or choose another output.layout.",
-            )
+            raise cannot_hold(kind, cohort, f"its label {value} is {name} ({role}), not one of {known}.")
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -11,8 +11,7 @@ from pydantic import Field
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
-from lesionsynth.errors import InputError
-from lesionsynth.layouts.tree import Labels, folders_below, require_roles
+from lesionsynth.layouts.tree import Labels, cannot_hold, folders_below, require_roles
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
 
@@ -86,12 +85,8 @@ class Wmh2017(LayoutSpec):
         """<folder>/pre/<channel>; the folder is the host's, with what the case is named beyond it."""
         require_roles(self.kind, self.labels, cohort)
         if cohort.channels != self.channels:
-            raise InputError(
-                f"has the channels {', '.join(cohort.channels)}; those of the layout wmh2017 are "
-                f"{', '.join(self.channels)}.",
-                file=cohort.root,
-                remedy="Name them under `channels` of the layout, or choose another output.layout.",
-            )
+            named = f"{', '.join(cohort.channels)}, not {', '.join(self.channels)}"
+            raise cannot_hold(self.kind, cohort, f"its channels are {named}.")
         return self._folder(files, case, cohort) / _FOLDER / f"{cohort.channels[channel]}{_ENDING}"
 
     def label_path(self, files: CaseFiles, case: str, cohort: Cohort) -> Path:

@@ -50,7 +50,7 @@ class InputSpec(Spec):
     """What the input is and what its labels mean."""
 
     layout: Annotated[AnyLayout | Literal["auto"], BeforeValidator(_kind_alone)] = "auto"
-    """How files are found; auto recognises nnU-Net raw data sets."""
+    """How files are found; auto recognises every kind but pattern."""
     subject: str | None = None
     """Regular expression with one group that finds the subject in a case id, such as (sub\\d+)_ses.*; leaks
     are judged by subject. Without it the layout's subject, less an ending like _ses-2, _tp1 or _visit3."""

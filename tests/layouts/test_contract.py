@@ -10,11 +10,16 @@ import pytest
 
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.layouts.bids import Bids
+from lesionsynth.layouts.decathlon import Decathlon
+from lesionsynth.layouts.lits import Lits
 from lesionsynth.layouts.nnunet import NnUNet
 from lesionsynth.layouts.pattern import TABLE, Pattern
+from lesionsynth.layouts.wmh2017 import Wmh2017
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec
-from tests.layouts.trees import nnunet, touch
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.cohort import scan_cohort
+from tests.layouts.trees import decathlon, nnunet, touch
 
 GLOB_NAMES = ("a[1]", "b*", "c")
 
@@ -63,6 +68,18 @@ def _bids_segmentations(root: Path) -> None:
     (root / "dseg.tsv").write_text("index\tname\n0\tbackground\n1\tliver\n4\ttumour\n")
 
 
+def _lits(root: Path) -> None:
+    touch(root, ["Training Batch 1/volume-0.nii", "Training Batch 1/segmentation-0.nii"])
+    touch(root, ["Training Batch 2/volume-10.nii", "labels/deep/segmentation-10.nii.gz"])
+    touch(root, ["volume-2.nii.gz", "segmentation-2.nii.gz", "test/test-volume-2.nii"])
+
+
+def _wmh2017(root: Path) -> None:
+    for folder in ("Utrecht/0", "Singapore/0", "Amsterdam/GE3T/100", "7"):
+        touch(root, [f"{folder}/pre/FLAIR.nii.gz", f"{folder}/pre/T1.nii.gz", f"{folder}/wmh.nii.gz"])
+        touch(root, [f"{folder}/orig/FLAIR.nii.gz", f"{folder}/orig/3DT1.nii.gz"])
+
+
 BY_TABLE = Pattern(table=TABLE)
 EXAMPLES = {
     "nnunet": Example("nnunet", NnUNet(), lambda root: nnunet(root, ["c1", "c2_x", "c3"]), NnUNet()),
@@ -82,6 +99,21 @@ EXAMPLES = {
             labels={"0": "background", "1": "liver", "2": "tumour"},
         ),
         NnUNet(),
+    ),
+    "decathlon": Example("decathlon", Decathlon(), lambda root: decathlon(root, ["c1", "c_2"]), Decathlon()),
+    "decathlon .nii, unlisted": Example(
+        "decathlon",
+        Decathlon(),
+        lambda root: decathlon(root, ["c1", "c2"], ending=".nii", training=None),
+        Decathlon(),
+    ),
+    "decathlon of one channel": Example(
+        "decathlon", Decathlon(), lambda root: decathlon(root, ["c1"], modality={"0": "CT"}), Decathlon()
+    ),
+    "lits": Example("lits", Lits(), _lits, Lits()),
+    "wmh2017": Example("wmh2017", Wmh2017(), _wmh2017, Wmh2017()),
+    "wmh2017 of one channel": Example(
+        "wmh2017", Wmh2017(channels=("FLAIR",)), _wmh2017, Wmh2017(channels=("FLAIR",))
     ),
     "bids": Example("bids", Bids(), _bids, Bids()),
     "bids segmentations": Example("bids", Bids(), _bids_segmentations, Bids()),
@@ -176,7 +208,9 @@ def test_what_is_written_is_found_again(example: Example, cohort: Cohort, tmp_pa
 def test_paths_stay_inside_and_are_all_different(example: Example, cohort: Cohort) -> None:
     seen: set[Path] = set()
     for case, files in outputs(cohort):
-        for path in paths(example.layout, case, files, cohort):
+        images = example.layout.image_files(files, case, cohort)
+        assert sorted(n for numbers in images.values() for n in numbers) == [*range(len(cohort.channels))]
+        for path in (*images, example.layout.label_path(files, case, cohort)):
             assert not path.is_absolute()
             assert ".." not in path.parts
             assert path not in seen
@@ -189,6 +223,22 @@ def test_a_copy_of_an_original_keeps_its_kind_of_file(example: Example, cohort: 
         targets = paths(example.layout, files.case, files, cohort)
         for source, target in zip(sources, targets, strict=True):
             assert source.name.endswith(".gz") == target.name.endswith(".gz")
+
+
+def test_it_is_recognised_as_no_other_layout(example: Example, cohort: Cohort, tmp_path: Path) -> None:
+    write(example.layout, tmp_path / "output", cohort)
+    for root in (cohort.root, tmp_path / "output"):
+        found = [kind for kind, model in registry.kinds("layouts").items() if model.recognises(root)]
+        assert found == ([] if example.kind == "pattern" else [example.kind])
+
+
+def test_what_is_synthetic_is_found_and_refused_as_an_input(
+    example: Example, cohort: Cohort, tmp_path: Path
+) -> None:
+    write(example.layout, tmp_path / "output", cohort)
+    _, scan = scan_cohort(InputSpec(layout=example.again), tmp_path / "output")
+    refused = {finding.case for finding in scan.findings if "is a synthetic case" in finding.fault}
+    assert refused == {case for case, files in outputs(cohort) if case != files.case}
 
 
 def test_scanning_twice_gives_the_same(example: Example, cohort: Cohort) -> None:

@@ -33,3 +33,24 @@ def nnunet(root: Path, cases: Iterable[str], *, channels: int = 2, **description
     kept = {key: value for key, value in content.items() if value is not None}
     (root / "dataset.json").write_text(json.dumps(kept))
     return root
+
+
+def decathlon(root: Path, cases: Iterable[str], *, ending: str = ".nii.gz", **description: Any) -> Path:
+    """A data set of the Decathlon; `description` replaces or adds keys of dataset.json, None removes one."""
+    names = [f"{case}{ending}" for case in cases]
+    touch(root, [f"{folder}/{name}" for folder in ("imagesTr", "labelsTr") for name in names])
+    touch(root, ["imagesTr/._hidden.nii.gz", "labelsTr/._hidden.nii.gz", "imagesTs/test.nii.gz"])
+    content = {
+        "name": "BRATS",
+        "tensorImageSize": "4D",
+        "modality": {"0": "FLAIR", "1": "T1w"},
+        "labels": {"0": "background", "1": "edema", "2": "enhancing tumour"},
+        "numTraining": len(names),
+        "numTest": 1,
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+        "test": ["./imagesTs/test.nii.gz"],
+        **description,
+    }
+    kept = {key: value for key, value in content.items() if value is not None}
+    (root / "dataset.json").write_text(json.dumps(kept))
+    return root
