@@ -320,7 +320,7 @@ class TestRun:
 
     def test_all_of_a_case_is_written_on_one_grid_and_replays(self, mixed: Path, tmp_path: Path) -> None:
         output, silent = tmp_path / "out", Silent()
-        outcome = session.run(load_recipe("lesionmix", self.overrides), mixed, output, 1, silent)
+        outcome = session.run(load_recipe("lesionmix", self.overrides), mixed, output, silent)
         assert not outcome.failures
         told = [note for note in silent.notes if "resampled" in note]
         assert told == ["resampled to the grid of the label map (cubic): FLAIR of 3 case(s)"]
@@ -349,9 +349,9 @@ class TestRun:
             assert path.read_bytes() == again.read_bytes()
 
     def test_check_lists_it_and_names_the_key_without_it(self, mixed: Path) -> None:
-        asked = check(load_recipe("lesionmix", self.overrides), mixed, None, 1, Silent())
+        asked = check(load_recipe("lesionmix", self.overrides), mixed, None, Silent())
         assert asked.findings == []
         assert "resampled to the grid of the label map (cubic): FLAIR of 3 case(s)" in asked.facts
-        refused = check(load_recipe("lesionmix"), mixed, None, 1, Silent())
+        refused = check(load_recipe("lesionmix"), mixed, None, Silent())
         assert [f.case for f in refused.findings] == ["case1", "case2", "case3"]
         assert all("input.resample=linear" in f.cure for f in refused.findings)

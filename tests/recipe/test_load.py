@@ -78,7 +78,8 @@ class TestErrors:
             ),
             (
                 MINIMAL + "input: {layout: nnunt}\n",
-                "recipe.yaml:4: input.layout.kind should be one of nnunet, pattern, got 'nnunt'. "
+                "recipe.yaml:4: input.layout.kind should be one of bids, decathlon, lits, nnunet, pattern, "
+                "wmh2017, got 'nnunt'. "
                 "Did you mean nnunet?",
             ),
             (MINIMAL + "output: 3\n", "recipe.yaml:4: output should hold keys and values, got 3."),

@@ -215,7 +215,7 @@ class TestSplits:
     def test_broken_ones_are_an_error(self, tmp_path: Path, content: str) -> None:
         root = nnunet(tmp_path, ["a"])
         (root / "splits_final.json").write_text(content)
-        with pytest.raises(InputError, match="should be a list of|cannot be read as JSON") as caught:
+        with pytest.raises(InputError, match=r"should be a list of|cannot be read as JSON") as caught:
             scan(root)
         assert caught.value.file == str(root / "splits_final.json")
 
