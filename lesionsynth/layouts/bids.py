@@ -118,7 +118,19 @@ class Bids(LayoutSpec):
             if self._is_wanted(name.subject, name.session):
                 cases.append(case)
         self._require_participants(there, root)
-        return scan.cohort.channels, cases, list(scan.findings)
+        listed = {case.label for case in scan.cohort.cases}
+        findings = [
+            Finding(
+                "error",
+                f"the lesion mask is not in {TABLE}, which lists the cases.",
+                f"Add it there, or remove {TABLE}: the files are found by their names then.",
+                case_id(file.name),
+                str(file.path),
+            )
+            for file in find_files(root)
+            if _is_label(file) and _may_be_lesions(file) and file.path not in listed
+        ]
+        return scan.cohort.channels, cases, [*scan.findings, *findings]
 
     def _from_names(self, root: Path) -> tuple[tuple[str, ...], list[CaseFiles], list[Finding]]:
         groups: dict[str, list[BidsFile]] = {}
@@ -176,9 +188,7 @@ class Bids(LayoutSpec):
         if self.mask is not None:
             return _pick(files, Selector.parse(self.mask), None, exact=True)
         labels = [file for file in files if _is_label(file)]
-        return [file for file in labels if _says_lesion(file)] or [
-            file for file in labels if not {"label", "desc"} & file.name.entities.keys()
-        ]
+        return [f for f in labels if _says_lesion(f)] or [f for f in labels if _may_be_lesions(f)]
 
     def _faults_of_mask(
         self, case: str, files: Sequence[BidsFile], labels: Sequence[BidsFile]
@@ -244,6 +254,11 @@ def _says_lesion(file: BidsFile) -> bool:
     entities = file.name.entities
     words = (entities.get("label", ""), entities.get("desc", ""), file.name.suffix)
     return any(word and guess_roles({word: 1, "": 2}).get(word) == "lesion" for word in words)
+
+
+def _may_be_lesions(file: BidsFile) -> bool:
+    """Whether the name of a label map says lesion, or nothing of what it is."""
+    return _says_lesion(file) or not {"label", "desc"} & file.name.entities.keys()
 
 
 def _pick(files: Sequence[BidsFile], selector: Selector, space: str | None, exact: bool) -> list[BidsFile]:

@@ -507,6 +507,18 @@ class TestDescription:
             "index\tname\n0\tbackground\n1\ta b\n2\tlesion\n"
         )
 
+    def test_cases_that_the_table_does_not_list_are_told(self, tmp_path: Path) -> None:
+        made_by = {"GeneratedBy": [{"Name": "lesionsynth"}]}
+        stem = "sub-{0}/anat/sub-{0}"
+        tree(tmp_path, f"{stem}_T1w.nii", f"{stem}_label-lesion_mask.nii", f"{stem}_desc-brain_mask.nii")
+        (tmp_path / "dataset_description.json").write_text(json.dumps(made_by))
+        lines = [f"{s},{stem}_T1w.nii,{stem}_label-lesion_mask.nii".format(s) for s in SUBJECTS[:2]]
+        (tmp_path / "cases.csv").write_text("\n".join(["case,T1,label", *lines]) + "\n")
+        (finding,) = LAYOUT.scan(tmp_path).findings
+        assert (finding.level, finding.case) == ("error", "sub-03")
+        assert "is not in cases.csv" in finding.fault
+        assert faults(tmp_path, Bids(channels={"T1": "T1w"})) == []
+
     @pytest.mark.parametrize("escape", ["../x/sub-01_T1w.nii.gz", "sub-01/anat/T1.nii.gz"])
     def test_a_table_cannot_name_what_it_likes(self, tmp_path: Path, escape: str) -> None:
         made_by = {"GeneratedBy": [{"Name": "lesionsynth"}]}
