@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,11 +12,11 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
+from lesionsynth.layouts.bids_choice import common_channels, is_label, may_be_lesions, pick, says_lesion
 from lesionsynth.layouts.bids_describe import about_input, describe, wrote_it
 from lesionsynth.layouts.bids_files import BidsFile, find_files, looks_like_one
 from lesionsynth.layouts.bids_labels import BINARY, label_values
 from lesionsynth.layouts.bids_names import (
-    LABEL_SUFFIXES,
     Selector,
     case_id,
     channel_names,
@@ -28,8 +27,6 @@ from lesionsynth.layouts.bids_names import (
 from lesionsynth.layouts.pattern import TABLE, Pattern
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.plugins.registry import register
-
-_SERIES = {"asl", "bold", "m0scan", "sbref"}
 
 
 @register("layouts")
@@ -128,7 +125,7 @@ class Bids(LayoutSpec):
                 str(file.path),
             )
             for file in find_files(root)
-            if _is_label(file) and _may_be_lesions(file) and file.path not in listed
+            if is_label(file) and may_be_lesions(file) and file.path not in listed
         ]
         return scan.cohort.channels, cases, [*scan.findings, *findings]
 
@@ -151,13 +148,13 @@ class Bids(LayoutSpec):
             labelled = [files for case, files in groups.items() if labels[case]]
             if groups and not labelled:
                 raise _no_mask(groups.values(), root)
-            wanted, more = _common_channels(labelled, root)
+            wanted, more = common_channels(labelled, root)
             findings += more
         cases = []
         for case, files in groups.items():
             space = labels[case][0].name.entities.get("space") if labels[case] else None
             found = {
-                name: _pick(files, selector, space, bool(self.channels)) for name, selector in wanted.items()
+                name: pick(files, selector, space, bool(self.channels)) for name, selector in wanted.items()
             }
             if not labels[case] and not any(found.values()):
                 continue  # no session of interest
@@ -186,9 +183,9 @@ class Bids(LayoutSpec):
     def _labels_of(self, files: Sequence[BidsFile]) -> list[BidsFile]:
         """Lesion masks of a case: one, where nothing is wrong."""
         if self.mask is not None:
-            return _pick(files, Selector.parse(self.mask), None, exact=True)
-        labels = [file for file in files if _is_label(file)]
-        return [f for f in labels if _says_lesion(f)] or [f for f in labels if _may_be_lesions(f)]
+            return pick(files, Selector.parse(self.mask), None, exact=True)
+        labels = [file for file in files if is_label(file)]
+        return [f for f in labels if says_lesion(f)] or [f for f in labels if may_be_lesions(f)]
 
     def _faults_of_mask(
         self, case: str, files: Sequence[BidsFile], labels: Sequence[BidsFile]
@@ -196,7 +193,7 @@ class Bids(LayoutSpec):
         if len(labels) > 1:
             yield _several("lesion mask", case, labels, "input.layout.mask")
         if not labels:
-            others = sorted({file.name.text for file in files if _is_label(file)})
+            others = sorted({file.name.text for file in files if is_label(file)})
             there = (
                 f" Name one of {', '.join(others)} under `input.layout.mask` if it is one." if others else ""
             )
@@ -227,75 +224,14 @@ class Bids(LayoutSpec):
         return describe(cohort, cases, paths, self.kind, self.skull_stripped)
 
 
-def _is_label(file: BidsFile) -> bool:
-    return file.name.suffix.casefold().rpartition("-")[2] in LABEL_SUFFIXES
-
-
 def _no_mask(groups: Iterable[Sequence[BidsFile]], root: Path) -> InputError:
-    there = sorted({file.name.text for files in groups for file in files if _is_label(file)})
+    there = sorted({file.name.text for files in groups for file in files if is_label(file)})
     return InputError(
         f"no lesion mask was found; label maps there are: {', '.join(there[:5]) or 'none'}.",
         file=root,
         remedy="Masks lie in sub-*/ folders of the input or below derivatives/<name>. Name "
         f"them under `input.layout`: {{kind: bids, mask: {there[0] if there else 'label-lesion_mask'}}}.",
     )
-
-
-def _is_volume(file: BidsFile, root: Path) -> bool:
-    """Whether a file can be a channel: no label map, and no series by its suffix or its gradients."""
-    if _is_label(file) or file.name.suffix in _SERIES:
-        return False
-    beside = file.path.with_name(f"{file.path.name.removesuffix(file.name.ending)}.bval")
-    places = (beside, root / file.tree / "dwi.bval") if file.name.suffix == "dwi" else ()
-    return not any(path.is_file() for path in places)
-
-
-def _says_lesion(file: BidsFile) -> bool:
-    entities = file.name.entities
-    words = (entities.get("label", ""), entities.get("desc", ""), file.name.suffix)
-    return any(word and guess_roles({word: 1, "": 2}).get(word) == "lesion" for word in words)
-
-
-def _may_be_lesions(file: BidsFile) -> bool:
-    """Whether the name of a label map says lesion, or nothing of what it is."""
-    return _says_lesion(file) or not {"label", "desc"} & file.name.entities.keys()
-
-
-def _pick(files: Sequence[BidsFile], selector: Selector, space: str | None, exact: bool) -> list[BidsFile]:
-    """Files that a selector means: one, where nothing is wrong.
-
-    Those in the space of the mask come before others, then those that are no derivatives, then with `exact`
-    the one that has no other entities.
-    """
-    found = [file for file in files if selector.matches(file.name, file.tree)]
-    found = [f for f in found if f.name.entities.get("space") == space] or found
-    found = [f for f in found if not f.is_derived] or found
-    plain = [f for f in found if f.name.entities.keys() == selector.entities.keys()]
-    return plain if exact and plain else found
-
-
-def _common_channels(
-    cases: Sequence[Sequence[BidsFile]], root: Path
-) -> tuple[dict[str, Selector], list[Finding]]:
-    """Suffixes that more than half of the cases with a mask have, and warnings of the others."""
-    counts: Counter[str] = Counter()
-    spelled: dict[str, str] = {}
-    for files in cases:
-        images = sorted({f.name.suffix for f in files if f.folder and _is_volume(f, root)})
-        counts.update({suffix.casefold() for suffix in images})
-        for suffix in images:
-            spelled[suffix.casefold()] = min(suffix, spelled.get(suffix.casefold(), suffix))
-    common = sorted(suffix for suffix, count in counts.items() if 2 * count > len(cases))
-    findings = [
-        Finding(
-            "warning",
-            f"{spelled[suffix]} is there for {counts[suffix]} of {len(cases)} cases with a mask: not used.",
-            "Name it under `input.layout.channels` if it is to be.",
-            file=str(root),
-        )
-        for suffix in sorted(counts.keys() - set(common))
-    ]
-    return {spelled[suffix]: Selector({}, spelled[suffix]) for suffix in common}, findings
 
 
 def _faults_of_channels(case: str, found: dict[str, list[BidsFile]]) -> Iterator[Finding]:
