@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo_output
 
-.PHONY: demo test gpu lint format bench docs clean
+.PHONY: demo test slurm-test gpu lint format bench docs clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# The scripts of docs/hpc on a Slurm of one node, which is installed and started here: needs root and apt.
+slurm-test: $(VENV)/.dev
+	tests/slurm/one_node.sh
+	$(BIN)/python -m pytest tests/slurm -s
 
 # Parity of CPU and GPU, on a machine with a CUDA device and CuPy (extra cuda12 or cuda13).
 GPU_PYTHON ?= $(BIN)/python
