@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionsynth import nifti
 from lesionsynth.errors import ImageError
-from lesionsynth.nifti import Image, Stored, header_of, set_shape
+from lesionsynth.nifti import Image, Stored, header_of, set_shape, volumes
 from lesionsynth.slabs import Slabs, Stacked
 
 _PLACE = (
@@ -78,6 +80,27 @@ def joined(images: Sequence[Image], voxels: Sequence[Slabs]) -> Stored:
         for image, slabs in zip(images, voxels, strict=True)
     ]
     return Stored(header.binaryblock + first.header_bytes[header.sizeof_hdr :], Stacked(same))
+
+
+def as_written(images: Sequence[Image], targets: Mapping[Path, Sequence[int]]) -> tuple[Image, ...]:
+    """Images as they would be read again from files that hold so many channels each.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        One a channel.
+    targets : mapping of Path to sequence of int
+        Numbers of the channels that each file holds.
+    """
+    found = [replace(image, series_header=b"", series_count=1) for image in images]
+    for path, channels in targets.items():
+        if len(channels) > 1:
+            members = [images[number] for number in channels]
+            content = nifti.content(Path("plain.nii"), joined(members, [image.slabs for image in members]))
+            again = volumes(b"".join(content), len(channels), path)
+            for number, image in zip(channels, again, strict=True):
+                found[number] = image
+    return tuple(found)
 
 
 def _common_dtype(images: Sequence[Image]) -> np.dtype[Any]:

@@ -126,6 +126,11 @@ class Image:
         return Stored(self.header_bytes, self.slabs)
 
     @property
+    def file_header(self) -> bytes:
+        """Everything before the voxels in its file, a 4-D one or its own."""
+        return self.series_header or self.header_bytes
+
+    @property
     def voxel_hash(self) -> str:
         """See :attr:`lesionsynth.slabs.Slabs.digest`."""
         return self.slabs.digest
@@ -182,6 +187,13 @@ def read_series(path: Path, count: int) -> tuple[Image, ...]:
             file=path,
             remedy="Copy or download the file again.",
         )
+    return volumes(content, count, path, digest_bytes(data))
+
+
+def volumes(content: bytes | memoryview, count: int, path: Path, source_hash: str = "") -> tuple[Image, ...]:
+    """The volumes of a NIfTI file, from its decompressed content, which must be whole."""
+    header = _parse(bytes(content[:_PEEK_BYTES]), path)
+    shape, dtype, offset = _layout(header, path, count)
     raw = np.frombuffer(content, dtype=dtype, count=count * math.prod(shape), offset=offset)
     slope, inter = _scaling(header, path)
     _require_float32(raw, slope, inter, path)
@@ -198,12 +210,12 @@ def read_series(path: Path, count: int) -> tuple[Image, ...]:
         inter=inter,
         grid=Grid(shape, _affine(header, path)),
         path=path,
-        source_hash=digest_bytes(data),
+        source_hash=source_hash,
         series_header=whole if count > 1 else b"",
         series_count=count,
     )
-    volumes = raw.reshape((*shape, count), order="F")
-    return tuple(replace(image, raw=volumes[..., number]) for number in range(count))
+    whole_raw = raw.reshape((*shape, count), order="F")
+    return tuple(replace(image, raw=whole_raw[..., number]) for number in range(count))
 
 
 def peek(path: Path) -> tuple[tuple[int, int, int], np.dtype[np.generic]]:

@@ -22,9 +22,11 @@ from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import InputError
 from lesionsynth.host import load_case
 from lesionsynth.kernels.tissue import OUTSIDE
+from lesionsynth.qc.audit import audit
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.check import check
+from lesionsynth.run.pool import ALONE
 from lesionsynth.tissue import TissueSpec
 from tests.conftest import write_nifti
 from tests.nifti_bytes import OBLIQUE, save
@@ -344,6 +346,7 @@ class TestRun:
                 assert not different[~edited].any()
         kept = output / "imagesTr/case1_0001.nii.gz"
         assert kept.read_bytes() == (mixed / "imagesTr/case1_0001.nii.gz").read_bytes()
+        assert [str(finding) for finding in audit(output, None, ALONE, Silent()).findings] == []
         for path in session.replay(output, "case1__syn000", tmp_path / "again"):
             again = output / path.relative_to(tmp_path / "again")
             assert path.read_bytes() == again.read_bytes()

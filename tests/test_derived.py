@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionsynth import nifti, slabs
-from lesionsynth.derived import joined
+from lesionsynth.derived import as_written, joined
 from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import ImageError
 from lesionsynth.slabs import Slabs, Stacked
@@ -206,6 +206,21 @@ class TestJoin:
         image = nifti.new(Grid((1, 1, 1), np.eye(4)), np.zeros((1, 1, 1), np.uint8))
         with pytest.raises(ImageError, match="cannot hold 1x1x1x40000"):
             joined([image] * 40000, [image.slabs] * 40000)
+
+
+def test_as_written_is_what_a_reader_gets(tmp_path: Path) -> None:
+    three = np.stack([SERIES[..., 0], SERIES[..., 1], -SERIES[..., 0]], axis=3).astype("i2")
+    images = nifti.read_series(save(tmp_path / "a.nii", three, OBLIQUE, scaling=(0.5, 2.0)), 3)
+    targets = {Path("one.nii.gz"): (0,), Path("two.nii.gz"): (1, 2)}
+    expected = as_written(images, targets)
+    for path, channels in targets.items():
+        members = [images[k] for k in channels]
+        (tmp_path / path).write_bytes(content(path, joined(members, same(members))))
+        for number, found in zip(channels, nifti.read_series(tmp_path / path, len(channels)), strict=True):
+            assert found.header_bytes == expected[number].header_bytes
+            assert found.file_header == expected[number].file_header
+            np.testing.assert_array_equal(found.raw, expected[number].raw)
+            assert found.raw.dtype == expected[number].raw.dtype
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 3))

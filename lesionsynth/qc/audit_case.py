@@ -8,6 +8,7 @@ import numpy as np
 
 from lesionsynth import nifti
 from lesionsynth.channels import on_one_grid, read_channels
+from lesionsynth.derived import as_written
 from lesionsynth.domain.case import CaseFiles, MaskFile
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
@@ -91,26 +92,31 @@ def _loads(scope: Scope, files: CaseFiles) -> bool:
 
 
 def _host_of(scope: Scope, files: CaseFiles) -> tuple[Volumes, dict[str, str]]:
-    """An input case on one grid, and the digests of its files."""
+    """An input case on one grid, as the output's files hold it, and the digests of its files."""
     stored = read_channels(files)
     label_image, label = read_label(files.case, files.label, scope.cohort.labels)
     images = on_one_grid(files, scope.cohort, stored, label_image).images
     inputs = {
         scope.cohort.name_of(i.path): i.source_hash for i in (*stored, label_image) if i.path is not None
     }
-    return Volumes(images, label_image, label), inputs
+    targets = scope.layout.image_files(files, files.case, scope.cohort)
+    return Volumes(as_written(images, targets), label_image, label), inputs
 
 
 def _original(scope: Scope, files: CaseFiles, host: Volumes) -> Iterator[Finding]:
     """The input's own case in the output: equal bit for bit, however it is compressed."""
     names = scope.files_of(files, files.case, synthetic=False)
-    for name, image in zip(names, (*host.images, host.label_image), strict=True):
-        found = scope.read(files.case, name, _AGAIN)
+    for name in dict.fromkeys(names):
+        expected = [i for n, i in zip(names, (*host.images, host.label_image), strict=True) if n == name]
+        found = scope.read(files.case, name, _AGAIN, len(expected))
         if isinstance(found, Finding):
             yield found
-        elif found.header_bytes != image.header_bytes:
+        elif [i.file_header for i in found] != [i.file_header for i in expected]:
             fault = "the header of this original differs from the input's."
             yield Finding("error", fault, _AGAIN, files.case, name)
-        elif not np.array_equal(stored_bytes(found.raw), stored_bytes(image.raw)):
+        elif not all(
+            np.array_equal(stored_bytes(one.raw), stored_bytes(other.raw))
+            for one, other in zip(found, expected, strict=True)
+        ):
             fault = "the voxels of this original differ from the input's."
             yield Finding("error", fault, _AGAIN, files.case, name)

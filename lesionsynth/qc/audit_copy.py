@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
+from lesionsynth.derived import joined
 from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.load import LoadTarget
@@ -100,21 +101,23 @@ class Copy:
         if set(record.hashes) != set(self.names):
             other = sorted(set(record.hashes) ^ set(self.names))[0]
             yield self._fault(f"the record's files are not those of the case: {other} is on one side only.")
-        files: dict[str, nifti.Image] = {}
-        for name in self.names:
-            found = self.scope.read(self.case, name, REMAKE)
+        files: dict[str, tuple[nifti.Image, ...]] = {}
+        for name in dict.fromkeys(self.names):
+            found = self.scope.read(self.case, name, REMAKE, self.names.count(name))
             if isinstance(found, Finding):
                 yield found
                 continue
             files[name] = found
-            if record.hashes.get(name, found.voxel_hash) != found.voxel_hash:
+            digest = joined(found, [image.slabs for image in found]).slabs.digest
+            if record.hashes.get(name, digest) != digest:
                 yield self._fault(
                     "the voxels are not those that were written (their digest is not the record's).", name
                 )
-        if len(files) < len(self.names):
+        if len(files) < len(set(self.names)):
             return
         channels, (label_name, *maps) = self.names[: len(host.images)], self.names[len(host.images) :]
-        faults = list(self._headers(files, channels, label_name))
+        images = [files[name][channels[:k].count(name)] for k, name in enumerate(channels)]
+        faults = list(self._headers(images, channels, files[label_name][0], label_name))
         yield from faults
         try:
             label_image, label = read_label(self.case, self.scope.output / label_name, labels)
@@ -123,9 +126,9 @@ class Copy:
             return
         if faults or label.shape != host.label.shape:
             return
-        copy = Volumes([files[n] for n in channels], label_image, label, self.names)
-        source = next((files[n].raw for n in maps if n.startswith(SOURCE_MAPS)), None)
-        if any(files[n].raw.shape != label.shape for n in maps):
+        copy = Volumes(images, label_image, label, self.names)
+        source = next((files[n][0].raw for n in maps if n.startswith(SOURCE_MAPS)), None)
+        if any(files[n][0].raw.shape != label.shape for n in maps):
             yield self._fault("the map is not on the grid of its case.", maps[0])
             return
         yield from compare(host, copy, record, self.scope.recipe, labels, source)
@@ -133,14 +136,15 @@ class Copy:
         yield from self._load(lesion, label_image)
         for name in maps:
             if name.startswith(LESION_MAPS):
-                yield from self._numbered(files[name].raw, lesion, name)
+                yield from self._numbered(files[name][0].raw, lesion, name)
 
-    def _headers(self, files: dict[str, nifti.Image], channels: list[str], label: str) -> Iterator[Finding]:
-        """Header, dtype and grid are the host's."""
-        for name, image in zip(channels, self.host.images, strict=True):
-            if files[name].header_bytes != image.header_bytes:
-                yield self._fault(f"the header is not the host's ({_difference(files[name], image)}).", name)
-        found = files[label]
+    def _headers(
+        self, images: Sequence[nifti.Image], channels: Sequence[str], found: nifti.Image, label: str
+    ) -> Iterator[Finding]:
+        """Header, dtype and grid of channels and label map are the host's."""
+        for name, image, expected in zip(channels, images, self.host.images, strict=True):
+            if image.file_header != expected.file_header:
+                yield self._fault(f"the header is not the host's ({_difference(image, expected)}).", name)
         if found.raw.dtype.kind not in "ui" or (found.slope, found.inter) != (1.0, 0.0):
             scaled = "" if (found.slope, found.inter) == (1.0, 0.0) else " with scaling"
             yield self._fault(

@@ -27,7 +27,10 @@ class Scope:
     layout: LayoutSpec
 
     def files_of(self, files: CaseFiles, case: str, synthetic: bool) -> list[str]:
-        """Paths in the output that a case should have: channels, label map, maps of its own."""
+        """Paths in the output that a case should have: of each channel, of the label map, maps of its own.
+
+        A 4-D file is there once for each of its channels.
+        """
         layout, cohort = self.layout, self.cohort
         paths = [layout.image_path(files, case, k, cohort) for k in range(len(cohort.channels))]
         paths.append(layout.label_path(files, case, cohort))
@@ -42,12 +45,12 @@ class Scope:
         within = (path, *(p for p in path.parents if p != self.output and p.is_relative_to(self.output)))
         return path.is_file() and not any(part.is_symlink() for part in within)
 
-    def read(self, case: str, name: str, cure: str) -> nifti.Image | Finding:
-        """An image of the output, or what is wrong with it."""
+    def read(self, case: str, name: str, cure: str, count: int) -> tuple[nifti.Image, ...] | Finding:
+        """The `count` volumes of an image of the output, or what is wrong with it."""
         if not self.is_there(name):
             return Finding("error", "the file is missing.", cure, case, name)
         try:
-            return nifti.read(self.output / name)
+            return nifti.read_series(self.output / name, count)
         except LesionsynthError as error:
             return Finding("error", error.message, cure, case, name)
 

@@ -37,7 +37,7 @@ def find_layout(spec: InputSpec, root: Path) -> LayoutSpec:
             return found
     raise InputError(
         "no known layout was recognised: nnU-Net raw and the Decathlon have a dataset.json and a folder "
-        "labelsTr, BIDS folders sub-* with images named sub-*, LiTS files volume-N.nii and segmentation-N.nii, "
+        "labelsTr, BIDS folders sub-* with images named sub-*, LiTS volume-N.nii and segmentation-N.nii, "
         "WMH2017 folders with pre/FLAIR.nii.gz and wmh.nii.gz.",
         file=root,
         remedy="Describe the files under `input.layout` with kind pattern; `lesionsynth init` writes an "

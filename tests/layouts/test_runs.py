@@ -14,9 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from lesionsynth.errors import LesionsynthError
+from lesionsynth.qc.audit import audit
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from lesionsynth.run.check import check
+from lesionsynth.run.pool import ALONE
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent, records
 
@@ -104,6 +106,10 @@ def assert_replays(output: Path, case: str, target: Path) -> None:
         assert path.read_bytes() == (output / path.relative_to(target)).read_bytes()
 
 
+def assert_audited(output: Path) -> None:
+    assert [str(finding) for finding in audit(output, None, ALONE, Silent()).findings] == []
+
+
 def assert_refused_as_input(output: Path) -> None:
     with pytest.raises(LesionsynthError, match="is a synthetic case of an earlier run"):
         session.run(load_recipe("lesionmix"), output, output.with_name("third"), Silent())
@@ -147,6 +153,7 @@ class TestDecathlon:
         assert described["numTraining"] == len(described["training"]) == 8
         folds = json.loads((output / "splits_final.json").read_text())
         assert all(not case.count("__syn") for fold in folds for case in fold["val"])
+        assert_audited(output)
         assert_replays(output, "BRATS_001__syn000", tmp_path / "again")
         assert_refused_as_input(output)
 
@@ -155,6 +162,7 @@ class TestDecathlon:
         whole = go(root, tmp_path / "4d")
         split = go(root, tmp_path / "3d", "output.layout=nnunet")
         assert set(whole) == set(split)
+        assert_audited(tmp_path / "3d")
         for case in (*whole, "BRATS_001"):
             series = nib.load(tmp_path / f"4d/imagesTr/{case}.nii.gz")
             for channel in range(2):
@@ -171,7 +179,21 @@ class TestDecathlon:
             assert image.shape == (*phantoms[0][1].shape, 2)
             assert image.get_data_dtype() == np.int16
         np.testing.assert_array_equal(image.dataobj, nib.load(root / "imagesTr/BRATS_001.nii.gz").dataobj)
+        assert_audited(tmp_path / "back")
         assert_replays(tmp_path / "back", "BRATS_001__syn000", tmp_path / "again")
+
+    def test_a_changed_voxel_of_a_copy_is_found_by_the_audit(
+        self, phantoms: Phantoms, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "out"
+        go(msd(tmp_path / "in", phantoms), output)
+        path = output / "imagesTr/BRATS_001__syn000.nii.gz"
+        data = bytearray(gzip.decompress(path.read_bytes()))
+        data[-2] ^= 1  # the last voxel of the second channel
+        path.write_bytes(gzip.compress(bytes(data)))
+        found = audit(output, None, ALONE, Silent()).findings
+        assert {finding.case for finding in found} == {"BRATS_001__syn000"}
+        assert any("digest is not the record's" in finding.fault for finding in found)
 
 
 class TestLits:
@@ -184,6 +206,7 @@ class TestLits:
             copy = (output / source.relative_to(root)).with_name(f"{name}__syn000.{ending}")
             assert content(copy)[:352] == content(source)[:352]
             assert content(copy) != content(source)
+        assert_audited(output)
         assert_replays(output, "2__syn000", tmp_path / "again")
         assert_refused_as_input(output)
 
@@ -214,6 +237,7 @@ class TestWmh2017:
                 assert original.read_bytes() == (host / "pre" / name).read_bytes()
             assert f"{site}/{number}/pre/FLAIR.nii.gz" in record["inputs"]
         assert not list(output.rglob("orig"))
+        assert_audited(output)
         assert_replays(output, "Utrecht_0__syn000", tmp_path / "again")
         assert_refused_as_input(output)
 
