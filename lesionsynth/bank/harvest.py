@@ -162,8 +162,8 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
         if volume < spec.min_volume_mm3 or own.sum() < spec.min_voxels:
             continue
         info = LesionInfo(
-            lesion=f"{mask.subject}/mask/{number:04d}",
-            case=f"{mask.subject}/mask",
+            lesion=f"{mask.name}/{number:04d}",
+            case=mask.name,
             subject=mask.subject,
             classes=(lesion_value,),
             volume_mm3=volume,
@@ -179,7 +179,7 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
         lesions.append(Lesion(info, np.empty((0, *own.shape), np.float32), shape, own))
     load = LesionLoad(float((labels > 0).sum()) * grid.voxel_volume_mm3 / MM3_PER_ML, len(boxes), 0.0)
     summary = CaseSummary(
-        case=f"{mask.subject}/mask",
+        case=mask.name,
         subject=mask.subject,
         grid=grid,
         load=load,

@@ -142,7 +142,7 @@ def _zones_path(folder: Path, case: str) -> Path:
 
 
 def write_index(folder: Path, harvested: Iterable[Harvested], about: Mapping[str, object]) -> None:
-    """Write the index, sorted by case; it appears whole or not at all.
+    """Write the index of cases in the order of their names; it appears whole or not at all.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _fill_index(
     connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + SCHEMA)
     for key, value in {"format": FORMAT, **about}.items():
         connection.execute("INSERT INTO about VALUES (?, ?)", (key, json.dumps(value)))
-    for case_id, item in enumerate(sorted(harvested, key=lambda h: h.summary.case), start=1):
+    for case_id, item in enumerate(harvested, start=1):
         connection.execute("INSERT INTO cases VALUES (?,?,?,?,?,?,?,?)", case_row(case_id, item.summary))
         connection.executemany(
             "INSERT INTO lesions VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?)",

@@ -92,6 +92,11 @@ class MaskFile:
     subject: str
     path: Path
 
+    @property
+    def name(self) -> str:
+        """What it is called in the bank."""
+        return f"{self.subject}/mask"
+
 
 @dataclass(frozen=True)
 class Split:

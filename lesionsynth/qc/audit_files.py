@@ -187,7 +187,7 @@ def audit_bank(cases: Sequence[tuple[str, str]], cohort: Cohort, name: str) -> I
         Of the bank.
     """
     subjects = {case.case: case.subject for case in cohort.cases}
-    subjects |= {f"{mask.subject}/mask": mask.subject for mask in cohort.masks}
+    subjects |= {mask.name: mask.subject for mask in cohort.masks}
     for case, subject in cases:
         if subjects.get(case) != subject:
             fault = f"has the subject {subject}; by the input it is {subjects.get(case, 'of no case')}."

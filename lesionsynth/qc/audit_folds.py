@@ -30,7 +30,7 @@ class People:
         """Those of a cohort. A mask goes by its subject's name, and `mask` after a slash."""
         return cls(
             {case.case: case.subject for case in cohort.cases},
-            {f"{mask.subject}/mask": mask.subject for mask in cohort.masks},
+            {mask.name: mask.subject for mask in cohort.masks},
         )
 
     @cached_property

@@ -14,7 +14,6 @@ import numpy as np
 from lesionsynth import nifti
 from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
 from lesionsynth.bank.store import (
-    Harvested,
     LesionBank,
     note_case,
     noted_case,
@@ -57,29 +56,32 @@ def build_bank(
         *cohort.cases,
         *(mask for mask in cohort.masks if mask.subject not in with_images),
     ]
-    harvested: list[Harvested] = []
-    items: list[tuple[str, tuple[Any, ...]]] = []
+    keys = {_name_of(item): case_key(item, cohort, recipe) for item in found}
+    there = {name for name, key in keys.items() if noted_case(folder, name, key) is not None}
+    if there:
+        progress.note(f"lesion bank: {len(there)} of {len(found)} cases are there already.")
     alone = replace(cohort, cases=(), masks=())  # a worker needs the labels, not ten thousand cases
-    for item in found:
-        name, key = _name_of(item), case_key(item, cohort, recipe)
-        there = noted_case(folder, name, key)
-        if there is not None:
-            harvested.append(there)
-        else:
-            items.append((name, (item, alone, recipe.tissue, recipe.bank, folder, key)))
-    if harvested:
-        progress.note(f"lesion bank: {len(harvested)} of {len(found)} cases are there already.")
+    items: list[tuple[str, tuple[Any, ...]]] = [
+        (name, (item, alone, recipe.tissue, recipe.bank, folder, keys[name]))
+        for item in found
+        if (name := _name_of(item)) not in there
+    ]
     failures: list[Failure] = []
     for result in run_all(_harvest, items, stage="harvest", engine=engine, progress=progress):
-        (failures if isinstance(result, Failure) else harvested).append(result)
-    if failures and (recipe.input.on_bad_case == "error" or not any(h.summary.has_images for h in harvested)):
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            there.add(result)
+    if failures and (recipe.input.on_bad_case == "error" or not there & {c.case for c in cohort.cases}):
         raise min(failures, key=lambda f: f.name).error
-    write_index(folder, harvested, about)
+    # One after the other: what is known of ten thousand cases would fill the memory.
+    noted = (noted_case(folder, name, keys[name]) for name in sorted(there))
+    write_index(folder, (harvested for harvested in noted if harvested is not None), about)
     return LesionBank(folder), failures
 
 
 def _name_of(item: CaseFiles | MaskFile) -> str:
-    return item.subject if isinstance(item, MaskFile) else item.case
+    return item.name if isinstance(item, MaskFile) else item.case
 
 
 def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
@@ -110,14 +112,16 @@ def bank_key(cohort: Cohort, recipe: Recipe) -> str:
 
 def _harvest(
     item: CaseFiles | MaskFile, cohort: Cohort, tissue: TissueSpec, spec: BankSpec, folder: Path, key: str
-) -> Harvested:
+) -> str:
     if isinstance(item, MaskFile):
-        made = write_case(folder, *harvest_mask(item, cohort.labels.lesion[0], spec))
+        summary, lesions = harvest_mask(item, cohort.labels.lesion[0], spec)
+        digests = {cohort.name_of(item.path): digest for digest in summary.source_hashes.values()}
+        made = write_case(folder, replace(summary, source_hashes=digests), lesions)
     else:
         case = load_case(item, cohort, tissue)
         made = write_case(folder, summarise(case), harvest(case, spec))
     note_case(folder, made, key)
-    return made
+    return made.summary.case
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -71,6 +72,12 @@ class HostJobs:
         self.device = open_device(space.device, worker_number() or 0, space.workers)
         self._donor: LoadedCase | None = None
         self._fits: dict[str, tuple[Fit, Donors, CentreDensity]] = {}
+
+    def close(self) -> None:
+        """Let go of host and bank at once: what refers to itself stays until the garbage is collected."""
+        self.bank.close()
+        self._fits.clear()
+        self._donor = None
 
     def _donor_case(self, subjects: tuple[str, ...], case: str) -> LoadedCase:
         """A whole case of one of `subjects`; the last one is kept."""
@@ -272,20 +279,21 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     seconds = {"read": time.perf_counter() - started, "compute": 0.0, "write": 0.0}
     done, failures = [], []
     canvas: Canvas | None = None
-    for job in jobs:
-        try:
-            started = time.perf_counter()
-            canvas, record, images = maker.make(job, canvas)
-            seconds["compute"] += time.perf_counter() - started
-            started = time.perf_counter()
-            write_case(space, images, record)
-            seconds["write"] += time.perf_counter() - started
-            done.append(summary_of(record))
-        except (OutputError, DeviceError):
-            raise  # of no case alone
-        except Exception as error:
-            failures.append(Failure(job.case, "edit", as_known(error, job.case)))
-            canvas = None  # in what state it is nobody knows
+    with closing(maker):
+        for job in jobs:
+            try:
+                started = time.perf_counter()
+                canvas, record, images = maker.make(job, canvas)
+                seconds["compute"] += time.perf_counter() - started
+                started = time.perf_counter()
+                write_case(space, images, record)
+                seconds["write"] += time.perf_counter() - started
+                done.append(summary_of(record))
+            except (OutputError, DeviceError):
+                raise  # of no case alone
+            except Exception as error:
+                failures.append(Failure(job.case, "edit", as_known(error, job.case)))
+                canvas = None  # in what state it is nobody knows
     _spare[:] = [] if canvas is None else canvas.volumes
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)

@@ -101,6 +101,8 @@ def plan(
     """Everything but the synthetic cases, in the output folder: bank, maps, plan; what shards start from."""
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)
+    # Workers and later shards may be elsewhere.
+    root, output = root.absolute(), output.absolute()
     with as_it_was_on_error(output):
         check_output(root, output)
         return prepare(recipe, root, output, progress, engine, update)
@@ -124,7 +126,7 @@ def run_shard(
         If there is no plan, or it is that of another recipe or input folder.
     """
     progress.note(f"device: {open_device(device).name}")
-    prepared = read_prepared(output)
+    prepared = read_prepared(output.absolute())
     space = prepared.space
     if resolved(space.recipe) != resolved(recipe) or space.cohort.root.resolve() != root.resolve():
         raise OutputError(
@@ -142,7 +144,7 @@ def merge(output: Path, progress: Progress) -> Outcome:
 
     Cases that are missing are failures of the outcome, with the reason where one was noted.
     """
-    prepared = read_prepared(output)
+    prepared = read_prepared(output.absolute())
     outcome = Outcome(output)
     done, pending = split_by_state(output, prepared.jobs)
     outcome.done = [summary_of(record) for record in done]
@@ -190,7 +192,7 @@ def _execute(
         progress.note(f"{len(done)} cases are there already.")
     forget_failures(space.output, [job.case for job in jobs])
     if work is not None:
-        space = staged(space, work)
+        space = staged(space, work.absolute())
     way = (space.output, space.bank, space.fits, space.key, device, engine.n_jobs)
     outcome.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
     failed = _do(way, space, pending, outcome, progress, engine, "synthesise")

@@ -98,7 +98,11 @@ def make_summary(case, subject, *, shape=(12, 13, 14), affine=None, has_images=T
 
 def make_bank(folder, cases, about=None):
     """Bank of (summary, lesions) pairs, opened."""
-    write_index(folder, [write_case(folder, *case) for case in cases], about or {})
+    write_index(
+        folder,
+        sorted((write_case(folder, *case) for case in cases), key=lambda h: h.summary.case),
+        about or {},
+    )
     return LesionBank(folder)
 
 

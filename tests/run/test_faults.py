@@ -243,3 +243,22 @@ def test_one_copy_that_fails_does_not_take_the_others_of_its_host(
     assert sorted(tried) == sorted([*records(output), "case2__syn000"])
     monkeypatch.undo()
     assert outcome.voxels == session.run(recipe_of(), root, tmp_path / "fresh", Silent()).voxels
+
+
+def test_hosts_are_let_go_of_at_once(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Memory stays flat over many cases: nothing waits for the garbage to be collected."""
+    import gc
+
+    from lesionsynth.host import LoadedCase
+
+    def alive() -> int:
+        return sum(isinstance(thing, LoadedCase) for thing in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        session.run(recipe_of(), make_nnunet(4), tmp_path / "out", Silent())
+        assert alive() == before
+    finally:
+        gc.enable()

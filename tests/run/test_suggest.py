@@ -64,7 +64,7 @@ def test_sessions_are_told(make_nnunet: Callable[..., Path], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["yes", "no", "on", "null", "3", "a: b", 'say "x"', "back\\slash", "#", "ä", "{", " "]
+    "name", ["yes", "no", "on", "null", "3", "a: b", 'say "x"', "back\\slash", "#", "ä", "{"]
 )
 def test_any_label_name_comes_through(make_nnunet: Callable[..., Path], tmp_path: Path, name: str) -> None:
     root = make_nnunet(1)
@@ -82,10 +82,11 @@ def test_labels_that_say_nothing_are_marked_as_a_guess(
     assert "CORRECT THIS: what thing means is a guess" in text
 
 
-def test_names_cannot_write_into_the_recipe(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+def test_names_cannot_write_into_the_recipe(make_nnunet: Callable[..., Path]) -> None:
     root = make_nnunet(1)
     redescribe(root, channel_names={"0": "FLAIR\nseed: 7", "1": "T1"})
-    assert load(suggest_recipe(root), tmp_path).seed == 2026
+    with pytest.raises(InputError, match="cannot be printed"):
+        suggest_recipe(root)
 
 
 def test_an_unknown_tree_gets_an_example_to_correct(tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import OutputError
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
 from lesionsynth.run.ledger import read_record
+from lesionsynth.run.pool import Engine
+from lesionsynth.run.shard import Shard
 from tests.run.test_shards import files
 from tests.test_invariants import Silent, recipe_of, records
 
@@ -171,3 +174,36 @@ def test_a_record_without_content_is_no_case(made: tuple[Path, Path]) -> None:
     assert outcome.skipped == 10
     assert files(output) == before
     assert read_record(output, "case1__syn000") is not None
+
+
+def test_masks_are_found_in_the_bank_again(make_nnunet: MakeData, tmp_path: Path) -> None:
+    root = make_nnunet(4)
+    (root / "masks").mkdir()
+    shutil.copyfile(root / "labelsTr" / "case1.nii.gz", root / "masks" / "extra.nii.gz")
+    recipe = recipe_of("input.masks={path: 'masks/{subject}.nii.gz'}", "folds.count=2")
+    outcome = session.run(recipe, root, tmp_path / "out", Silent())
+    assert not outcome.failures
+    with LesionBank(tmp_path / "out" / "bank") as bank:
+        assert set(bank.case("extra/mask").source_hashes) == {"masks/extra.nii.gz"}
+    (tmp_path / "out" / "plan.jsonl").unlink()
+    (tmp_path / "out" / "bank" / "index.sqlite").unlink()
+    progress = Silent()
+    assert session.run(recipe, root, tmp_path / "out", progress).voxels == outcome.voxels
+    assert "lesion bank: 5 of 5 cases are there already." in progress.notes
+
+
+def test_relative_folders_stay_where_they_were(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned in one working folder, made from another."""
+    monkeypatch.chdir(tmp_path)
+    session.plan(recipe_of(), Path("data"), Path("again"), Silent())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    shard = Shard(0, 1)
+    outcome = session.run_shard(recipe_of(), made[0], Path("../again"), shard, Silent(), Engine(2))
+    assert not outcome.failures
+    assert (
+        session.merge(Path("../again"), Silent()).voxels == session.run(recipe_of(), *made, Silent()).voxels
+    )
+    assert not list((tmp_path / "elsewhere").iterdir())
