@@ -90,7 +90,7 @@ def audit(
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
     return _Audit(
-        Scope(output, recipe, replace(cohort, cases=(), masks=(), splits=None), layout), lock, cohort
+        Scope(output.absolute(), recipe, replace(cohort, cases=(), masks=(), splits=None), layout), lock, cohort
     ).run(engine, progress, replay)
 
 

@@ -53,6 +53,7 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     InputError
         If nothing can be read at all: no folder, no layout, no description, no role for a label.
     """
+    root = root.absolute()  # workers may be elsewhere
     layout = find_layout(spec, root)
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)

@@ -44,6 +44,7 @@ def build_bank(
 
     A bank that is there already is used if it was made from the same files with the same settings.
     """
+    folder = folder.absolute()  # workers may be elsewhere
     about: dict[str, object] = {"key": bank_key(cohort, recipe)}
     with suppress(InputError):  # there is none, or it is damaged
         bank = LesionBank(folder)
