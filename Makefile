@@ -13,7 +13,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[dev,bids-test]'
 	touch $@
 
 # The main job on the sample cohort.
