@@ -89,9 +89,9 @@ def audit(
     layout, cohort, _ = open_cohort(recipe.input, root or Path(lock.input))
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
-    return _Audit(
-        Scope(output.absolute(), recipe, replace(cohort, cases=(), masks=(), splits=None), layout), lock, cohort
-    ).run(engine, progress, replay)
+    alone = replace(cohort, cases=(), masks=(), splits=None)
+    scope = Scope(output.absolute(), recipe, alone, layout)
+    return _Audit(scope, lock, cohort).run(engine, progress, replay)
 
 
 def _lock_of(output: Path) -> Any:

@@ -269,14 +269,17 @@ def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
 
 @contextmanager
 def as_it_was_on_error(output: Path) -> Iterator[None]:
-    """A run that cannot start leaves no new folder and no half-made output behind."""
+    """A run that cannot start leaves no new folder and no half-made output behind.
+
+    One that is interrupted does: it is continued.
+    """
     if output.is_dir() and any(output.iterdir()):
         yield
         return
     new = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         yield
-    except BaseException:
+    except Exception:
         for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

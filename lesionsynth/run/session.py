@@ -145,7 +145,7 @@ def merge(output: Path, progress: Progress) -> Outcome:
     Cases that are missing are failures of the outcome, with the reason where one was noted.
     """
     prepared = read_prepared(output.absolute())
-    outcome = Outcome(output)
+    outcome = Outcome(output, failures=_left_out(prepared))
     done, pending = split_by_state(output, prepared.jobs)
     outcome.done = [summary_of(record) for record in done]
     noted = {str(note.get("case")): note for note in failures(output)}
@@ -157,6 +157,11 @@ def merge(output: Path, progress: Progress) -> Outcome:
         )
     complete(prepared, outcome, progress)
     return outcome
+
+
+def _left_out(prepared: Prepared) -> list[Failure]:
+    """Cases of the input that could not be harvested."""
+    return [Failure(case, "harvest", LesionsynthError(reason)) for case, reason in prepared.left_out.items()]
 
 
 def complete(prepared: Prepared, outcome: Outcome, progress: Progress) -> None:
@@ -181,9 +186,8 @@ def _execute(
     work: Path | None,
 ) -> Outcome:
     """Do all jobs that are not done; what fails is tried once more, alone, before it counts as failed."""
-    space, outcome = prepared.space, Outcome(prepared.space.output)
-    for case, reason in prepared.left_out.items():
-        outcome.failures.append(Failure(case, "harvest", LesionsynthError(reason)))
+    space = prepared.space
+    outcome = Outcome(space.output, failures=_left_out(prepared))
     engine = bounded(engine, space.cohort, progress)
     done, pending = split_by_state(space.output, jobs)
     outcome.done = [summary_of(record) for record in done]

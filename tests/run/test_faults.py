@@ -262,3 +262,20 @@ def test_hosts_are_let_go_of_at_once(make_nnunet: MakeData, tmp_path: Path) -> N
         assert alive() == before
     finally:
         gc.enable()
+
+
+def test_an_interrupted_harvest_is_kept(
+    make_nnunet: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, output = make_nnunet(3), tmp_path / "out"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lesionsynth.run.prepare.fit_blocks", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(recipe_of(), root, output, Silent())
+    progress = Silent()
+    assert not session.run(recipe_of(), root, output, progress).failures
+    assert any("is up to date" in note for note in progress.notes)
