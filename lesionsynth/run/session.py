@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lesionsynth.backend import open_device
 from lesionsynth.errors import InputError, LesionsynthError, NoRoomError, OutputError
 from lesionsynth.plugins.contracts import LayoutSpec
@@ -283,11 +285,14 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     lock = read_lock(output)
     if not lock or "recipe" not in lock:
         raise InputError("this is no output of a run: it has no recipe.lock.yaml.", file=output)
-    recipe = Recipe.model_validate(lock["recipe"])
-    layout, cohort, _ = open_cohort(recipe.input, root or Path(str(lock["input"])))
+    try:
+        recipe, lock_input, key = Recipe.model_validate(lock["recipe"]), str(lock["input"]), str(lock["key"])
+    except (ValidationError, KeyError) as error:
+        raise InputError(f"recipe.lock.yaml cannot be read ({error}).", file=output) from None
+    layout, cohort, _ = open_cohort(recipe.input, root or Path(lock_input))
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
-    space = Workspace(recipe, cohort, layout, output / BANK, output, target, str(lock["key"]))
+    space = Workspace(recipe, cohort, layout, output / BANK, output, target, key)
     record = read_record(output, case)
     if record is None:
         raise InputError(

@@ -303,3 +303,14 @@ def test_one_subject_has_no_folds(make_nnunet: MakeData, tmp_path: Path) -> None
     assert len(outcome.done) == 1
     assert outcome.done[0]["own_subject_donors"] == outcome.done[0]["lesions_inserted"]
     assert not (tmp_path / "out" / "splits_final.json").exists()
+
+
+@pytest.mark.parametrize("change", [("seed: ", "seed: x"), ("recipe:", "recipes:"), ("key:", "keys:")])
+def test_replay_of_a_lock_that_was_edited(
+    make_nnunet: MakeData, tmp_path: Path, change: tuple[str, str]
+) -> None:
+    outcome = go(make_nnunet(2), tmp_path / "out")
+    lock = tmp_path / "out" / "recipe.lock.yaml"
+    lock.write_text(lock.read_text().replace(*change))
+    with pytest.raises(InputError, match=r"recipe\.lock\.yaml"):
+        session.replay(tmp_path / "out", outcome.done[0]["case"], tmp_path / "again")

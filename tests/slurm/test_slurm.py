@@ -78,4 +78,8 @@ def test_plan_array_and_merge(make_nnunet: Callable[..., Path], tmp_path: Path) 
     assert lock is not None
     assert lock["voxels"] == whole.voxels
     assert files(output) == files(tmp_path / "one")
+    audit = subprocess.run(
+        [sys.executable, "-m", "lesionsynth", "audit", str(output)], capture_output=True, text=True
+    )
+    assert audit.returncode == 0, audit.stdout
     print(logs)
