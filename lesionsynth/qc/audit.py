@@ -28,7 +28,6 @@ from lesionsynth.qc.audit_evidence import (
     Lock,
     finding_of,
     part_of,
-    read_yaml,
 )
 from lesionsynth.qc.audit_files import (
     AGAIN,
@@ -48,7 +47,7 @@ from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
-from lesionsynth.run.workspace import BANK, COHORT, FAILURES, LOCK, PLAN, RECORDS, Workspace
+from lesionsynth.run.workspace import BANK, COHORT, FAILURES, LOCK, PLAN, RECORDS, Workspace, read_yaml
 
 _SYNTHETIC = re.compile(r"(.+)__syn\d+")
 _LIKELIHOOD = "likelihood"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lesionsynth.domain.finding import Finding
@@ -188,21 +187,6 @@ class Fold(Part):
 
 
 AnyPart = TypeVar("AnyPart", bound=Part)
-
-
-def read_yaml(path: Path) -> Any:
-    """The YAML value in a file.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is no YAML.
-    """
-    try:
-        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        problem = str(error).splitlines()[0]
-        raise InputError(f"cannot be read as YAML ({problem}).", file=path) from None
 
 
 def part_of(model: type[AnyPart], value: object, path: Path) -> AnyPart:

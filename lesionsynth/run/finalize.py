@@ -129,8 +129,6 @@ def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str,
     """Write everything that describes the whole output; return the digest of all its synthetic voxels."""
     cohort, recipe = space.cohort, space.recipe
     by_case = {files.case: files for files in cohort.cases}
-    for left in space.output.rglob(".tmp-*"):  # of processes that were killed
-        left.unlink(missing_ok=True)
     synthetic = sorted(done, key=lambda row: str(row["case"]))
     originals = recipe.output.originals != "omit"
     cases = [(row["case"], by_case[row["host"]]) for row in synthetic]

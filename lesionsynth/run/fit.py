@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,7 +45,8 @@ def build_bank(
     A bank that is there already is used if it was made from the same files with the same settings.
     """
     folder = folder.absolute()  # workers may be elsewhere
-    about: dict[str, object] = {"key": bank_key(cohort, recipe)}
+    keys = case_keys(cohort, recipe)
+    about: dict[str, object] = {"key": bank_key(keys)}
     with suppress(InputError):  # there is none, or it is damaged
         bank = LesionBank(folder)
         if bank.about.get("key") == about["key"]:
@@ -57,8 +58,8 @@ def build_bank(
         *cohort.cases,
         *(mask for mask in cohort.masks if mask.subject not in with_images),
     ]
-    keys = {_name_of(item): case_key(item, cohort, recipe) for item in found}
-    there = {name for name, key in keys.items() if noted_case(folder, name, key) is not None}
+    names = [_name_of(item) for item in found]
+    there = {name for name in names if noted_case(folder, name, keys[name]) is not None}
     if there:
         progress.note(f"lesion bank: {len(there)} of {len(found)} cases are there already.")
     alone = replace(cohort, cases=(), masks=())  # a worker needs the labels, not ten thousand cases
@@ -105,10 +106,15 @@ def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
     )
 
 
-def bank_key(cohort: Cohort, recipe: Recipe) -> str:
-    """What a bank depends on."""
+def case_keys(cohort: Cohort, recipe: Recipe) -> dict[str, str]:
+    """:func:`case_key` of every case and mask by its name in the bank."""
     found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
-    return digest_json([case_key(item, cohort, recipe) for item in found])
+    return {_name_of(item): case_key(item, cohort, recipe) for item in found}
+
+
+def bank_key(keys: Mapping[str, str]) -> str:
+    """What a bank depends on: the keys of its cases."""
+    return digest_json(dict(keys))
 
 
 def _harvest(

@@ -40,7 +40,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def is_done(output: Path, job: Job) -> dict[str, Any] | None:
     """The record of a job whose case is there, files and all."""
     record = read_record(output, job.case)
-    if record is None or record.get("job") != job.as_json():
+    if record is None or record.get("job") != job.as_json() or not record.get("hashes"):
         return None
     return record if all(inside(output, Path(path)).is_file() for path in record["hashes"]) else None
 

@@ -101,9 +101,10 @@ def _memory_limits_mb() -> Iterator[float]:
     free = _meminfo_gb().get("MemAvailable")
     if free is not None:
         yield 1024 * free
-    slurm = os.environ.get("SLURM_MEM_PER_NODE", "")
-    if slurm.isdigit() and int(slurm) > 0:
-        yield float(slurm)
+    for name, times in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", available_cores())):
+        slurm = os.environ.get(name, "")
+        if slurm.isdigit() and int(slurm) > 0:
+            yield float(slurm) * times
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             text = Path(path).read_text().strip()

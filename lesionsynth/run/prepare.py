@@ -22,7 +22,7 @@ from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
-from lesionsynth.run.fit import bank_key, build_bank, fit_blocks
+from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
 from lesionsynth.run.machine import bounded
@@ -82,7 +82,7 @@ def prepare(
     layout, cohort, dropped = open_cohort(recipe.input, root)
     _check_classes(recipe, cohort)
     engine = bounded(engine, cohort, progress)
-    key = digest_json([bank_key(cohort, recipe), resolved(recipe), lesionsynth.__version__])
+    key = digest_json([bank_key(case_keys(cohort, recipe)), resolved(recipe), lesionsynth.__version__])
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
         progress.note(f"planned already: {output / PLAN}")
@@ -122,18 +122,24 @@ def prepare(
         fits = fit_blocks(blocks, bank, cohort, recipe, output, engine, progress)
         jobs = make_plan(recipe, cohort, blocks, fits, bank)
     if lock:
-        kept = set(_files_of(space, jobs))
-        gone = discard(output, jobs, [path for path in earlier if path not in kept])
-        wanted = {job.case for job in jobs}
-        again = sum(case in wanted for case in gone)
-        progress.note(
-            f"update: {again} case(s) depend on what has changed and are made again; {len(gone) - again} are "
-            f"no longer planned and were taken out; {_count_records(output)} stay as they are."
-        )
+        _take_out(space, jobs, earlier, progress)
     write_found(output, Found(cohort, layout.model_dump(mode="json"), splits, left_out))
     nifti.write_bytes(output / PLAN, plan_lines(jobs))
     nifti.write_bytes(output / LOCK, lock_text(space, None))
     return Prepared(space, splits, jobs, left_out)
+
+
+def _take_out(space: Workspace, jobs: list[Job], earlier: list[Path], progress: Progress) -> None:
+    """Take out what an earlier plan has made and this one does not want, and say so."""
+    kept = set(_files_of(space, jobs))
+    gone = discard(space.output, jobs, [path for path in earlier if path not in kept])
+    left = sum(1 for _ in (space.output / RECORDS).glob("*.json"))
+    if gone or left:
+        again = len({job.case for job in jobs}.intersection(gone))
+        progress.note(
+            f"update: {again} case(s) depend on what has changed and are made again; {len(gone) - again} are "
+            f"no longer planned and were taken out; {left} stay as they are."
+        )
 
 
 def read_prepared(output: Path) -> Prepared:
@@ -168,10 +174,6 @@ def _changed(one: Any, other: Any, name: str = "") -> Iterator[str]:
             yield from _changed(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
     elif one != other:
         yield name
-
-
-def _count_records(output: Path) -> int:
-    return sum(1 for _ in (output / RECORDS).glob("*.json"))
 
 
 def _files_of_plan(output: Path) -> list[Path]:

@@ -171,6 +171,9 @@ def complete(prepared: Prepared, outcome: Outcome, progress: Progress) -> None:
     space = prepared.space
     outcome.done.sort(key=lambda row: str(row["case"]))
     outcome.failures.sort(key=lambda failure: failure.name)
+    if len(outcome.done) == len(prepared.jobs):  # else another shard may be writing
+        for left in space.output.rglob(".tmp-*"):  # of processes that were killed
+            left.unlink(missing_ok=True)
     if space.recipe.output.originals != "omit":
         items = [(c.case, (space, c)) for c in space.cohort.cases]
         for result in run_all(place_original, items, stage="originals", engine=ALONE, progress=progress):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from lesionsynth import nifti
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.case import Cohort, Split
-from lesionsynth.errors import LesionsynthError, OutputError
+from lesionsynth.errors import InputError, LesionsynthError, OutputError
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import OutputSpec, Recipe
 
@@ -86,10 +86,25 @@ def read_lock(output: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError):
+        value = read_yaml(path)
+    except InputError:
         value = None
     return value if isinstance(value, dict) else {}
+
+
+def read_yaml(path: Path) -> Any:
+    """The YAML value in a file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        problem = str(error).splitlines()[0]
+        raise InputError(f"cannot be read as YAML ({problem}).", file=path) from None
 
 
 def plan_digest(output: Path) -> str | None:

@@ -49,6 +49,10 @@ def test_what_the_options_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine_of("0", "500M") == engine_of("auto", "500") == Engine(available_cores(), 500.0)
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
     assert engine_of("auto", None).mem_mb == pytest.approx(900)
+    monkeypatch.delenv("SLURM_MEM_PER_NODE")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "700")
+    assert engine_of("auto", None).mem_mb == pytest.approx(630)
     for wrong in ("-1", "many", "1.5", "1000000"):
         with pytest.raises(MachineError, match="--n-jobs"):
             engine_of(wrong, None)

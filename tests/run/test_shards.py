@@ -169,3 +169,16 @@ def test_a_work_folder_that_cannot_be(make_nnunet: MakeData, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="bank and maps cannot be copied there"):
         session.run(recipe_of(), make_nnunet(2), tmp_path / "out", Silent(), work=tmp_path / "file")
+
+
+def test_merging_early_leaves_alone_what_a_shard_is_writing(make_nnunet: MakeData, tmp_path: Path) -> None:
+    root, output = make_nnunet(4), tmp_path / "out"
+    session.plan(recipe_of(), root, output, Silent())
+    session.run_shard(recipe_of(), root, output, Shard(0, 2), Silent())
+    begun = output / "imagesTr" / ".tmp-of-another-shard"
+    begun.write_bytes(b"half of it")
+    assert session.merge(output, Silent()).failures
+    assert begun.is_file()
+    session.run_shard(recipe_of(), root, output, Shard(1, 2), Silent())
+    assert not session.merge(output, Silent()).failures
+    assert not begun.exists()
