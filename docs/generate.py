@@ -45,7 +45,7 @@ evaluated. Only `steps` is required. `--set KEY=VALUE` overrides a value by its 
 
 In `sources` and `steps` each entry has a name of your own and the keys of its `kind`. `load` has short forms:
 `load: high`, `load: 12.5` (mL), `load: [5, 10]` (mL). Where no default is shown there is none.
-Lengths (`_mm`) are 0 or from 0.001 to 200.
+One number stands for a pair of it: `k: 0.5` is `k: [0.5, 0.5]`. Lengths (`_mm`) are 0 or from 0.001 to 200.
 
 Shipped recipes, usable by name:
 

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -53,14 +55,30 @@ class Spec(BaseModel):
         return schema
 
 
+def _single(value: Any) -> Any:
+    """Let one number stand for a pair of it."""
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError(f"should be [low, high] with low <= high, got [{value[0]:g}, {value[1]:g}]")
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""A pair [low, high]."""
+_PAIR_OR_NUMBER = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        {"type": "number"},
+    ]
+}
+Range = Annotated[
+    tuple[float, float],
+    BeforeValidator(_single),
+    AfterValidator(_ordered),
+    WithJsonSchema(_PAIR_OR_NUMBER, mode="validation"),
+]
+"""A pair [low, high]; one number stands for both."""
 
 
 def _growth(value: tuple[float, float]) -> tuple[float, float]:

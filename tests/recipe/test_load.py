@@ -338,3 +338,25 @@ def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path: Path, text: str | byte
     for content in (data, MINIMAL.encode() + b"description: " + data, b"steps: " + data):
         with suppress(RecipeError):
             load_recipe(str(write(tmp_path, content)))
+
+
+class TestOneNumberForAPair:
+    @pytest.mark.parametrize(("given", "pair"), [("0.5", (0.5, 0.5)), ("1", (1, 1)), ("[0.5, 1]", (0.5, 1))])
+    def test_stands_for_both_ends(self, given: str, pair: tuple[float, float]) -> None:
+        recipe = load_recipe("soft_poisson", [f"steps.add.blend.k={given}"])
+        assert resolved(recipe)["steps"]["add"]["blend"]["k"] == list(pair)
+
+    def test_keeps_the_bounds_of_the_pair(self, tmp_path: Path) -> None:
+        text = MINIMAL + "    blend: {kind: soft_poisson, k: 1.5}\n"
+        assert "should lie within 0 and 1" in fault(tmp_path, text)
+        text = MINIMAL + "    geometry: {scale: {factor: 20}}\n"
+        assert "should be from 0.1 to 10" in fault(tmp_path, text)
+
+    @pytest.mark.parametrize("given", ["true", "half", "[1]", "[1, 2, 3]"])
+    def test_other_values_are_refused(self, tmp_path: Path, given: str) -> None:
+        text = MINIMAL + f"    blend: {{kind: soft_poisson, k: {given}}}\n"
+        assert "recipe.yaml:4" in fault(tmp_path, text)
+
+    def test_is_in_the_schema(self) -> None:
+        blend = Recipe.model_json_schema()["$defs"]["SoftPoisson"]["properties"]["k"]
+        assert {"type": "number"} in blend["anyOf"]

@@ -1,0 +1,1 @@
+"""Pictures of a host and a copy of it: slices, what differs, outlines, and mosaics of them."""

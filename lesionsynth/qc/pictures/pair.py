@@ -1,0 +1,206 @@
+"""A host and a copy of it, side by side in memory, and the places where lesions came or went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth.domain.grid import Box, Grid, grown, shape_of
+from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
+from lesionsynth.host import LoadedCase
+from lesionsynth.kernels.components import components
+from lesionsynth.kernels.tissue import OUTSIDE
+from lesionsynth.units import mm_to_vox
+
+_DARK, _BRIGHT = 0.5, 99.5
+"""Percentiles of the tissue between which grey values run."""
+_WINDOW_VOXELS = 200_000
+"""Voxels that a window is found from; more would not move it."""
+_HULL_MM = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One channel of a host and of a copy of it, on one grid.
+
+    Parameters
+    ----------
+    case, channel : str
+        Of the copy; name of the channel.
+    grid : Grid
+    host, copy : ndarray, (i, j, k), float32
+        Intensities in the image's units.
+    host_lesion, lesion : ndarray, (i, j, k), bool
+        Lesions of the host and of the copy.
+    window : tuple of float
+        Intensities shown as black and as white: those of the host's tissue, and of the lesions.
+    body : Box
+        Box around the tissue, with a margin.
+    source : ndarray, (i, j, k), uint16, or None
+        Source map (:mod:`lesionsynth.editing.canvas`), where it is known.
+    """
+
+    case: str
+    channel: str
+    grid: Grid
+    host: NDArray[np.float32]
+    copy: NDArray[np.float32]
+    host_lesion: NDArray[np.bool_]
+    lesion: NDArray[np.bool_]
+    window: tuple[float, float]
+    body: Box
+    source: NDArray[np.uint16] | None = None
+
+    @cached_property
+    def added(self) -> NDArray[np.bool_]:
+        """Lesion voxels that are not the host's; also those put over a lesion of it, as far as is known."""
+        new = ~self.host_lesion
+        if self.source is not None:
+            new |= (self.source >= FIRST_DONOR) & (self.source != DISPLACED)
+        return self.lesion & new
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """Lesion voxels of the host that still are."""
+        return self.lesion & ~self.added
+
+    @cached_property
+    def removed(self) -> NDArray[np.bool_]:
+        """Lesion voxels of the host that are none any more."""
+        return self.host_lesion & ~self.lesion
+
+
+def pair_of(
+    host: LoadedCase,
+    case: str,
+    channel: int,
+    name: str,
+    copy: NDArray[np.float32],
+    label: NDArray[np.unsignedinteger],
+    source: NDArray[np.uint16] | None = None,
+) -> Pair:
+    """A :class:`Pair` of channel number `channel`, called `name`, of a host and a copy of it.
+
+    Parameters
+    ----------
+    host : LoadedCase
+    case : str
+        The copy.
+    copy : ndarray, (i, j, k), float32
+    label : ndarray, (i, j, k), unsigned
+        Label map of the copy.
+    source : ndarray, (i, j, k), uint16, optional
+    """
+    values = host.images[channel].values()
+    lesion = np.isin(label, host.labels.lesion)
+    inside = host.tissue != OUTSIDE
+    return Pair(
+        case,
+        name,
+        host.grid,
+        values,
+        copy,
+        host.lesion_mask,
+        lesion,
+        _window(values, copy, inside, host.lesion_mask | lesion),
+        _hull(inside | lesion, host.grid),
+        source,
+    )
+
+
+def _window(
+    host: NDArray[np.float32],
+    copy: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    lesion: NDArray[np.bool_],
+) -> tuple[float, float]:
+    found = []
+    for where in (inside, lesion):
+        places = np.flatnonzero(where.ravel(order="F"))
+        places = places[:: max(1, places.size // _WINDOW_VOXELS)]
+        for image in (host, copy) if where is lesion else (host,):
+            values = image.ravel(order="F")[places]
+            if values.size:
+                found.append(np.percentile(values[np.isfinite(values)], (_DARK, _BRIGHT)))
+    if not found:
+        return 0.0, 1.0
+    low, high = min(float(f[0]) for f in found), max(float(f[1]) for f in found)
+    return low, high if high > low else low + 1.0
+
+
+def _hull(inside: NDArray[np.bool_], grid: Grid) -> Box:
+    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not all(span.size for span in spans):
+        return (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
+    i, j, k = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
+    return grown((i, j, k), mm_to_vox(_HULL_MM, grid.spacing_mm), grid.shape)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a lesion was added or removed.
+
+    Parameters
+    ----------
+    edit : str
+    centre_vox : tuple of int
+        A voxel of it, the one nearest its centre.
+    extent_mm : float
+        Longest edge of its box.
+    volume_mm3 : float
+    """
+
+    edit: Literal["added", "removed"]
+    centre_vox: tuple[int, int, int]
+    extent_mm: float
+    volume_mm3: float
+
+
+def places(pair: Pair, most: int) -> list[Place]:
+    """Places of up to `most` edited lesions, added and removed ones in turn, the largest first."""
+    added = _places_of(pair.added, "added", pair.grid)
+    removed = _places_of(pair.removed, "removed", pair.grid)
+    found: list[Place] = []
+    while len(found) < most and (added or removed):
+        found += added[:1] + removed[:1]
+        added, removed = added[1:], removed[1:]
+    return found[:most]
+
+
+def _places_of(mask: NDArray[np.bool_], edit: Literal["added", "removed"], grid: Grid) -> list[Place]:
+    numbers, boxes = components(mask)
+    found = []
+    for number, box in enumerate(boxes, start=1):
+        at = np.argwhere(numbers[box] == number)
+        i, j, k = at[np.argmin(((at - at.mean(axis=0)) ** 2).sum(axis=1))] + [b.start for b in box]
+        extent = max(n * s for n, s in zip(shape_of(box), grid.spacing_mm, strict=True))
+        volume = len(at) * grid.voxel_volume_mm3
+        found.append(Place(edit, (int(i), int(j), int(k)), float(extent), float(volume)))
+    return sorted(found, key=lambda place: (-place.volume_mm3, place.centre_vox))
+
+
+def lead_channel(host: LoadedCase, lesion: NDArray[np.bool_] | None = None) -> int:
+    """The channel in which lesions differ most from the clean tissue, in units of its spread; else the first.
+
+    `lesion` stands for the host's own lesions where it has none.
+    """
+    mask = host.lesion_mask if host.lesion_mask.any() or lesion is None else lesion
+    places = np.flatnonzero(mask.ravel(order="F"))
+    if not places.size:
+        return 0
+    contrast = [
+        abs(float(np.median(image.sample(places))) - median) / spread if spread > 0 else 0.0
+        for image, (median, spread) in zip(host.images, host.tissue_stats, strict=True)
+    ]
+    return int(np.argmax(contrast))
+
+
+def channel_number(names: Sequence[str], name: str) -> int | None:
+    """Number of the channel called `name`, whatever the case of its letters; None where there is none."""
+    lowered = [n.lower() for n in names]
+    return lowered.index(name.lower()) if name.lower() in lowered else None

@@ -1,0 +1,228 @@
+"""Single cases made in memory, to be looked at before anything is written."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.errors import InputError, NoRoomError, OutputError
+from lesionsynth.host import LoadedCase
+from lesionsynth.qc.pictures.mosaic import mosaic
+from lesionsynth.qc.pictures.pair import Pair, Place, channel_number, lead_channel, pair_of, places
+from lesionsynth.qc.pictures.panels import KINDS, Panels, Rgb, context, shared_width_mm
+from lesionsynth.qc.pictures.slices import PLANES, Cut, cut_around, cut_of_box
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run import session
+from lesionsynth.run.job import HostJobs
+from lesionsynth.run.plan import Job
+from lesionsynth.run.pool import Engine, Progress
+from lesionsynth.run.prepare import Prepared
+from lesionsynth.run.workspace import RECORDS, Workspace
+
+PLACES = 2
+"""Lesions of a single variant that are shown."""
+_TILE_PX = 264
+_SMALL_PX = 220
+_THUMB_PX = 36
+_LINE_LETTERS = 32
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A variant that is asked for: a recipe, and which copy of the case."""
+
+    title: str
+    recipe: Recipe
+    number: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant that was made, and drawn.
+
+    Parameters
+    ----------
+    title : str
+        What tells it from the others.
+    about : str
+        Host and channel.
+    facts : str
+        Loads and counts, or why it could not be made.
+    shown : tuple of (str, dict)
+        Places of edited lesions, each with pictures by plane and kind; empty where nothing was made.
+    record : dict or None
+        As it would be written.
+    thumbs : tuple of ndarray, or None
+        Host and copy, small enough for a terminal.
+    """
+
+    title: str
+    about: str
+    facts: str
+    shown: tuple[tuple[str, dict[tuple[str, str], Rgb]], ...]
+    record: dict[str, Any] | None
+    thumbs: tuple[Rgb, Rgb] | None
+
+
+def variants(
+    wishes: Sequence[Wish],
+    root: Path,
+    folder: Path,
+    case: str | None,
+    channel: str | None,
+    progress: Progress,
+    engine: Engine,
+    device: str,
+) -> Iterator[Variant]:
+    """Make every variant of one case, as a run would write it, and draw it.
+
+    Parameters
+    ----------
+    wishes : sequence of Wish
+    root : Path
+        The input.
+    folder : Path
+        Where bank, maps and plans go; what fits is used again.
+    case : str, optional
+        Host; the first of the plan where not given.
+    channel : str, optional
+        The one that is shown; where not given, the one in which lesions stand out most.
+    progress : Progress
+    engine : Engine
+        Who harvests.
+    device : str
+        As in :func:`lesionsynth.run.session.run`.
+
+    Raises
+    ------
+    LesionsynthError
+        If the run could not start, there is no such case or channel, or no variant could be made. One of
+        several that has no room for any edit says so in its facts.
+    """
+    if (folder / RECORDS).exists():
+        raise OutputError(
+            "is the output of a run, which a preview would change.",
+            file=folder,
+            remedy="Give a folder of its own.",
+        )
+    at: tuple[Place, ...] = ()
+    window: tuple[float, float] | None = None
+    refused: list[NoRoomError] = []
+    planned: tuple[Recipe, Prepared] | None = None
+    for wish in wishes:
+        if planned is None or planned[0] is not wish.recipe:
+            planned = wish.recipe, session.plan(wish.recipe, root, folder, progress, engine, update=True)
+        job = _job_of(planned[1], case, wish.number)
+        space = replace(planned[1].space, device=device)
+        with closing(HostJobs(space, space.cohort.case(job.host))) as maker:
+            try:
+                made = maker.make(job)
+            except NoRoomError as error:
+                refused.append(error)
+                yield Variant(wish.title, job.host, str(error), (), None, None)
+                continue
+        pair = _pair(maker.host, space, made.canvas, job, channel)
+        window = window or pair.window  # equal greys mean equal intensities in all variants
+        pair = replace(pair, window=window)
+        found = places(pair, PLACES if len(wishes) == 1 else 1)
+        # The same place in all variants, where they have a lesion there, compares best.
+        at = at if len(wishes) > 1 and at and _edited_at(pair, at[0]) else tuple(found)
+        yield _drawn(wish.title, pair, at, made.record, single=len(wishes) == 1)
+    if len(refused) == len(wishes):
+        raise refused[0]
+
+
+def _job_of(prepared: Prepared, case: str | None, number: int) -> Job:
+    """The copy of a host that is asked for."""
+    hosts = sorted({job.host for job in prepared.jobs})
+    if case is not None and case not in hosts:
+        shown = ", ".join(hosts[:5]) + (", ..." if len(hosts) > 5 else "")
+        raise InputError(
+            f"there is no case {case} that copies could be made of; there are {shown or 'none'}.",
+            file=prepared.space.cohort.root,
+            remedy="Give one of these with --case.",
+        )
+    own = [job for job in prepared.jobs if job.host == (case or hosts[0])]
+    return own[number]
+
+
+def _pair(host: LoadedCase, space: Workspace, canvas: Canvas, job: Job, channel: str | None) -> Pair:
+    names = space.cohort.channels
+    number = lead_channel(host, canvas.label > 0) if channel is None else channel_number(names, channel)
+    if number is None:
+        raise InputError(
+            f"there is no channel {channel}; the channels are {', '.join(names)}.", file=space.cohort.root
+        )
+    values = host.images[number].scaled(canvas.raw[number])
+    return pair_of(host, job.case, number, names[number], values, canvas.label, canvas.source)
+
+
+def _edited_at(pair: Pair, place: Place) -> bool:
+    at = place.centre_vox
+    return bool(pair.lesion[at] != pair.host_lesion[at])
+
+
+def _drawn(title: str, pair: Pair, at: Sequence[Place], record: dict[str, Any], single: bool) -> Variant:
+    panels = Panels(pair, _TILE_PX if single else _SMALL_PX)
+    shown = []
+    for place in at:
+        width = shared_width_mm(pair.grid, place.extent_mm)
+        pictures: dict[tuple[str, str], Rgb] = {}
+        for plane in PLANES:
+            part = cut_around(pair.grid, place.centre_vox, plane, width)
+            whole = cut_of_box(pair.grid, place.centre_vox, plane, pair.body)
+            pictures[plane, "where"] = context(pair, whole, part, _TILE_PX if single else _SMALL_PX)
+            pictures |= {(plane, kind): draw(panels, part) for kind, draw in KINDS.items()}
+        shown.append((f"{place.edit}: {place.volume_mm3:.0f} mm3", pictures))
+    about = f"{record['host']['case']}, {pair.channel}"
+    return Variant(title, about, _facts(record), tuple(shown), record, _thumbs(pair, at[0]))
+
+
+def _thumbs(pair: Pair, place: Place) -> tuple[Rgb, Rgb]:
+    """Host and copy, small enough for a terminal."""
+    small = Panels(pair, _THUMB_PX)
+    cut: Cut = cut_around(pair.grid, place.centre_vox, "axial", shared_width_mm(pair.grid, place.extent_mm))
+    return small.host(cut), small.outlined(cut)
+
+
+def _facts(record: dict[str, Any]) -> str:
+    load, lesions = record["load_ml"], record["lesions"]
+    target = "" if load["target"] is None else f" (target {load['target']:.2f})"
+    return (
+        f"{load['before']:.2f} -> {load['after']:.2f} mL{target}\n"
+        f"{lesions['inserted']} added, {lesions['removed']} removed"
+    )
+
+
+def picture(made: Sequence[Variant], caption: str) -> Image.Image:
+    """All variants as one picture: places and planes of a single one, or several side by side."""
+    caption = f"{caption}: {made[0].about}"
+    rows: list[tuple[str, list[Rgb | None]]]
+    if len(made) == 1:
+        (variant,) = made
+        kinds = ("where", *KINDS)
+        rows = [
+            (f"{name}, {plane}", [pictures[plane, kind] for kind in kinds])
+            for name, pictures in variant.shown
+            for plane in PLANES
+        ]
+        return mosaic(kinds, rows, [caption, f"{variant.title}: {variant.facts}".replace("\n", "; ")])
+    wanted = [("axial", kind) for kind in ("where", *KINDS)]
+    wanted += [(plane, "synthetic") for plane in PLANES[1:]]
+    rows = [
+        (f"{kind}, {plane}", [v.shown[0][1][plane, kind] if v.shown else None for v in made])
+        for plane, kind in wanted
+    ]
+    return mosaic([_heading(variant) for variant in made], rows, [caption])
+
+
+def _heading(variant: Variant) -> str:
+    lines = f"{variant.title}\n{variant.facts}".split("\n")
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, _LINE_LETTERS))

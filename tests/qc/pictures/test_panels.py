@@ -1,0 +1,140 @@
+"""What is painted where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lesionsynth.domain.grid import Grid
+from lesionsynth.qc.pictures.mosaic import mosaic, png_bytes
+from lesionsynth.qc.pictures.pair import Pair, places
+from lesionsynth.qc.pictures.panels import ADDED, KEPT, KINDS, REMOVED, Panels, edge_of, grey, resized
+from lesionsynth.qc.pictures.slices import cut_around, cut_of_box
+
+SHAPE = (24, 24, 24)
+ALL = (slice(0, 24),) * 3
+
+
+def ball(centre: tuple[int, int, int], radius: float) -> np.ndarray:
+    away = np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))
+    return np.asarray((away**2).sum(axis=0) <= radius**2)
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """A lesion stays at (6, 6, 12), a larger one comes at (17, 6, 12), one goes at (6, 17, 12)."""
+    stays, comes, goes = ball((6, 6, 12), 2), ball((17, 6, 12), 3), ball((6, 17, 12), 2)
+    host = np.full(SHAPE, 50, np.float32)
+    host[stays | goes] = 90
+    copy = host.copy()
+    copy[comes], copy[goes] = 90, 50
+    source = np.zeros(SHAPE, np.uint16)
+    source[comes], source[goes] = 2, 1
+    grid = Grid(SHAPE, np.eye(4))
+    return Pair("x__syn000", "FLAIR", grid, host, copy, stays | goes, stays | comes, (0, 100), ALL, source)
+
+
+def whole(pair: Pair, kind: str) -> np.ndarray:
+    """The axial slice 12 with one pixel a voxel, by voxel: (i, j, 3)."""
+    panels = Panels(pair, 24)
+    cut = cut_of_box(pair.grid, (0, 0, 12), "axial", ALL)
+    return KINDS[kind](panels, cut).transpose(1, 0, 2)[::-1, ::-1]
+
+
+def test_places_are_found_added_and_removed_in_turn(pair: Pair) -> None:
+    found = places(pair, 5)
+    assert [(p.edit, p.centre_vox) for p in found] == [("added", (17, 6, 12)), ("removed", (6, 17, 12))]
+    assert found[0].volume_mm3 == ball((17, 6, 12), 3).sum()
+    assert found[0].extent_mm == 7
+    assert places(pair, 1) == found[:1]
+
+
+def test_a_lesion_over_another_is_added_where_the_source_map_says_so(pair: Pair) -> None:
+    assert pair.source is not None
+    pair.source[6, 6, 12] = 3
+    assert pair.added[6, 6, 12]
+    assert not pair.kept[6, 6, 12]
+    assert pair.kept.sum() == ball((6, 6, 12), 2).sum() - 1
+
+
+def test_host_and_copy_are_grey_in_one_window(pair: Pair) -> None:
+    host, copy = whole(pair, "host"), whole(pair, "synthetic")
+    assert host[17, 6].tolist() == [128, 128, 128]
+    assert copy[17, 6].tolist() == [230, 230, 230]
+    assert np.array_equal(host[6, 6], copy[6, 6])
+
+
+def test_differences_are_orange_and_blue_and_nowhere_else(pair: Pair) -> None:
+    picture = whole(pair, "difference (orange: brighter)").astype(int)
+    brighter, darker, same = picture[17, 6], picture[6, 17], picture[6, 6]
+    assert brighter[0] > brighter[2] + 100
+    assert darker[2] > darker[0] + 50
+    assert same[0] == same[1] == same[2]
+    coloured = picture.max(axis=2) != picture.min(axis=2)
+    assert np.array_equal(coloured, (pair.copy != pair.host)[:, :, 12])
+
+
+def test_outlines_have_the_colours_of_the_legend(pair: Pair) -> None:
+    picture = whole(pair, "lesion outlines")
+    assert tuple(picture[6, 8]) == KEPT
+    assert tuple(picture[17, 9]) == ADDED
+    assert tuple(picture[6, 19]) == REMOVED
+    assert len(set(picture[17, 6].tolist())) == 1  # inside it is grey
+
+
+def test_sources_are_coloured_and_the_rest_is_dimmed(pair: Pair) -> None:
+    picture = whole(pair, "source map")
+    coloured = picture.max(axis=2) != picture.min(axis=2)
+    assert pair.source is not None
+    assert np.array_equal(coloured, pair.source[:, :, 12] > 0)
+    assert picture[17, 6].tolist() != picture[6, 17].tolist()
+    assert picture[0, 0, 0] < whole(pair, "synthetic")[0, 0, 0]
+
+
+def test_every_kind_is_drawn_at_the_size_asked_for(pair: Pair) -> None:
+    cut = cut_around(pair.grid, (17, 6, 12), "coronal", 12.0)
+    for draw in KINDS.values():
+        picture = draw(Panels(pair, 60), cut)
+        assert (picture.shape, picture.dtype) == ((60, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.bool_])
+def test_voxels_are_repeated_where_they_are_enlarged(dtype: Any) -> None:
+    values = np.array([[0, 1], [1, 0]], dtype=dtype)
+    larger = resized(values, (4, 6))
+    assert larger.dtype == dtype
+    assert np.array_equal(larger, values.repeat(2, axis=0).repeat(3, axis=1))
+
+
+def test_intensities_are_averaged_where_they_shrink() -> None:
+    values = np.array([[0, 2], [4, 6]], dtype=np.float32)
+    assert resized(values, (1, 1)).tolist() == [[3.0]]
+
+
+def test_grey_of_no_number_and_beyond_the_window() -> None:
+    values = np.array([[np.nan, -np.inf, -5, 0, 5, 10, 20, np.inf]], dtype=np.float32)
+    assert grey(values, (0, 10)).tolist() == [[0, 0, 0, 0, 128, 255, 255, 255]]
+
+
+def test_an_edge_lies_inside_and_is_open_at_the_picture() -> None:
+    mask = np.zeros((5, 5), bool)
+    mask[1:5, 1:4] = True
+    assert edge_of(mask, 1).astype(int).tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 0],
+        [0, 1, 0, 1, 0],
+        [0, 1, 0, 1, 0],
+        [0, 1, 0, 1, 0],
+    ]
+
+
+def test_a_mosaic_holds_every_picture_whole() -> None:
+    red, blue = (np.full((30, 40, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    made = mosaic(["one", "two\nlines"], [("first", [red, blue]), ("", [None, red])], ["caption"])
+    pixels = np.asarray(made)
+    assert (pixels == (255, 0, 0)).all(axis=2).sum() == 2 * 30 * 40
+    assert (pixels == (0, 0, 255)).all(axis=2).sum() == 30 * 40
+    assert png_bytes(made) == png_bytes(made)
+    assert png_bytes(made)[:4] == b"\x89PNG"
