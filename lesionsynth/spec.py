@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterator
 from itertools import pairwise
 from textwrap import dedent
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +35,24 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    method: ClassVar[str] = ""
+    """What the methods section of a paper says of it, in the past tense: {field} stands for a field's value,
+    [@key] cites an entry of qc/report/references.bib."""
+
+    def methods(self) -> Iterator[str]:
+        """Sentences of the methods section on it and its parts, as far as they are used."""
+        if self.method:
+            values = {name: words_of(getattr(self, name)) for name in type(self).model_fields}
+            yield self.method.format_map(values)
+        yield from self.methods_of_parts()
+
+    def methods_of_parts(self, *but: str) -> Iterator[str]:
+        """Sentences on the parts, but for some fields."""
+        for name in type(self).model_fields:
+            part = getattr(self, name)
+            if isinstance(part, Spec) and name not in but:
+                yield from part.methods()
+
     @field_validator("*")
     @classmethod
     def _fits_a_body(cls, value: Any, info: ValidationInfo) -> Any:
@@ -53,6 +72,14 @@ class Spec(BaseModel):
         for name, text in field_docs(cls).items():
             handler.resolve_ref_schema(schema)["properties"][name]["description"] = text
         return schema
+
+
+def words_of(value: Any) -> str:
+    """A field's value in a sentence."""
+    if isinstance(value, tuple) and len(value) == 2:
+        low, high = (words_of(part) for part in value)
+        return low if low == high else f"{low} to {high}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _single(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ class Hard(BlendSpec):
     """Paste the label's voxels without any transition: the baseline, with a visible edge."""
 
     kind: Literal["hard"] = "hard"
+    method: ClassVar[str] = "The voxels under its label were pasted without any transition."
 
     def alpha(
         self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]

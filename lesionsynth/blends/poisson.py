@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ class Poisson(BlendSpec):
     """Clone the lesion's gradients into a mask, with the host's values around it (Perez et al.)."""
 
     kind: Literal["poisson"] = "poisson"
+    method: ClassVar[str] = (
+        "Each was joined to the host by Poisson image editing [@perez2003] in three dimensions, with "
+        "{gradients} gradients and {rim_mm} mm of the donor's own rim."
+    )
     gradients: Literal["plain", "mixed"] = "plain"
     """plain: of the lesion image; mixed: of whichever image has the steeper one, so that strong structures
     of the host show through."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ class Rim(BlendSpec):
     """Mix the outermost voxel layer of the label 2:1 with the host, as LesionMix was published."""
 
     kind: Literal["rim"] = "rim"
+    method: ClassVar[str] = (
+        "The outermost voxel layer of each was mixed with the host, with weight {weight} [@basaran2023]."
+    )
     weight: float = Field(default=2 / 3, ge=0.5, le=1.0)
     """Weight of the lesion in the layer; the host has the rest."""
 

@@ -31,6 +31,10 @@ class SoftPoisson(SoftBlend):
     """Distance beyond the edge within which differences on the rim are spread, on voxels up to 1 mm; the
     change has come down to 0 there. The box around all of it is solved exactly."""
 
+    method: ClassVar[str] = (
+        "Each was joined to the host by soft Poisson blending [@huo2024] with k from {k}, on a mask with a "
+        "{edge} edge of {width_mm} mm."
+    )
     spreads: ClassVar[bool] = True
 
     @field_validator("k")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lesionsynth.cli.app import app
-from lesionsynth.cli.terminal import AsJson, Quiet, Terminal, Verbose, Workers, print_json, table
+from lesionsynth.cli.terminal import AsJson, Quiet, RunFolder, Terminal, Verbose, Workers, print_json, table
 from lesionsynth.errors import ExitCode
 
 _SHOWN = 50
@@ -16,7 +16,7 @@ _SHOWN = 50
 
 @app.command()
 def audit(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of a run.")],
+    output: RunFolder,
     input_folder: Annotated[
         Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")
     ] = None,

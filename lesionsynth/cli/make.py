@@ -108,7 +108,12 @@ def recipe_of(name: str, overrides: list[str] | None, copies: int | None, seed: 
 
 
 def tell(outcome: Outcome, *, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Print what a run, or its merging, has come to; exit with SOME_FAILED where cases are missing."""
+    """Write the report of a run, or of its merging, and print what it has come to.
+
+    Exits with SOME_FAILED where cases are missing.
+    """
+    if outcome.voxels:
+        _report(outcome.output)
     if as_json:
         print_json(_as_json(outcome))
     elif not quiet:
@@ -117,6 +122,17 @@ def tell(outcome: Outcome, *, as_json: bool, quiet: bool, verbose: bool) -> None
         print(f"lesionsynth: {failure.stage}: {failure.error}", file=sys.stderr)
     if outcome.failures:
         raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+def _report(output: Path) -> None:
+    """Write the report; a data set without one is whole, so that a fault in it is told and no more."""
+    from lesionsynth.qc.report.page import write_report
+    from lesionsynth.run.pool import as_known
+
+    try:
+        write_report(output)
+    except Exception as error:
+        print(f"lesionsynth: the report was not written: {as_known(error, '')}", file=sys.stderr)
 
 
 def _as_json(outcome: Outcome) -> dict[str, object]:
@@ -163,7 +179,7 @@ def _tell(outcome: Outcome, verbose: bool) -> None:
         print("This was one shard. When all are done: lesionsynth finalize " + str(outcome.output))
         return
     print(f"voxels {outcome.voxels}")
-    print("records/, manifest.csv and recipe.lock.yaml say how each case was made.")
+    print("report.html shows what was made; records/, manifest.csv and recipe.lock.yaml say how.")
     if not (outcome.output / SPLITS).is_file():
         print("No splits were written: everything is training data, with nnU-Net fold `all`.")
     else:

@@ -17,6 +17,7 @@ from lesionsynth.cli.terminal import (
     Overrides,
     Quiet,
     RecipeName,
+    RunFolder,
     Scheduler,
     Seed,
     Terminal,
@@ -26,8 +27,6 @@ from lesionsynth.cli.terminal import (
     print_json,
 )
 from lesionsynth.errors import ExitCode
-
-RunFolder = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of a run.")]
 
 
 @app.command()

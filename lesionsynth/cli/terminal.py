@@ -21,6 +21,7 @@ RecipeName = Annotated[
 InputFolder = Annotated[
     Path, typer.Option("--input", "-i", help="Folder of the data set.", show_default=False)
 ]
+RunFolder = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of a run.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -56,6 +56,18 @@ class Grid:
         """Shape and spacing for messages."""
         return f"{'x'.join(map(str, self.shape))} at {'x'.join(f'{s:.3g}' for s in self.spacing_mm)} mm"
 
+    @cached_property
+    def world_axes(self) -> tuple[tuple[int, int], ...]:
+        """World axis and its sign for each voxel axis, each world axis once."""
+        directions = self.affine[:3, :3] / np.array(self.spacing_mm)
+        free = {0, 1, 2}
+        found: dict[int, tuple[int, int]] = {}
+        for axis in np.argsort(-np.abs(directions).max(axis=0)):
+            world = max(free, key=lambda w: abs(directions[w, axis]))
+            free.remove(world)
+            found[int(axis)] = (world, 1 if directions[world, axis] > 0 else -1)
+        return found[0], found[1], found[2]
+
     def axis_towards(self, direction: int) -> int:
         """Voxel axis most parallel to a world axis (0: left-right, 1: back-front, 2: down-up)."""
         return int(np.argmax(np.abs(self.affine[direction, :3]) / np.array(self.spacing_mm)))

@@ -6,7 +6,7 @@ around it is carried over, and not its absolute intensity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,20 @@ from pydantic import Field
 
 from lesionsynth.backend import modules_of
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
-from lesionsynth.spec import Range, Spec
+from lesionsynth.spec import Range, Spec, words_of
 
 _LEAST_CONTRAST = 0.5
+CONTRAST_METHODS = {
+    "shell": "Intensities were scaled by the spread of the tissue, so that the difference from the tissue "
+    "around the lesion was kept.",
+    "ratio": "Intensities were scaled so that the ratio to the tissue around the lesion was kept.",
+    "host_lesions": "Intensities were scaled, in all channels together, to the contrast of a lesion of "
+    "like size of the host itself, or of the donor where the host had too few.",
+    "zscore": "Intensities were matched by mean and standard deviation of the whole images.",
+    "histogram": "Intensities were matched by histogram matching of the whole images [@nyul2000].",
+    "absolute": "Intensities were left as they were.",
+}
+"""What the methods section says of each kind."""
 
 
 class ContrastSpec(Spec):
@@ -35,6 +46,14 @@ class ContrastSpec(Spec):
     """Factor on the contrast, drawn for each lesion."""
     noise: float = Field(default=0.0, ge=0, le=100)
     """Standard deviation of added Gaussian noise, in units of the host tissue's own spread."""
+
+    def methods(self) -> Iterator[str]:
+        """By kind."""
+        yield CONTRAST_METHODS[self.kind]
+        if self.brightness != (1.0, 1.0):
+            yield f"The contrast was multiplied by {words_of(self.brightness)}."
+        if self.noise > 0:
+            yield f"Gaussian noise was added ({self.noise:g} times the spread of the host's tissue)."
 
 
 def draw_contrast(

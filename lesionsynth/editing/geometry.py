@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +18,10 @@ from lesionsynth.units import mm_to_vox
 class RotateSpec(Spec):
     """Rotation about the world axes."""
 
+    method: ClassVar[str] = (
+        "Rotation was by {degrees} degrees to either side, with probability {p} for each axis."
+    )
+
     p: Probability = 0.5
     """Probability for each axis."""
     degrees: Range = (0.0, 30.0)
@@ -25,6 +30,8 @@ class RotateSpec(Spec):
 
 class ScaleSpec(Spec):
     """Change of size."""
+
+    method: ClassVar[str] = "Scale factors were {factor}, with probability {p}."
 
     p: Probability = 0.5
     """Probability, for each axis where `per_axis`."""
@@ -39,6 +46,11 @@ class ScaleSpec(Spec):
 class ElasticSpec(Spec):
     """Smooth random bending."""
 
+    method: ClassVar[str] = (
+        "They were bent by cubic B-splines with control points {spacing_mm} mm apart, displaced by "
+        "{magnitude_mm} mm (standard deviation), with probability {p}."
+    )
+
     p: Probability = 0.0
     """Probability."""
     spacing_mm: float = Field(default=8.0, ge=1)
@@ -50,11 +62,22 @@ class ElasticSpec(Spec):
 class GeometrySpec(Spec):
     """How a donor is turned, flipped, scaled and bent: all in one interpolation, about its centre."""
 
+    method: ClassVar[str] = (
+        "Lesions were brought to the host's grid, and changed in shape, by one interpolation with cubic "
+        "B-splines [@unser1999], after smoothing where the host's voxels are larger [@cardoso2015]; they "
+        "were flipped along each axis with probability {flip}."
+    )
+
     flip: Probability = 0.5
     """Probability of a flip along each world axis."""
     rotate: RotateSpec = RotateSpec()
     scale: ScaleSpec = ScaleSpec()
     elastic: ElasticSpec = ElasticSpec()
+
+    def methods_of_parts(self, *but: str) -> Iterator[str]:
+        """Those that may happen."""
+        never = [name for name in ("rotate", "scale", "elastic") if getattr(self, name).p == 0]
+        return super().methods_of_parts(*but, *never)
 
 
 def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
 from lesionsynth.kernels.tissue import OUTSIDE, is_solid
 from lesionsynth.plugins.contracts import BlendSpec
-from lesionsynth.spec import Range, Spec
+from lesionsynth.spec import Range, Spec, words_of
 from lesionsynth.units import mm_to_vox
 
 _PLAIN = 1000.0
@@ -43,6 +43,21 @@ class CheckSpec(Spec):
     min_contrast: float = Field(default=1.0, ge=0)
     """Least difference from the surroundings, in units of the host tissue's spread, in the same channel:
     one that cannot be seen is no lesion, and its label would be wrong."""
+
+    def methods(self) -> Iterator[str]:
+        """What was asked of a lesion, where it was anything."""
+        by_limits: dict[tuple[float, float], list[str]] = {}
+        for name, limits in (("contrast", self.contrast), ("edge", self.edge), ("texture", self.detail)):
+            if limits[0] > 0 or limits[1] < _PLAIN:
+                by_limits.setdefault(limits, []).append(name)
+        asked = [
+            f"its {' or '.join(names)} was not {words_of(limits)} times the donor's"
+            for limits, names in by_limits.items()
+        ]
+        if self.min_contrast > 0:
+            asked.append(f"it stood out by less than {self.min_contrast:g} spreads of the host's tissue")
+        if asked:
+            yield f"A lesion was drawn again where {' or '.join(asked)}."
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,14 @@ class MassEffectSpec(Spec):
     the edge of the body, which does not move, nor do protected labels."""
     reach_mm: Range = (10.0, 20.0)
     """How far beyond the lesion tissue is squeezed."""
+
+    def methods(self) -> Iterator[str]:
+        """Only where it may happen."""
+        if self.p > 0:
+            yield (
+                f"Lesions of {self.min_volume_mm3:g} mm3 or more pushed the tissue around them aside with "
+                f"probability {self.p:g}, after a model of lesion growth [@bachcuadra2004]."
+            )
 
     @field_validator("strength")
     @classmethod

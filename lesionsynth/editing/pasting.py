@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from lesionsynth.errors import LesionsynthError
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.plugins.contracts import BlendSpec, Draw, OperationSpec, StepContext, StepReport
+from lesionsynth.spec import words_of
 
 
 def _ordered(value: tuple[int, int]) -> tuple[int, int]:
@@ -51,6 +53,12 @@ class PasteSpec(OperationSpec):
     check: CheckSpec = CheckSpec(contrast=(0.25, 4.0), edge=(0.0, 1000.0), detail=(0.0, 1000.0))
     """Ranges outside of which a lesion is drawn again. By default it has to be as bright or dark as it was
     to within a factor of 4, and visible."""
+
+    def methods_of_parts(self, *but: str) -> Iterator[str]:
+        """How many lesions, then the parts."""
+        count = "as many lesions as had been removed" if self.lesions == "removed" else words_of(self.lesions)
+        yield f"In each copy {count}{'' if self.lesions == 'removed' else ' lesion(s)'} were placed."
+        yield from super().methods_of_parts(*but)
 
     @abstractmethod
     def choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,11 @@ class SiteSpec(Spec):
     """Voxels between lesions for overlap avoid."""
     candidates: int = Field(default=64, ge=1, le=10000)
     """Places tried for one donor before another is drawn."""
+
+    def methods(self) -> Iterator[str]:
+        """What a place had to be."""
+        alike = ", in the same class of places as it came from" if self.like_donor else ""
+        yield f"At least {100 * self.inside:g} % of a lesion had to lie in the tissue of lesions{alike}."
 
 
 class SiteFinder:

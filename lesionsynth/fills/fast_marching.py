@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ class FastMarching(FillSpec):
     """March from the border inwards in three dimensions (Telea 2004)."""
 
     kind: Literal["fast_marching"] = "fast_marching"
+    method: ClassVar[str] = "Their places were filled by fast marching [@telea2004] in three dimensions."
     radius_vox: float = Field(default=3.0, ge=1.0, le=8.0)
     """Radius of the neighbourhood a voxel is extrapolated from, in smallest voxel edges."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ class Harmonic(FillSpec):
     """Span a soap film between the voxels around (Laplace's equation)."""
 
     kind: Literal["harmonic"] = "harmonic"
+    method: ClassVar[str] = (
+        "Their places were filled by harmonic functions (Laplace's equation) in three dimensions."
+    )
 
     def fill(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ class Mirror(FillSpec):
     """
 
     kind: Literal["mirror"] = "mirror"
+    method: ClassVar[str] = (
+        "Their places were filled with the tissue of the other side of the brain, fitted to the surroundings."
+    )
     texture: Texture = "none"
     """As for the other fills; the copied tissue brings its own texture, so none is added."""
 

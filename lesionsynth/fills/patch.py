@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ class Patch(FillSpec):
     """Copy blocks of clean tissue that continue what is there, in all channels (exemplar-based)."""
 
     kind: Literal["patch"] = "patch"
+    method: ClassVar[str] = (
+        "Their places were filled with blocks of clean tissue, after [@criminisi2004], in three dimensions."
+    )
     texture: Texture = "none"
     """As for the other fills; the copied tissue brings its own texture, so none is added."""
 

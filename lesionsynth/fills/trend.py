@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ class Trend(FillSpec):
     """Carry on the smooth trend of the surroundings, without their noise (kriging)."""
 
     kind: Literal["trend"] = "trend"
+    method: ClassVar[str] = (
+        "Their places were filled by the smooth trend of their surroundings, by kriging [@matheron1973]."
+    )
 
     def fill(
         self,

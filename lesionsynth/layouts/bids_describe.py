@@ -29,7 +29,7 @@ _LABELS = {"mask", "dseg"}
 _IGNORED = (
     *("/bank", "/likelihood", "/records", "/source_maps", "/lesion_maps"),
     *("/failures", "/cohort.json", "/plan.jsonl", "/manifest.csv", "/recipe.lock.yaml"),
-    *("/splits_final.json", f"/{TABLE}"),
+    *("/splits_final.json", "/report.html", "/realism.json", f"/{TABLE}"),
 )
 _ABOUT = "Of the input; with synth in desc a synthetic copy, in which lesions were added or removed."
 _README = """\

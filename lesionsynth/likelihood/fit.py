@@ -164,21 +164,9 @@ def box_coordinates(voxels: NDArray[Any], grid: Grid, box: Sequence[slice]) -> N
     size = np.array([s.stop - s.start for s in box])
     inside = (voxels + 0.5 - start) / size
     result = np.empty_like(inside)
-    for axis, (world, sign) in enumerate(world_axes(grid)):
+    for axis, (world, sign) in enumerate(grid.world_axes):
         result[:, world] = inside[:, axis] if sign > 0 else 1.0 - inside[:, axis]
     return result
-
-
-def world_axes(grid: Grid) -> list[tuple[int, int]]:
-    """World axis and its sign for each voxel axis, each world axis once."""
-    directions = grid.affine[:3, :3] / np.array(grid.spacing_mm)
-    free = {0, 1, 2}
-    found: dict[int, tuple[int, int]] = {}
-    for axis in np.argsort(-np.abs(directions).max(axis=0)):
-        world = max(free, key=lambda w: abs(directions[w, axis]))
-        free.remove(world)
-        found[int(axis)] = (world, 1 if directions[world, axis] > 0 else -1)
-    return [found[axis] for axis in range(3)]
 
 
 def _organ_grid(cases: Iterable[CaseSummary]) -> Grid:
@@ -190,7 +178,7 @@ def _organ_grid(cases: Iterable[CaseSummary]) -> Grid:
                 (s.stop - s.start) * mm for s, mm in zip(case.tissue_box, case.grid.spacing_mm, strict=True)
             ]
             ordered = [0.0, 0.0, 0.0]
-            for axis, (world, _) in enumerate(world_axes(case.grid)):
+            for axis, (world, _) in enumerate(case.grid.world_axes):
                 ordered[world] = extent[axis]
             sizes.append(ordered)
     if not sizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -30,6 +31,27 @@ class LikelihoodSpec(Spec):
     """Reference image for kind affine, relative to the input; the block's first case where not given."""
     channel: str | None = None
     """Channel that is registered for kind affine; the first where not given."""
+
+    def methods(self) -> Iterator[str]:
+        """How the map was learned, and how it was laid over a host."""
+        each = {
+            "voxels": "every lesion voxel alike",
+            "lesions": "every lesion alike",
+            "distance": "every lesion alike, its depth more than its border",
+        }[self.weighting]
+        laid = {
+            "auto": "by the common grid, or by the position in the box of the tissue where there was none",
+            "grid": "by the common grid",
+            "organ": "by the position in the box of the tissue",
+            "affine": "by affine registration with mutual information [@mattes2003]",
+        }
+        if self.kind == "map":
+            yield "Places were drawn from a likelihood map that was given."
+        else:
+            yield (
+                f"Places were drawn from a likelihood map of lesion centres, learned from {each}, smoothed "
+                f"by a Gaussian of {self.smoothing_mm:g} mm and laid over the host {laid[self.kind]}."
+            )
 
     @model_validator(mode="after")
     def _paths(self) -> LikelihoodSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,14 @@ from pydantic import Field
 from lesionsynth.domain.grid import Box, Grid, grown, origin_of, shape_of
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.contrast import ContrastSpec, apply_map, draw_contrast, intensity_map, table_of
+from lesionsynth.editing.contrast import (
+    CONTRAST_METHODS,
+    ContrastSpec,
+    apply_map,
+    draw_contrast,
+    intensity_map,
+    table_of,
+)
 from lesionsynth.editing.insertion import lead_channel, surroundings, visibility
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.host import LoadedCase
@@ -80,6 +87,16 @@ class CarveMix(OperationSpec):
     channel where the donor stands out most, else it is left out; not used for compatible."""
     tries: int = Field(default=10, ge=1, le=1000)
     """Cases that are tried in place of a donor that gives nothing."""
+    method: ClassVar[str] = (
+        "Lesions of {donors} other case(s) were carved out with a margin of random width and put into the "
+        "same place of the host (CarveMix [@zhang2021; @zhang2023], mode {mode})."
+    )
+
+    def methods(self) -> Iterator[str]:
+        """Intensities are matched in one mode only."""
+        yield from super().methods()
+        if self.mode == "per_lesion":
+            yield CONTRAST_METHODS[self.contrast]
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Draw donors and limits, and carve."""

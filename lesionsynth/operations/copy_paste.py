@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from lesionsynth.editing.geometry import ElasticSpec, GeometrySpec, RotateSpec, 
 from lesionsynth.editing.pasting import PasteSpec, draw_own, removed_lesions
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import BlendSpec, Donors, Draw, StepContext, Wanted
-from lesionsynth.spec import Probability, Range, Spec
+from lesionsynth.spec import Probability, Range, Spec, words_of
 
 if TYPE_CHECKING:
     AnyBlend = BlendSpec
@@ -73,6 +74,27 @@ class CopyPaste(PasteSpec):
     gamma: GammaSpec = GammaSpec()
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "hard"))
     """How the lesion is joined to the host."""
+
+    def methods(self) -> Iterator[str]:
+        """Whose lesions were pasted, and how."""
+        yield {
+            "removed": "Lesions that had been removed were put back elsewhere (after ObjectAug "
+            "[@zhang2021objectaug]).",
+            "intra": "Copies of the host's own lesions were pasted into it (TumorCP [@yang2021]).",
+            "inter": "Lesions of other subjects were pasted into the host (TumorCP [@yang2021]).",
+            "both": "Lesions of the host and of other subjects were pasted into it (TumorCP [@yang2021]).",
+        }[self.pairing]
+        yield from self.methods_of_parts()
+        if self.blur.p > 0:
+            yield (
+                f"They were blurred (Gaussian of {words_of(self.blur.sigma_mm)} mm) with probability "
+                f"{self.blur.p:g}."
+            )
+        if self.gamma.p > 0:
+            yield (
+                f"A gamma curve of {words_of(self.gamma.factor)} was applied with probability "
+                f"{self.gamma.p:g}."
+            )
 
     def source_names(self) -> tuple[str, ...]:
         """The one source; none where removed lesions come back."""

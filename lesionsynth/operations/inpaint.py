@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import FillSpec, OperationSpec, StepContext, StepReport
 from lesionsynth.plugins.load import LoadSpec
-from lesionsynth.spec import Range
+from lesionsynth.spec import Range, words_of
 
 if TYPE_CHECKING:
     AnyFill = FillSpec
@@ -33,6 +34,16 @@ class Inpaint(OperationSpec):
     """Target load to go down to, instead of a share."""
     inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "biharmonic"))
     """How the places are filled."""
+
+    def methods(self) -> Iterator[str]:
+        """Which lesions were removed, and how."""
+        if self.lesions == "all":
+            yield "All lesions of the host were removed."
+        elif self.load is not None:
+            yield f"Lesions were removed ({self.lesions} ones first) until a target load was met."
+        else:
+            yield f"A share of {words_of(self.share)} of the lesions was removed ({self.lesions} ones first)."
+        yield from self.methods_of_parts(*(["load"] if self.lesions == "all" else []))
 
     @property
     def target_load(self) -> LoadSpec | None:

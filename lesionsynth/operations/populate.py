@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -51,6 +52,9 @@ class Populate(OperationSpec):
     """Add lesions, and remove some where there are too many, until a target load is met."""
 
     kind: Literal["populate"] = "populate"
+    method: ClassVar[str] = (
+        "Lesions were added to each copy until a target load was met (LesionMix [@basaran2023])."
+    )
     source: str = "donors"
     """Name of the source, declared under `sources`."""
     load: LoadSpec = LoadSpec(kind="uniform")
@@ -84,6 +88,13 @@ class Populate(OperationSpec):
     def source_names(self) -> tuple[str, ...]:
         """The one source."""
         return (self.source,)
+
+    def methods_of_parts(self, *but: str) -> Iterator[str]:
+        """The fill only where lesions may be removed."""
+        yield from super().methods_of_parts(*but, "inpaint")
+        if self.surplus == "inpaint":
+            yield "Where a host had more than its target, lesions were removed first."
+            yield from self.inpaint.methods()
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Remove what is too much, then add what is missing."""

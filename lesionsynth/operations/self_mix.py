@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,10 @@ class SelfMix(PasteSpec):
     """
 
     kind: Literal["self_mix"] = "self_mix"
+    method: ClassVar[str] = (
+        "The host's own lesions were copied elsewhere in it, with a weight that grew with the depth in the "
+        "lesion from {weight} at its edge (SelfMix [@zhu2022])."
+    )
     weight: Range = (0.7, 1.0)
     """Weight of the lesion at its edge; 0.5 to 1."""
 

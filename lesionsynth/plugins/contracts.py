@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -127,6 +127,15 @@ class Surroundings:
 
 
 Texture = Literal["auto", "clone", "spectrum", "noise", "none"]
+_TEXTURES: dict[str, str] = {
+    "auto": "They got the texture of a clean patch of the same image, or noise where tissues were not told "
+    "apart.",
+    "clone": "They got the texture of a clean patch of the same image.",
+    "spectrum": "They got random-phase noise with the spectrum of clean tissue [@galerne2011].",
+    "noise": "They got white noise of the strength of clean tissue.",
+    "none": "",
+}
+"""What the methods section says of each."""
 
 
 class FillSpec(Spec):
@@ -142,6 +151,12 @@ class FillSpec(Spec):
     """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum of
     clean tissue; noise: white noise of its strength; none: leave the fill as it is; auto: clone, or noise
     where tissues are not told apart and what is cloned would be other anatomy."""
+
+    def methods(self) -> Iterator[str]:
+        """The fill, and the texture that it got."""
+        yield from super().methods()
+        if told := _TEXTURES[self.texture]:
+            yield told
 
     @abstractmethod
     def fill(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from lesionsynth.domain.load import LOAD_KINDS, LesionLoad, LoadTarget, draw_load_ml
-from lesionsynth.spec import Range, Spec
+from lesionsynth.spec import Range, Spec, words_of
 
 MAX_SHARE_QUANTILE = 0.95
 _FEWEST_LOADS = 3
@@ -46,6 +46,16 @@ class LoadSpec(Spec):
         if self.kind == "range" and (self.range_ml is None or self.range_ml[0] < 0):
             raise ValueError("kind range needs `range_ml`, [low, high] in mL, not negative")
         return self
+
+    def methods(self) -> Iterator[str]:
+        """How the target was drawn."""
+        if self.kind == "fixed":
+            drawn = f"was {self.ml or 0:g} mL"
+        elif self.kind == "range":
+            drawn = f"was drawn evenly from {words_of(self.range_ml)} mL"
+        else:
+            drawn = f"was drawn from the loads of the training subjects (distribution {self.kind})"
+        yield f"The target load of each copy {drawn}, and met to within {100 * self.tolerance:g} %."
 
     def draw(self, loads: Sequence[LesionLoad], host: LesionLoad, rng: np.random.Generator) -> LoadTarget:
         """Draw a target for a host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -107,6 +108,16 @@ class FoldSpec(Spec):
     use: Literal["auto", "splits", "table", "make"] = "auto"
     """splits: the input's splits_final.json; table: the column fold; make: by subject; auto: the first of
     these that there is."""
+
+    def methods(self) -> Iterator[str]:
+        """Who met whom."""
+        yield {
+            "block": "Host, donors, loads and likelihood map of a copy came from subjects of one "
+            "validation fold, and the copy was used for training of all other folds only.",
+            "per_fold": "For each fold, hosts, donors, loads and likelihood map came from its training "
+            "subjects only.",
+            "none": "No folds were kept apart: all data are training data.",
+        }[self.strategy]
 
 
 class Recipe(Spec):

@@ -23,6 +23,7 @@ PLAN = "plan.jsonl"
 BANK = "bank"
 RECORDS = "records"
 FAILURES = "failures"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class Ellipsoid(SourceSpec):
     """
 
     kind: Literal["ellipsoid"] = "ellipsoid"
+    method: ClassVar[str] = (
+        "Lesions were bent ellipsoids with a texture of blurred noise, after [@hu2023]; none was taken "
+        "from a donor."
+    )
     sizes: tuple[SizeSpec, ...] = Field(
         default=tuple(SizeSpec(radius_mm=r) for r in (4.0, 8.0, 16.0, 32.0)), min_length=1
     )

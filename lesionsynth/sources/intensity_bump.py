@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,10 @@ class IntensityBump(LesionChoice):
     """
 
     kind: Literal["intensity_bump"] = "intensity_bump"
+    method: ClassVar[str] = (
+        "Lesions were smooth bumps (Gaussian of {smooth_mm} mm) on the host's own intensities in the "
+        "shapes of real ones, after [@lesionscynth]."
+    )
     shapes: Literal["all", "images", "masks"] = "all"
     """Lesions whose shapes are used: of subjects with images, of those known by masks alone, or both."""
     contrast: Contrast = "auto"

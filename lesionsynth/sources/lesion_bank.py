@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -82,6 +82,7 @@ class LesionBankSource(LesionChoice):
     """Real lesions harvested from the cohort."""
 
     kind: Literal["lesion_bank"] = "lesion_bank"
+    method: ClassVar[str] = "Donors were real lesions with a rim of the tissue around them ({choice} choice)."
 
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
         """Choose a lesion of the bank."""

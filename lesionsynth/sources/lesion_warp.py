@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class LesionWarp(LesionChoice):
     """
 
     kind: Literal["lesion_warp"] = "lesion_warp"
+    method: ClassVar[str] = "Donors were real lesions ({choice} choice), strongly bent [@platscher2020]."
     geometry: GeometrySpec = GeometrySpec(
         rotate=RotateSpec(p=1.0),
         elastic=ElasticSpec(p=1.0, spacing_mm=8.0, magnitude_mm=(1.5, 3.0)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -35,6 +35,10 @@ class MaskLibrary(LesionChoice):
     """
 
     kind: Literal["mask_library"] = "mask_library"
+    method: ClassVar[str] = (
+        "Shapes came from lesion masks of subjects without images; their intensities followed a real "
+        "lesion of like size by the distance from its edge, on the host's own texture ({intensities})."
+    )
     intensities: Literal["host", "bank", "bump"] = "host"
     """host: like a lesion of the host itself, where it has five or more, else of the bank; bank: like any
     lesion of the bank; bump: a smooth bump of such a contrast."""

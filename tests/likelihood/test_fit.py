@@ -15,7 +15,6 @@ from lesionsynth.likelihood.fit import (
     chosen_kind,
     fit_map,
     lesion_weights,
-    world_axes,
 )
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from tests.bank.making import bank_of, make_bank, make_case, make_lesion, make_summary
@@ -205,7 +204,7 @@ def test_box_coordinates_follow_the_world_axes(order, flipped, voxel):
     affine = np.eye(4)
     affine[:3, :3] = axes
     grid = Grid((5, 5, 5), affine)
-    assert [(w, s) for w, s in world_axes(grid)] == [
+    assert [(w, s) for w, s in grid.world_axes] == [
         (o, -1 if f else 1) for o, f in zip(order, flipped, strict=True)
     ]
     (where,) = box_coordinates(np.array([voxel]), grid, (slice(0, 5),) * 3)
@@ -218,7 +217,7 @@ def test_oblique_axes_get_one_world_axis_each():
     s = np.sin(np.deg2rad(44))
     affine = np.eye(4)
     affine[:2, :2] = [[c, -s], [s, c]]
-    assert sorted(w for w, _ in world_axes(Grid((4, 4, 4), affine))) == [0, 1, 2]
+    assert sorted(w for w, _ in Grid((4, 4, 4), affine).world_axes) == [0, 1, 2]
 
 
 def test_the_organ_map_needs_a_case_with_images(tmp_path):

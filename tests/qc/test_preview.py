@@ -146,7 +146,14 @@ class TestCommand:
         assert not (tmp_path / "x.png").exists()
 
     def test_a_wrong_value_of_a_sweep_is_told_before_anything_is_read(self, tmp_path: Path) -> None:
-        arguments = ["preview", "lesionmix", "-i", str(tmp_path), "--sweep", "steps.add.blend.kind=alpha,soft"]
+        arguments = [
+            "preview",
+            "lesionmix",
+            "-i",
+            str(tmp_path),
+            "--sweep",
+            "steps.add.blend.kind=alpha,soft",
+        ]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == ExitCode.RECIPE
         assert "--set steps.add.blend.kind=soft" in result.stderr

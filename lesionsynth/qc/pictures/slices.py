@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from lesionsynth.domain.grid import Grid
 
@@ -36,10 +35,9 @@ class Orientation:
     @classmethod
     def of(cls, grid: Grid) -> Orientation:
         """The orientation nearest to a grid's, for oblique ones too."""
-        cosines = grid.affine[:3, :3] / np.array(grid.spacing_mm)
-        _, axes = linear_sum_assignment(-np.abs(cosines))
-        x, y, z = (int(a) for a in axes)
-        return cls((x, y, z), tuple(bool(cosines[w, a] < 0) for w, a in enumerate((x, y, z))))  # type: ignore[arg-type]
+        found = sorted((world, axis, sign < 0) for axis, (world, sign) in enumerate(grid.world_axes))
+        (_, x, back_x), (_, y, back_y), (_, z, back_z) = found
+        return cls((x, y, z), (back_x, back_y, back_z))
 
     def turned(self, volume: NDArray[_Any]) -> NDArray[_Any]:
         """`volume` as a view with axes in RAS+ order."""

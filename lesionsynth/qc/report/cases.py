@@ -1,0 +1,181 @@
+"""Some cases of an output in pictures: three planes through an edited lesion, some slice by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.case import CaseFiles
+from lesionsynth.errors import LesionsynthError
+from lesionsynth.host import LoadedCase, load_case
+from lesionsynth.likelihood.over_host import density_over
+from lesionsynth.qc.pictures.pair import Pair, Place, lead_channel, pair_of, places
+from lesionsynth.qc.pictures.panels import grey, resized
+from lesionsynth.qc.pictures.slices import PLANES, Cut, Orientation, cut_of, cut_of_box
+from lesionsynth.qc.report.gather import Copy
+from lesionsynth.qc.report.layers import Layers, data_uri, layers_of
+from lesionsynth.run.fit import Fit
+from lesionsynth.run.plan import Job
+from lesionsynth.run.workspace import BANK, Workspace
+
+MOST_CHANNELS = 4
+MOST_SLICES = 64
+"""Slices of a case that is shown slice by slice; of more, an even choice."""
+MOST_BLOCKS = 3
+_MAP_PX = 260
+_WARM = np.array((230, 159, 0))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case in pictures.
+
+    Parameters
+    ----------
+    copy : Copy
+    why : str
+        Why it was chosen; empty where it is one of many.
+    place : Place or None
+        What the three planes go through.
+    channels : tuple of (str, tuple of (str, Layers))
+        Planes by channel, the one in which lesions stand out most first.
+    stack : Layers or None
+        Axial slices.
+    fault : str
+        Why there are no pictures; empty where there are.
+    """
+
+    copy: Copy
+    why: str
+    place: Place | None = None
+    channels: tuple[tuple[str, tuple[tuple[str, Layers], ...]], ...] = ()
+    stack: Layers | None = None
+    fault: str = ""
+
+
+class Pictures:
+    """Draws cases of an output.
+
+    Parameters
+    ----------
+    space : Workspace
+    bank : LesionBank
+    """
+
+    def __init__(self, space: Workspace, bank: LesionBank) -> None:
+        self.space, self.bank = space, bank
+
+    def shown(self, copy: Copy, why: str, job: Job, with_stack: bool) -> Shown:
+        """One copy; a fault where its files, or its host's, cannot be read."""
+        try:
+            host = self._load(job.host, job.host)
+            edited = self._load(job.host, job.case)
+        except LesionsynthError as error:
+            return Shown(copy, why, fault=str(error))
+        lead = lead_channel(host, edited.lesion_mask)
+        order = [lead, *(k for k in range(len(host.images)) if k != lead)][:MOST_CHANNELS]
+        pairs = [self._pair(host, edited, channel) for channel in order]
+        found = places(pairs[0], 1)
+        if not found:
+            return Shown(copy, why, fault="no lesion was added or removed, as far as the label maps tell.")
+        channels = tuple(
+            (
+                pair.channel,
+                tuple(
+                    (plane, layers_of(pair, [cut_of_box(pair.grid, found[0].centre_vox, plane, pair.body)]))
+                    for plane in PLANES
+                ),
+            )
+            for pair in pairs
+        )
+        stack = _stack(pairs[0], found[0]) if with_stack else None
+        return Shown(copy, why, found[0], channels, stack)
+
+    def _pair(self, host: LoadedCase, edited: LoadedCase, channel: int) -> Pair:
+        names = self.space.cohort.channels
+        values = edited.images[channel].values()
+        return pair_of(host, edited.files.case, channel, names[channel], values, edited.label)
+
+    def _load(self, host: str, case: str) -> LoadedCase:
+        """A case from the output, or a host from the input where the output does not hold it."""
+        files = self.space.cohort.case(host)
+        inside = _in_output(self.space, files, case)
+        known = self.bank.known(self.bank.case(host))
+        found = inside if case != host or inside.label.is_file() else files
+        return load_case(found, self.space.cohort, self.space.recipe.tissue, known)
+
+    def map_over(self, job: Job) -> list[tuple[str, str]]:
+        """The likelihood map of a job's block over its host: planes, and pictures as data URIs."""
+        fit = Fit.read(self.space.fits, job.block)
+        host = self._load(job.host, job.host)
+        matrix = fit.registrations.get(job.host)
+        registration = None if matrix is None else np.reshape(matrix, (4, 4))
+        floor = self.space.recipe.likelihood.floor
+        voxels, cumulated = density_over(host, fit.map(self.space.fits), floor, registration)
+        flat = np.zeros(host.label.size, np.float32)
+        flat[voxels] = np.diff(cumulated, prepend=0.0)
+        density = flat.reshape(host.label.shape, order="F")
+        pair = self._pair(host, host, lead_channel(host))
+        peak = np.unravel_index(int(density.argmax()), density.shape)
+        cuts = [cut_of_box(pair.grid, [int(p) for p in peak], plane, pair.body) for plane in PLANES]
+        return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]
+
+
+def _in_output(space: Workspace, files: CaseFiles, case: str) -> CaseFiles:
+    """A case made of `files`, or these themselves, in the output."""
+    count = range(len(files.images))
+    images = tuple(space.output / space.layout.image_path(files, case, k, space.cohort) for k in count)
+    label = space.output / space.layout.label_path(files, case, space.cohort)
+    return replace(files, case=case, images=images, label=label)
+
+
+def _stack(pair: Pair, place: Place) -> Layers:
+    """Axial slices that hold an edited lesion, with a margin."""
+    turned = Orientation.of(pair.grid).turned(pair.added | pair.removed)
+    edited = np.flatnonzero(turned.any(axis=(0, 1)))
+    low, high = max(0, int(edited[0]) - 3), min(turned.shape[2], int(edited[-1]) + 4)
+    middle = cut_of_box(pair.grid, place.centre_vox, "axial", pair.body)
+    step = -(-(high - low) // MOST_SLICES)
+    first = low + (middle.at - low) % step  # so that the place itself is among them
+    chosen = range(first, high, step)
+    return layers_of(pair, [replace(middle, at=at) for at in chosen], chosen.index(middle.at))
+
+
+def _map_picture(pair: Pair, density: NDArray[np.float32], cut: Cut) -> str:
+    orientation = Orientation.of(pair.grid)
+    scale = _MAP_PX / max(cut.size_mm)
+    size = (round(cut.size_mm[0] * scale), round(cut.size_mm[1] * scale))
+    ground = resized(grey(cut_of(pair.host, orientation, cut), pair.window), size)[..., None]
+    share = resized(cut_of(density, orientation, cut), size) / max(float(density.max()), 1e-30)
+    weight = 0.85 * np.sqrt(np.clip(share, 0, 1))[..., None]
+    return data_uri(Image.fromarray((ground * (1 - weight) + _WARM * weight).astype(np.uint8)))
+
+
+def draw_cases(space: Workspace, chosen: Sequence[tuple[Copy, str, Job]], stacks: int) -> list[Shown]:
+    """Pictures of the chosen copies, the first of them slice by slice too."""
+    with LesionBank(space.output / BANK) as bank:
+        pictures = Pictures(space, bank)
+        return [
+            pictures.shown(copy, why, job, with_stack=number < stacks)
+            for number, (copy, why, job) in enumerate(chosen)
+        ]
+
+
+def draw_maps(space: Workspace, jobs: Sequence[Job]) -> list[tuple[str, Fit, str, list[tuple[str, str]]]]:
+    """Likelihood maps of the first blocks: name, fit, host, pictures. One that cannot be read is left out."""
+    first = {job.block: job for job in reversed(jobs)}
+    drawn = []
+    with LesionBank(space.output / BANK) as bank:
+        for block in sorted(first)[:MOST_BLOCKS]:
+            job = first[block]
+            try:
+                pictures = Pictures(space, bank).map_over(job)
+            except LesionsynthError:
+                continue
+            drawn.append((block, Fit.read(space.fits, block), job.host, pictures))
+    return drawn
