@@ -19,8 +19,8 @@ from lesionsynth.units import mm_to_vox
 
 _DARK, _BRIGHT = 0.5, 99.5
 """Percentiles of the tissue between which grey values run."""
-_WINDOW_VOXELS = 200_000
-"""Voxels that a window is found from; more would not move it."""
+_MOST_VOXELS = 200_000
+"""Voxels that intensities are looked up in; more would change nothing."""
 _HULL_MM = 6.0
 
 
@@ -121,8 +121,7 @@ def _window(
 ) -> tuple[float, float]:
     found = []
     for where in (inside, lesion):
-        places = np.flatnonzero(where.ravel(order="F"))
-        places = places[:: max(1, places.size // _WINDOW_VOXELS)]
+        places = _sample(where)
         for image in (host, copy) if where is lesion else (host,):
             values = image.ravel(order="F")[places]
             if values.size:
@@ -185,19 +184,30 @@ def _places_of(mask: NDArray[np.bool_], edit: Literal["added", "removed"], grid:
 
 
 def lead_channel(host: LoadedCase, lesion: NDArray[np.bool_] | None = None) -> int:
-    """The channel in which lesions differ most from the clean tissue, in units of its spread; else the first.
+    """The channel in which lesions stand out most from all in the body; the first where there are none.
 
-    `lesion` stands for the host's own lesions where it has none.
+    Fluid counts too: where it is as bright as lesions, these are harder to see. `lesion` stands for the
+    host's own lesions where it has none.
     """
     mask = host.lesion_mask if host.lesion_mask.any() or lesion is None else lesion
-    places = np.flatnonzero(mask.ravel(order="F"))
-    if not places.size:
+    lesions, others = _sample(mask), _sample((host.tissue != OUTSIDE) & ~mask)
+    if not lesions.size or not others.size:
         return 0
-    contrast = [
-        abs(float(np.median(image.sample(places))) - median) / spread if spread > 0 else 0.0
-        for image, (median, spread) in zip(host.images, host.tissue_stats, strict=True)
-    ]
-    return int(np.argmax(contrast))
+    return int(np.argmax([_told_apart(image.sample(lesions), image.sample(others)) for image in host.images]))
+
+
+def _told_apart(some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """How surely two samples are told apart by a threshold: 0.5 not at all (the area under the curve), 1."""
+    others = np.sort(others)
+    below = np.searchsorted(others, some, "left") + np.searchsorted(others, some, "right")
+    area = float(below.mean()) / (2 * others.size)
+    return max(area, 1 - area)
+
+
+def _sample(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Voxels of a mask in the order of the file, evenly chosen where there are very many."""
+    places = np.flatnonzero(mask.ravel(order="F"))
+    return places[:: max(1, places.size // _MOST_VOXELS)]
 
 
 def channel_number(names: Sequence[str], name: str) -> int | None:

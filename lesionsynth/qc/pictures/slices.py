@@ -78,8 +78,9 @@ class Cut:
 
 def whole_slice(volume: NDArray[_Any], orientation: Orientation, plane: str, at: int) -> NDArray[_Any]:
     """The picture of a slice, (rows, columns), as a view of the volume."""
-    turned = np.take(orientation.turned(volume), at, axis=_NORMAL[plane])
-    picture: NDArray[_Any] = turned[::-1, ::-1].T
+    index: list[slice | int] = [slice(None)] * 3
+    index[_NORMAL[plane]] = at
+    picture: NDArray[_Any] = orientation.turned(volume)[tuple(index)][::-1, ::-1].T
     return picture
 
 

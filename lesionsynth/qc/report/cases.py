@@ -121,8 +121,8 @@ class Pictures:
         flat[voxels] = np.diff(cumulated, prepend=0.0)
         density = flat.reshape(host.label.shape, order="F")
         pair = self._pair(host, host, lead_channel(host))
-        peak = np.unravel_index(int(density.argmax()), density.shape)
-        cuts = [cut_of_box(pair.grid, [int(p) for p in peak], plane, pair.body) for plane in PLANES]
+        full = [int(density.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
+        cuts = [cut_of_box(pair.grid, full, plane, pair.body) for plane in PLANES]
         return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lesionsynth import nifti
 from lesionsynth.domain.grid import Grid
 from lesionsynth.qc.pictures.mosaic import mosaic, png_bytes
-from lesionsynth.qc.pictures.pair import Pair, places
+from lesionsynth.qc.pictures.pair import Pair, lead_channel, places
 from lesionsynth.qc.pictures.panels import ADDED, KEPT, KINDS, REMOVED, Panels, edge_of, grey, resized
 from lesionsynth.qc.pictures.slices import cut_around, cut_of_box
 
@@ -138,3 +140,22 @@ def test_a_mosaic_holds_every_picture_whole() -> None:
     assert (pixels == (0, 0, 255)).all(axis=2).sum() == 30 * 40
     assert png_bytes(made) == png_bytes(made)
     assert png_bytes(made)[:4] == b"\x89PNG"
+
+
+def test_the_leading_channel_tells_lesions_from_everything_else() -> None:
+    """On the second channel lesions differ more from their tissue, but there is fluid as bright."""
+    lesion, fluid = ball((6, 6, 12), 3), ball((17, 17, 12), 6)
+    first, second = np.full(SHAPE, 50, np.float32), np.full(SHAPE, 50, np.float32)
+    first[lesion], first[fluid] = 70, 10
+    second[lesion], second[fluid] = 90, 90
+    case = SimpleNamespace(
+        lesion_mask=lesion,
+        tissue=np.full(SHAPE, 3, np.uint8),
+        images=[nifti.new(Grid(SHAPE, np.eye(4)), values) for values in (first, second)],
+    )
+    assert lead_channel(case) == 0  # type: ignore[arg-type]
+    case.images.reverse()
+    assert lead_channel(case) == 1  # type: ignore[arg-type]
+    case.lesion_mask = np.zeros(SHAPE, bool)
+    assert lead_channel(case) == 0  # type: ignore[arg-type]
+    assert lead_channel(case, lesion) == 1  # type: ignore[arg-type]
