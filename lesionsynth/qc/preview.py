@@ -15,7 +15,7 @@ from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import InputError, NoRoomError, OutputError
 from lesionsynth.host import LoadedCase
 from lesionsynth.qc.pictures.mosaic import mosaic
-from lesionsynth.qc.pictures.pair import Pair, Place, channel_number, lead_channel, pair_of, places
+from lesionsynth.qc.pictures.pair import Edits, Pair, Place, channel_number, lead_channel, pair_of, places
 from lesionsynth.qc.pictures.panels import KINDS, Panels, Rgb, context, shared_width_mm
 from lesionsynth.qc.pictures.slices import PLANES, Cut, cut_around, cut_of_box
 from lesionsynth.recipe.model import Recipe
@@ -131,7 +131,7 @@ def variants(
         pair = _pair(maker.host, space, made.canvas, job, channel)
         window = window or pair.window  # equal greys mean equal intensities in all variants
         pair = replace(pair, window=window)
-        found = places(pair, PLACES if len(wishes) == 1 else 1)
+        found = places(pair.edits, PLACES if len(wishes) == 1 else 1)
         # The same place in all variants, where they have a lesion there, compares best.
         at = at if len(wishes) > 1 and at and _edited_at(pair, at[0]) else tuple(found)
         yield _drawn(wish.title, pair, at, made.record, single=len(wishes) == 1)
@@ -160,13 +160,13 @@ def _pair(host: LoadedCase, space: Workspace, canvas: Canvas, job: Job, channel:
         raise InputError(
             f"there is no channel {channel}; the channels are {', '.join(names)}.", file=space.cohort.root
         )
-    values = host.images[number].scaled(canvas.raw[number])
-    return pair_of(host, job.case, number, names[number], values, canvas.label, canvas.source)
+    edits = Edits.of(host, job.case, canvas.label, canvas.source)
+    return pair_of(host, edits, number, names[number], canvas.raw[number])
 
 
 def _edited_at(pair: Pair, place: Place) -> bool:
     at = place.centre_vox
-    return bool(pair.lesion[at] != pair.host_lesion[at])
+    return bool(pair.edits.added[at] or pair.edits.removed[at])
 
 
 def _drawn(title: str, pair: Pair, at: Sequence[Place], record: dict[str, Any], single: bool) -> Variant:
@@ -177,7 +177,7 @@ def _drawn(title: str, pair: Pair, at: Sequence[Place], record: dict[str, Any], 
         pictures: dict[tuple[str, str], Rgb] = {}
         for plane in PLANES:
             part = cut_around(pair.grid, place.centre_vox, plane, width)
-            whole = cut_of_box(pair.grid, place.centre_vox, plane, pair.body)
+            whole = cut_of_box(pair.grid, place.centre_vox, plane, pair.edits.body)
             pictures[plane, "where"] = context(pair, whole, part, _TILE_PX if single else _SMALL_PX)
             pictures |= {(plane, kind): draw(panels, part) for kind, draw in KINDS.items()}
         shown.append((f"{place.edit}: {place.volume_mm3:.0f} mm3", pictures))

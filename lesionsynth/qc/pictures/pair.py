@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionsynth import nifti
 from lesionsynth.domain.grid import Box, Grid, grown, shape_of
 from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
 from lesionsynth.host import LoadedCase
@@ -25,36 +26,40 @@ _HULL_MM = 6.0
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """One channel of a host and of a copy of it, on one grid.
+class Edits:
+    """What became of the lesions of a host in a copy of it.
 
     Parameters
     ----------
-    case, channel : str
-        Of the copy; name of the channel.
+    case : str
+        The copy.
     grid : Grid
-    host, copy : ndarray, (i, j, k), float32
-        Intensities in the image's units.
     host_lesion, lesion : ndarray, (i, j, k), bool
         Lesions of the host and of the copy.
-    window : tuple of float
-        Intensities shown as black and as white: those of the host's tissue, and of the lesions.
-    body : Box
-        Box around the tissue, with a margin.
+    inside : ndarray, (i, j, k), bool
+        Tissue of the host, of any kind.
     source : ndarray, (i, j, k), uint16, or None
         Source map (:mod:`lesionsynth.editing.canvas`), where it is known.
     """
 
     case: str
-    channel: str
     grid: Grid
-    host: NDArray[np.float32]
-    copy: NDArray[np.float32]
     host_lesion: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
-    window: tuple[float, float]
-    body: Box
+    inside: NDArray[np.bool_]
     source: NDArray[np.uint16] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        host: LoadedCase,
+        case: str,
+        label: NDArray[np.unsignedinteger],
+        source: NDArray[np.uint16] | None = None,
+    ) -> Edits:
+        """From the host and the label map of the copy."""
+        lesion = np.isin(label, host.labels.lesion)
+        return cls(case, host.grid, host.lesion_mask, lesion, host.tissue != OUTSIDE, source)
 
     @cached_property
     def added(self) -> NDArray[np.bool_]:
@@ -74,58 +79,60 @@ class Pair:
         """Lesion voxels of the host that are none any more."""
         return self.host_lesion & ~self.lesion
 
+    @cached_property
+    def body(self) -> Box:
+        """Box around the tissue, with a margin."""
+        return _hull(self.inside | self.lesion, self.grid)
 
-def pair_of(
-    host: LoadedCase,
-    case: str,
-    channel: int,
-    name: str,
-    copy: NDArray[np.float32],
-    label: NDArray[np.unsignedinteger],
-    source: NDArray[np.uint16] | None = None,
-) -> Pair:
-    """A :class:`Pair` of channel number `channel`, called `name`, of a host and a copy of it.
+    @cached_property
+    def samples(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Voxels, in the order of the file, from which grey values are found: of tissue, and of lesions."""
+        return _sample(self.inside), _sample(self.host_lesion | self.lesion)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One channel of a host and of a copy of it.
 
     Parameters
     ----------
-    host : LoadedCase
-    case : str
-        The copy.
-    copy : ndarray, (i, j, k), float32
-    label : ndarray, (i, j, k), unsigned
-        Label map of the copy.
-    source : ndarray, (i, j, k), uint16, optional
+    edits : Edits
+    channel : str
+        Its name.
+    image : nifti.Image
+        The host's.
+    copy : ndarray, (i, j, k)
+        Voxels of the copy as stored, with the host's scaling.
+    window : tuple of float
+        Intensities shown as black and as white: those of the host's tissue, and of the lesions.
     """
-    values = host.images[channel].values()
-    lesion = np.isin(label, host.labels.lesion)
-    inside = host.tissue != OUTSIDE
-    return Pair(
-        case,
-        name,
-        host.grid,
-        values,
-        copy,
-        host.lesion_mask,
-        lesion,
-        _window(values, copy, inside, host.lesion_mask | lesion),
-        _hull(inside | lesion, host.grid),
-        source,
-    )
+
+    edits: Edits
+    channel: str
+    image: nifti.Image
+    copy: NDArray[np.generic]
+    window: tuple[float, float]
+
+    @property
+    def grid(self) -> Grid:
+        """Of both."""
+        return self.edits.grid
 
 
-def _window(
-    host: NDArray[np.float32],
-    copy: NDArray[np.float32],
-    inside: NDArray[np.bool_],
-    lesion: NDArray[np.bool_],
-) -> tuple[float, float]:
+def pair_of(host: LoadedCase, edits: Edits, channel: int, name: str, copy: NDArray[np.generic]) -> Pair:
+    """A :class:`Pair` of channel number `channel`, called `name`; `copy` are its voxels as stored."""
+    image = host.images[channel]
+    return Pair(edits, name, image, copy, _window(image, copy, edits))
+
+
+def _window(image: nifti.Image, copy: NDArray[np.generic], edits: Edits) -> tuple[float, float]:
+    tissue, lesions = edits.samples
     found = []
-    for where in (inside, lesion):
-        places = _sample(where)
-        for image in (host, copy) if where is lesion else (host,):
-            values = image.ravel(order="F")[places]
-            if values.size:
-                found.append(np.percentile(values[np.isfinite(values)], (_DARK, _BRIGHT)))
+    for raw, places in ((image.raw, tissue), (image.raw, lesions), (copy, lesions)):
+        values = image.scaled(raw.reshape(-1, order="F")[places])
+        values = values[np.isfinite(values)]
+        if values.size:
+            found.append(np.percentile(values, (_DARK, _BRIGHT)))
     if not found:
         return 0.0, 1.0
     low, high = min(float(f[0]) for f in found), max(float(f[1]) for f in found)
@@ -160,10 +167,10 @@ class Place:
     volume_mm3: float
 
 
-def places(pair: Pair, most: int) -> list[Place]:
+def places(edits: Edits, most: int) -> list[Place]:
     """Places of up to `most` edited lesions, added and removed ones in turn, the largest first."""
-    added = _places_of(pair.added, "added", pair.grid)
-    removed = _places_of(pair.removed, "removed", pair.grid)
+    added = _places_of(edits.added, "added", edits.grid)
+    removed = _places_of(edits.removed, "removed", edits.grid)
     found: list[Place] = []
     while len(found) < most and (added or removed):
         found += added[:1] + removed[:1]

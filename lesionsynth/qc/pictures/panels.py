@@ -53,17 +53,17 @@ class Panels:
 
     def host(self, cut: Cut) -> Rgb:
         """The host in grey."""
-        return _rgb(self._grey(self.pair.host, cut))
+        return _rgb(grey(self._values(self.pair.image.raw, cut), self.pair.window))
 
     def copy(self, cut: Cut) -> Rgb:
         """The copy in grey."""
-        return _rgb(self._grey(self.pair.copy, cut))
+        return _rgb(grey(self._values(self.pair.copy, cut), self.pair.window))
 
     def difference(self, cut: Cut) -> Rgb:
         """Copy minus host over the dimmed host: orange where it is brighter, blue where darker."""
         low, high = self.pair.window
-        change = (self._cut(self.pair.copy, cut) - self._cut(self.pair.host, cut)) / (high - low)
-        weight = np.clip(np.abs(change) / _FULL_DIFFERENCE, 0.0, 1.0)[..., None] ** 0.5
+        change = (self._values(self.pair.copy, cut) - self._values(self.pair.image.raw, cut)) / (high - low)
+        weight = np.clip(np.abs(np.nan_to_num(change)) / _FULL_DIFFERENCE, 0.0, 1.0)[..., None] ** 0.5
         colour = np.where(change[..., None] > 0, np.array(ADDED), np.array(KEPT))
         dimmed = _DIM * self.host(cut)
         return np.asarray(dimmed * (1 - weight) + colour * weight, dtype=np.uint8)
@@ -77,16 +77,16 @@ class Panels:
 
     def outlines(self, cut: Cut) -> list[tuple[NDArray[np.bool_], tuple[int, int, int]]]:
         """Outlines of kept, removed and added lesions with their colours."""
-        pair = self.pair
-        masks = ((pair.kept, KEPT), (pair.removed, REMOVED), (pair.added, ADDED))
+        edits = self.pair.edits
+        masks = ((edits.kept, KEPT), (edits.removed, REMOVED), (edits.added, ADDED))
         return [(edge_of(self._cut(mask, cut), self._line_px), colour) for mask, colour in masks]
 
     def source(self, cut: Cut) -> Rgb:
         """Where voxels come from, over the dimmed copy: donors in turn, filled places, moved tissue."""
         picture = (_DIM * self.copy(cut)).astype(np.uint8)
-        if self.pair.source is None:
+        if self.pair.edits.source is None:
             return picture
-        source = self._cut(self.pair.source, cut)
+        source = self._cut(self.pair.edits.source, cut)
         donors = np.array(_DONORS, dtype=np.uint8)
         made = (source >= FIRST_DONOR) & (source != DISPLACED)
         picture[made] = donors[(source[made].astype(int) - FIRST_DONOR) % len(donors)]
@@ -95,8 +95,9 @@ class Panels:
         assert HOST == 0
         return picture
 
-    def _grey(self, volume: NDArray[np.float32], cut: Cut) -> NDArray[np.uint8]:
-        return grey(self._cut(volume, cut), self.pair.window)
+    def _values(self, raw: NDArray[np.generic], cut: Cut) -> NDArray[np.float32]:
+        """Intensities of a cut of voxels as stored."""
+        return resized(self.pair.image.scaled(cut_of(raw, self._orientation, cut)), self.size(cut))
 
     def _cut(self, volume: NDArray[_Any], cut: Cut) -> NDArray[_Any]:
         return resized(cut_of(volume, self._orientation, cut), self.size(cut))

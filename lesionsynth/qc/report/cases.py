@@ -14,7 +14,7 @@ from lesionsynth.domain.case import CaseFiles
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import density_over
-from lesionsynth.qc.pictures.pair import Pair, Place, lead_channel, pair_of, places
+from lesionsynth.qc.pictures.pair import Edits, Pair, Place, lead_channel, pair_of, places
 from lesionsynth.qc.pictures.panels import grey, resized
 from lesionsynth.qc.pictures.slices import PLANES, Cut, Orientation, cut_of, cut_of_box
 from lesionsynth.qc.report.gather import Copy
@@ -79,15 +79,19 @@ class Pictures:
             return Shown(copy, why, fault=str(error))
         lead = lead_channel(host, edited.lesion_mask)
         order = [lead, *(k for k in range(len(host.images)) if k != lead)][:MOST_CHANNELS]
-        pairs = [self._pair(host, edited, channel) for channel in order]
-        found = places(pairs[0], 1)
+        edits = Edits.of(host, job.case, edited.label)
+        pairs = [self._pair(host, edits, channel, edited) for channel in order]
+        found = places(edits, 1)
         if not found:
             return Shown(copy, why, fault="no lesion was added or removed, as far as the label maps tell.")
         channels = tuple(
             (
                 pair.channel,
                 tuple(
-                    (plane, layers_of(pair, [cut_of_box(pair.grid, found[0].centre_vox, plane, pair.body)]))
+                    (
+                        plane,
+                        layers_of(pair, [cut_of_box(pair.grid, found[0].centre_vox, plane, pair.edits.body)]),
+                    )
                     for plane in PLANES
                 ),
             )
@@ -96,10 +100,9 @@ class Pictures:
         stack = _stack(pairs[0], found[0]) if with_stack else None
         return Shown(copy, why, found[0], channels, stack)
 
-    def _pair(self, host: LoadedCase, edited: LoadedCase, channel: int) -> Pair:
-        names = self.space.cohort.channels
-        values = edited.images[channel].values()
-        return pair_of(host, edited.files.case, channel, names[channel], values, edited.label)
+    def _pair(self, host: LoadedCase, edits: Edits, channel: int, edited: LoadedCase) -> Pair:
+        name = self.space.cohort.channels[channel]
+        return pair_of(host, edits, channel, name, edited.images[channel].raw)
 
     def _load(self, host: str, case: str) -> LoadedCase:
         """A case from the output, or a host from the input where the output does not hold it."""
@@ -120,9 +123,9 @@ class Pictures:
         flat = np.zeros(host.label.size, np.float32)
         flat[voxels] = np.diff(cumulated, prepend=0.0)
         density = flat.reshape(host.label.shape, order="F")
-        pair = self._pair(host, host, lead_channel(host))
+        pair = self._pair(host, Edits.of(host, job.host, host.label), lead_channel(host), host)
         full = [int(density.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
-        cuts = [cut_of_box(pair.grid, full, plane, pair.body) for plane in PLANES]
+        cuts = [cut_of_box(pair.grid, full, plane, pair.edits.body) for plane in PLANES]
         return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]
 
 
@@ -136,10 +139,10 @@ def _in_output(space: Workspace, files: CaseFiles, case: str) -> CaseFiles:
 
 def _stack(pair: Pair, place: Place) -> Layers:
     """Axial slices that hold an edited lesion, with a margin."""
-    turned = Orientation.of(pair.grid).turned(pair.added | pair.removed)
+    turned = Orientation.of(pair.grid).turned(pair.edits.added | pair.edits.removed)
     edited = np.flatnonzero(turned.any(axis=(0, 1)))
     low, high = max(0, int(edited[0]) - 3), min(turned.shape[2], int(edited[-1]) + 4)
-    middle = cut_of_box(pair.grid, place.centre_vox, "axial", pair.body)
+    middle = cut_of_box(pair.grid, place.centre_vox, "axial", pair.edits.body)
     step = -(-(high - low) // MOST_SLICES)
     first = low + (middle.at - low) % step  # so that the place itself is among them
     chosen = range(first, high, step)
@@ -150,7 +153,8 @@ def _map_picture(pair: Pair, density: NDArray[np.float32], cut: Cut) -> str:
     orientation = Orientation.of(pair.grid)
     scale = _MAP_PX / max(cut.size_mm)
     size = (round(cut.size_mm[0] * scale), round(cut.size_mm[1] * scale))
-    ground = resized(grey(cut_of(pair.host, orientation, cut), pair.window), size)[..., None]
+    values = pair.image.scaled(cut_of(pair.image.raw, orientation, cut))
+    ground = resized(grey(values, pair.window), size)[..., None]
     share = resized(cut_of(density, orientation, cut), size) / max(float(density.max()), 1e-30)
     weight = 0.85 * np.sqrt(np.clip(share, 0, 1))[..., None]
     return data_uri(Image.fromarray((ground * (1 - weight) + _WARM * weight).astype(np.uint8)))

@@ -52,10 +52,13 @@ def layers_of(pair: Pair, cuts: Sequence[Cut], start: int = 0) -> Layers:
     """Layers of cuts of one size."""
     orientation = Orientation.of(pair.grid)
     slices = [
-        tuple(grey(cut_of(volume, orientation, cut), pair.window) for volume in (pair.host, pair.copy))
+        tuple(
+            grey(pair.image.scaled(cut_of(raw, orientation, cut)), pair.window)
+            for raw in (pair.image.raw, pair.copy)
+        )
         for cut in cuts
     ]
-    masks = (pair.kept, pair.removed, pair.added)
+    masks = (pair.edits.kept, pair.edits.removed, pair.edits.added)
     outlines = [tuple(outline(cut_of(mask, orientation, cut)) for mask in masks) for cut in cuts]
     height, width = slices[0][0].shape
     columns = math.ceil(math.sqrt(len(cuts) * height / width)) or 1

@@ -11,7 +11,7 @@ import pytest
 from lesionsynth import nifti
 from lesionsynth.domain.grid import Grid
 from lesionsynth.qc.pictures.mosaic import mosaic, png_bytes
-from lesionsynth.qc.pictures.pair import Pair, lead_channel, places
+from lesionsynth.qc.pictures.pair import Edits, Pair, lead_channel, places
 from lesionsynth.qc.pictures.panels import ADDED, KEPT, KINDS, REMOVED, Panels, edge_of, grey, resized
 from lesionsynth.qc.pictures.slices import cut_around, cut_of_box
 
@@ -35,7 +35,9 @@ def pair() -> Pair:
     source = np.zeros(SHAPE, np.uint16)
     source[comes], source[goes] = 2, 1
     grid = Grid(SHAPE, np.eye(4))
-    return Pair("x__syn000", "FLAIR", grid, host, copy, stays | goes, stays | comes, (0, 100), ALL, source)
+    inside = np.ones(SHAPE, bool)
+    edits = Edits("x__syn000", grid, stays | goes, stays | comes, inside, source)
+    return Pair(edits, "FLAIR", nifti.new(grid, host), copy, (0, 100))
 
 
 def whole(pair: Pair, kind: str) -> np.ndarray:
@@ -46,19 +48,19 @@ def whole(pair: Pair, kind: str) -> np.ndarray:
 
 
 def test_places_are_found_added_and_removed_in_turn(pair: Pair) -> None:
-    found = places(pair, 5)
+    found = places(pair.edits, 5)
     assert [(p.edit, p.centre_vox) for p in found] == [("added", (17, 6, 12)), ("removed", (6, 17, 12))]
     assert found[0].volume_mm3 == ball((17, 6, 12), 3).sum()
     assert found[0].extent_mm == 7
-    assert places(pair, 1) == found[:1]
+    assert places(pair.edits, 1) == found[:1]
 
 
 def test_a_lesion_over_another_is_added_where_the_source_map_says_so(pair: Pair) -> None:
-    assert pair.source is not None
-    pair.source[6, 6, 12] = 3
-    assert pair.added[6, 6, 12]
-    assert not pair.kept[6, 6, 12]
-    assert pair.kept.sum() == ball((6, 6, 12), 2).sum() - 1
+    assert pair.edits.source is not None
+    pair.edits.source[6, 6, 12] = 3
+    assert pair.edits.added[6, 6, 12]
+    assert not pair.edits.kept[6, 6, 12]
+    assert pair.edits.kept.sum() == ball((6, 6, 12), 2).sum() - 1
 
 
 def test_host_and_copy_are_grey_in_one_window(pair: Pair) -> None:
@@ -75,7 +77,7 @@ def test_differences_are_orange_and_blue_and_nowhere_else(pair: Pair) -> None:
     assert darker[2] > darker[0] + 50
     assert same[0] == same[1] == same[2]
     coloured = picture.max(axis=2) != picture.min(axis=2)
-    assert np.array_equal(coloured, (pair.copy != pair.host)[:, :, 12])
+    assert np.array_equal(coloured, (pair.copy != pair.image.raw)[:, :, 12])
 
 
 def test_outlines_have_the_colours_of_the_legend(pair: Pair) -> None:
@@ -89,8 +91,8 @@ def test_outlines_have_the_colours_of_the_legend(pair: Pair) -> None:
 def test_sources_are_coloured_and_the_rest_is_dimmed(pair: Pair) -> None:
     picture = whole(pair, "source map")
     coloured = picture.max(axis=2) != picture.min(axis=2)
-    assert pair.source is not None
-    assert np.array_equal(coloured, pair.source[:, :, 12] > 0)
+    assert pair.edits.source is not None
+    assert np.array_equal(coloured, pair.edits.source[:, :, 12] > 0)
     assert picture[17, 6].tolist() != picture[6, 17].tolist()
     assert picture[0, 0, 0] < whole(pair, "synthetic")[0, 0, 0]
 

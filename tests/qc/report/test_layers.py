@@ -69,11 +69,11 @@ def test_the_copy_shows_only_where_it_differs(pair) -> None:  # type: ignore[no-
     over = np.where(seen, copy[..., 0], host)
     for number, k in enumerate((8, 12, 16)):
         tile = (slice(24 * (number // 2), None), slice(24 * (number % 2), None))
-        turned = (pair.copy[:, :, k] != pair.host[:, :, k])[::-1, ::-1].T
+        turned = (pair.copy[:, :, k] != pair.image.raw[:, :, k])[::-1, ::-1].T
         assert np.array_equal(seen[tile][:24, :24], turned)
         expected = np.rint(pair.copy[:, :, k][::-1, ::-1].T * 2.55)
         assert np.abs(over[tile][:24, :24] - expected).max() <= 1
         kept, removed, added = made.outlines[number]
-        masks = (pair.kept, pair.removed, pair.added)
+        masks = (pair.edits.kept, pair.edits.removed, pair.edits.added)
         for path, mask in zip((kept, removed, added), masks, strict=True):
             assert np.array_equal(filled(path, (24, 24)), mask[:, :, k][::-1, ::-1].T)
