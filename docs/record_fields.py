@@ -65,7 +65,7 @@ def texts_of(model: type[Any]) -> dict[str, str]:
 def _parameters(docstring: str) -> dict[str, str]:
     """Texts of the section Parameters of a numpydoc docstring; names on one line share theirs."""
     section = re.search(r"^Parameters\n-+\n((?:(?:\w.* : .*|[ ]+.*)\n?)+)", docstring, re.MULTILINE)
-    found = {}
+    found: dict[str, str] = {}
     for names, text in re.findall(
         r"^(\w.*) : .*\n((?:[ ]+.*\n?)+)", section[1] if section else "", re.MULTILINE
     ):
@@ -154,5 +154,5 @@ def misfits(value: Any, hint: Any, name: str, seen: set[tuple[type[Any], str]]) 
                 seen |= met
                 return []
         return min(tried, key=len)
-    kinds = {int: int, float: (int, float), str: str, bool: bool, NoneType: NoneType}
+    kinds: dict[Any, Any] = {int: int, float: (int, float), str: str, bool: bool, NoneType: NoneType}
     return [] if hint not in kinds or isinstance(value, kinds[hint]) else [f"{name} is {value!r}"]

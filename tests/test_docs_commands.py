@@ -95,27 +95,28 @@ class Reader:
 
     def call(self, program: str, words: list[str]) -> tuple[int, str]:
         """Run one of our programs in this process, which saves two seconds a command."""
-        out, err = io.StringIO(), io.StringIO()
-        argv = mock.patch.object(sys, "argv", [program, *words])
-        with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        out = io.StringIO()
+        argv, environment = mock.patch.object(sys, "argv", [program, *words]), mock.patch.dict(os.environ)
+        with argv, environment, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             try:
                 main() if program == "lesionsynth" else bids_main()
                 code: object = 0
             except SystemExit as ended:
                 code = ended.code or 0
         assert isinstance(code, int)
-        return code, out.getvalue() + err.getvalue()
+        return code, out.getvalue()
 
     def shell(self, line: str) -> tuple[int, str]:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", line],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             cwd=self.folder,
             env=self.environment,
             timeout=120,
         )
-        return done.returncode, done.stdout + done.stderr
+        return done.returncode, done.stdout
 
     def install(self, name: str) -> int:
         """Put a package of one module beside the others, with its entry points, as pip would."""

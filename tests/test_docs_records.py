@@ -7,14 +7,16 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from record_fields import is_model, misfits, model_named, models_in, rows, texts_of, type_text
+from record_fields import hints_of, is_model, misfits, model_named, models_in, rows, texts_of, type_text
 
 from lesionsynth.bank import rows as bank_rows
+from lesionsynth.bank.store import LesionBank
 from lesionsynth.cli.app import app
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.errors import LesionsynthError
@@ -25,6 +27,7 @@ from lesionsynth.run.ledger import note_failure
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Failure
 from lesionsynth.run.workspace import Found
+from tests.conftest import write_phantoms
 from tests.pages import DOCS
 
 RECIPE = """
@@ -85,16 +88,12 @@ def documented_models() -> list[type[Any]]:
 
 
 def models_in_fields(model: type[Any]) -> list[tuple[str, type[Any]]]:
-    from record_fields import hints_of
-
     return [pair for hint in hints_of(model).values() for pair in models_in(hint)]
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory, phantoms: Any) -> Path:
-    """What a run with everything in it has written, of phantoms, two of which are known by masks alone."""
-    from tests.conftest import write_phantoms
-
+    """What a run with everything in it has written, of phantoms, one of which is known by its mask alone."""
     folder = tmp_path_factory.mktemp("records")
     root = write_phantoms(folder / "data", phantoms[:5])
     (root / "masks").mkdir()
@@ -143,10 +142,6 @@ def test_everything_that_is_written_is_documented_and_the_other_way_round(output
 
 def lesions_shown(bank: Path) -> list[Any]:
     """What `bank show` prints, of every lesion."""
-    from dataclasses import asdict
-
-    from lesionsynth.bank.store import LesionBank
-
     with LesionBank(bank) as opened:
         return [json.loads(json.dumps(asdict(info))) for info in opened.infos()]
 
