@@ -25,7 +25,7 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
 
-# The scripts of docs/hpc on a Slurm of one node, which is installed and started here: needs root and apt.
+# The scripts of docs/how-to/hpc on a Slurm of one node, which is installed and started here: needs root and apt.
 slurm-test: $(VENV)/.dev
 	tests/slurm/one_node.sh
 	$(BIN)/python -m pytest tests/slurm -s

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process tells the shell. Documented in docs/cli.md, which a test compares."""
+    """What the process tells the shell. Documented in docs/reference/cli.md, which a test compares."""
 
     OK = 0
     FINDINGS = 1

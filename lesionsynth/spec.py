@@ -128,17 +128,23 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """
     found = {}
     for part in reversed(model.__mro__):
-        if not issubclass(part, Spec) or part is Spec:
-            continue
-        try:
-            body = ast.parse(dedent(inspect.getsource(part))).body
-        except OSError:
-            continue
-        for field, below in pairwise(body[0].body if isinstance(body[0], ast.ClassDef) else []):
-            match field, below:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = inspect.cleandoc(text)
+        if issubclass(part, Spec) and part is not Spec:
+            found.update(strings_under_fields(part))
     return {name: text for name, text in found.items() if name in model.model_fields}
+
+
+def strings_under_fields(model: type[Any]) -> dict[str, str]:
+    """The strings under the fields of one class, without its bases; none where there is no source to read."""
+    try:
+        body = ast.parse(dedent(inspect.getsource(model))).body
+    except OSError:
+        return {}
+    found = {}
+    for field, below in pairwise(body[0].body if isinstance(body[0], ast.ClassDef) else []):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+    return found
 
 
 def summary_of(model: type[Any]) -> str:

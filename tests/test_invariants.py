@@ -287,7 +287,7 @@ def test_a_failing_write_leaves_no_part_of_the_case(make_nnunet: MakeData, tmp_p
 
 def test_registered_means_documented() -> None:
     """9. Every kind has a summary and stands in the recipe reference, as contract suites run over all."""
-    reference = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text()
+    reference = (Path(__file__).parents[1] / "docs" / "reference" / "recipe.md").read_text()
     for group in registry.GROUPS:
         for name, kind in registry.kinds(group).items():
             assert len(summary_of(kind)) > 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -37,6 +37,27 @@ class Entry:
     image_bytes: int
 
 
+class CaseDetails(TypedDict):
+    """What a row of the table `cases` holds as JSON."""
+
+    shape: tuple[int, ...]
+    """Voxels along each axis."""
+    affine: list[float]
+    """4x4 matrix from voxels to millimetres (RAS+), by rows."""
+    tissue_kind: str | None
+    """How tissue was found: `map`, `mixture`, `organ` or `mask`; `null` for masks alone."""
+    tissue_box: list[tuple[int, int]] | None
+    """Bounds of the tissue in voxels, along each axis."""
+    tissue_stats: list[tuple[float, float]]
+    """Median and spread of the tissue, per channel."""
+    quantiles: list[list[float]]
+    """257 quantiles, per channel."""
+    source_hashes: dict[str, str]
+    """Digest of each of its files, by path in the input."""
+    resampled: tuple[str, ...]
+    """Channels that were resampled."""
+
+
 CASE_QUERY = "SELECT name, subject, has_images, load_ml, count, tissue_ml, details FROM cases"
 LESION_QUERY = (
     "SELECT lesions.name, cases.name, lesions.subject, volume_mm3, lesions.details, lesions.id, file, start, "
@@ -49,7 +70,7 @@ Row = tuple[Any, ...]
 
 def case_row(case_id: int, summary: CaseSummary) -> tuple[object, ...]:
     """Row of the table `cases`."""
-    details = {
+    details: CaseDetails = {
         "shape": summary.grid.shape,
         "affine": summary.grid.affine.ravel().tolist(),
         "tissue_kind": summary.tissue_kind,

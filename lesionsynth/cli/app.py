@@ -42,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make larger, better lesion-segmentation data sets from NIfTI images, lesion masks and a recipe.",
-    epilog="Start with: lesionsynth init DATASET. Exit codes and all options: docs/cli.md.",
+    epilog="Start with: lesionsynth init DATASET. Exit codes and all options: docs/reference/cli.md.",
 )
 
 

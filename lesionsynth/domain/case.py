@@ -87,7 +87,15 @@ def channels_by_file(images: Sequence[Path]) -> dict[Path, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A subject known by a lesion mask alone."""
+    """A subject known by a lesion mask alone.
+
+    Parameters
+    ----------
+    subject : str
+        The person.
+    path : Path
+        The mask.
+    """
 
     subject: str
     path: Path
@@ -100,7 +108,15 @@ class MaskFile:
 
 @dataclass(frozen=True)
 class Split:
-    """Cases of one fold of a cross-validation."""
+    """Cases of one fold of a cross-validation.
+
+    Parameters
+    ----------
+    train : tuple of str
+        Cases that train.
+    val : tuple of str
+        Cases that are validated.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -108,7 +124,31 @@ class Split:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All cases of one input, sorted by id; `resample`: how channels on another grid are read."""
+    """All cases of one input, sorted by id.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the input.
+    layout : str
+        Kind of the layout.
+    channels : tuple of str
+        Names of the channels, in order.
+    labels : LabelTable
+        Label values and what they mean.
+    cases : tuple of CaseFiles
+        Cases with their files.
+    masks : tuple of MaskFile
+        Subjects known by masks alone.
+    splits : tuple of Split or None
+        Folds of the input, where it has any.
+    file_ending : str
+        Of the images.
+    extra : mapping
+        What else the layout needs to describe an output.
+    resample : str
+        How channels on another grid than the label map are read: `none`, `linear` or `cubic`.
+    """
 
     root: Path
     layout: str

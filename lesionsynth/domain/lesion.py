@@ -24,8 +24,8 @@ class Site:
     Parameters
     ----------
     place : str
-        "periventricular", "deep", "juxtacortical" where tissue classes are known;
-        "edge" or "inside" where there is one tissue only.
+        `periventricular`, `deep` or `juxtacortical` where tissue classes are known; `edge` or `inside` where
+        there is one tissue only.
     edge_mm : float
         Distance of the lesion from the edge of its tissue, in mm.
     fluid_mm : float or None
@@ -69,10 +69,34 @@ class ChannelStats:
 
 @dataclass(frozen=True)
 class LesionInfo:
-    """Index entry of one lesion; `channels` is empty where only a mask is known.
+    """Index entry of one lesion.
 
-    `axes_mm` is the 3x3 part of the donor's affine by rows (world millimetres per voxel step); the crop
-    begins at `origin_vox` of the donor's volume.
+    Parameters
+    ----------
+    lesion : str
+        Name: `<case>/<component>`.
+    case : str
+        Case it was harvested from.
+    subject : str
+        The person.
+    classes : tuple of int
+        Its label values.
+    volume_mm3 : float
+        Its volume.
+    centre_vox : tuple of int
+        Its centre in the donor's volume.
+    origin_vox : tuple of int
+        First voxel of the crop in the donor's volume.
+    shape_vox : tuple of int
+        Size of the crop.
+    axes_mm : tuple of float
+        3x3 part of the donor's affine, by rows: world millimetres per voxel step.
+    channels : tuple of ChannelStats
+        One entry per channel, in the image's own units; empty where only a mask is known.
+    site : Site or None
+        Where in its tissue it lies; None where that is not known.
+    source_hash : str
+        Digest of the label file.
     """
 
     lesion: str

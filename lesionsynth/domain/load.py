@@ -19,7 +19,7 @@ class LesionLoad:
     count : int
         Connected components (26-neighbourhood).
     tissue_ml : float
-        Volume of the tissue that may hold lesions.
+        Volume of the tissue that may hold lesions; 0 for masks alone.
     """
 
     ml: float
@@ -29,7 +29,17 @@ class LesionLoad:
 
 @dataclass(frozen=True)
 class LoadTarget:
-    """A load to be reached, and how it came about."""
+    """A load to be reached, and how it came about.
+
+    Parameters
+    ----------
+    ml : float
+        The target in mL.
+    drawn_ml : float
+        As drawn, before it was kept within what the host's tissue can hold.
+    tolerance : float
+        Relative error at which it counts as met.
+    """
 
     ml: float
     drawn_ml: float

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,6 +26,9 @@ from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import resolved
 from lesionsynth.run.folds import extended_splits
 from lesionsynth.run.workspace import BANK, LOCK, Workspace, inside, plan_digest
+
+if TYPE_CHECKING:
+    from lesionsynth.run.formats import Lock
 
 MANIFEST = "manifest.csv"
 SPLITS = "splits_final.json"
@@ -161,7 +164,7 @@ def lock_text(space: Workspace, digest: str | None) -> bytes:
     """The lock: what was run, on what, with which versions."""
     with LesionBank(space.output / BANK) as bank:
         inputs = {name: value for case in bank.cases() for name, value in case.source_hashes.items()}
-    value = {
+    value: Lock = {
         "lesionsynth": lesionsynth.__version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES if _installed(name)},

@@ -138,20 +138,23 @@ class Fit:
     Parameters
     ----------
     block : str
+        Its name.
     subjects : tuple of str
         Subjects that donors may come from.
     fitted_on : tuple of str
         Subjects that loads and likelihood map were fitted on.
     loads : tuple of LesionLoad
-        Their loads.
+        One entry per case or mask of these.
     typical_count : int
         Median of their numbers of lesions.
     map_file : str
         The likelihood map, relative to the output.
-    map_kind, map_hash : str
-        Kind and voxel hash of the map.
+    map_kind : str
+        Kind of the map: `grid`, `organ`, `affine` or `map`.
+    map_hash : str
+        Digest of its voxels.
     registrations : dict
-        Case to 4x4 matrix by rows, for maps of kind affine.
+        For `affine`: case to the 4x4 matrix, by rows, from reference to case millimetres (RAS+).
     """
 
     block: str

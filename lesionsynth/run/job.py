@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -35,6 +35,10 @@ from lesionsynth.run.pool import Failure, as_known
 from lesionsynth.run.worker import worker_number
 from lesionsynth.run.workspace import RECORDS, Workspace, inside, of_worker
 
+if TYPE_CHECKING:
+    from lesionsynth.plugins.draws import Giver
+    from lesionsynth.run.formats import Record
+
 
 @dataclass(frozen=True)
 class Done:
@@ -51,7 +55,7 @@ class Made(NamedTuple):
     """A copy in memory: its canvas, its record, and its files by their path in the output."""
 
     canvas: Canvas
-    record: dict[str, Any]
+    record: Record
     files: dict[Path, nifti.Stored]
 
 
@@ -202,7 +206,7 @@ class HostJobs:
         canvas: Canvas,
         reports: dict[str, StepReport],
         files: dict[Path, nifti.Stored],
-    ) -> dict[str, Any]:
+    ) -> Record:
         fit = self._fitted(job.block)[0]
         draws = [draw for report in reports.values() for draw in report.draws]
         inserted = [draw for draw in draws if draw["edit"] == "insert"]
@@ -236,7 +240,7 @@ class HostJobs:
                     "step": name,
                     "kind": self.space.recipe.steps[name].kind,
                     "rejected": report.rejected,
-                    "draws": report.draws,
+                    "draws": cast(Any, report.draws),
                 }
                 for name, report in reports.items()
             ],
@@ -299,7 +303,7 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
     return Done(files.case, tuple(done), tuple(failures), seconds, peak_kb / 1024)
 
 
-def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: dict[str, Any]) -> None:
+def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: Mapping[str, Any]) -> None:
     """Write the files of one case, the record last: a case without a record is not there.
 
     A file is compressed while a thread waits for the disk to take the one before it.
@@ -323,7 +327,7 @@ def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: dict[
         raise
 
 
-def summary_of(record: dict[str, Any]) -> dict[str, Any]:
+def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest and the splits need of a record."""
     subjects = {record["host"]["subject"], *record["fitted_on"], *(d["subject"] for d in record["donors"])}
     return {
@@ -346,9 +350,9 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _donors_of(draw: dict[str, Any]) -> list[dict[str, Any]]:
+def _donors_of(draw: dict[str, Any]) -> list[Giver]:
     """Whose lesions an inserted one is made of: shape and look may come from two, or from nobody."""
-    known: list[dict[str, Any]] | None = draw["donor"].get("from")
+    known: list[Giver] | None = draw["donor"].get("from")
     if known is not None:
         return known
     return [{"case": draw["case"], "subject": draw["subject"], "lesion": draw["donor"].get("lesion")}]

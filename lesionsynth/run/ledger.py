@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lesionsynth import nifti
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Failure
 from lesionsynth.run.workspace import FAILURES, RECORDS, Workspace, inside
+
+if TYPE_CHECKING:
+    from lesionsynth.run.formats import FailureNote
 
 
 def record_path(output: Path, case: str) -> Path:
@@ -93,7 +96,12 @@ def discard(output: Path, jobs: Sequence[Job], earlier: Sequence[Path]) -> list[
 def note_failure(output: Path, failure: Failure) -> None:
     """Write failures/<case>.json."""
     error = failure.error
-    about = {"case": failure.name, "stage": failure.stage, "error": str(error), "kind": type(error).__name__}
+    about: FailureNote = {
+        "case": failure.name,
+        "stage": failure.stage,
+        "error": str(error),
+        "kind": type(error).__name__,
+    }
     path = inside(output, Path(FAILURES) / f"{failure.name}.json")
     nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
 

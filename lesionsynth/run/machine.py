@@ -133,7 +133,7 @@ def worker_mb(cohort: Cohort) -> float:
     """Memory of one worker, estimated from the largest of up to a hundred cases.
 
     A voxel takes twice its stored size and four float32 numbers a channel, and 30 bytes for labels, tissue,
-    zones, lesions and maps: measured with one to four channels, see docs/hpc.md.
+    zones, lesions and maps: measured with one to four channels, see docs/how-to/hpc.md.
     """
     step = max(1, len(cohort.cases) // _LOOKED_AT)
     return _BASE_MB + max((_case_mb(case) for case in cohort.cases[::step]), default=0.0)

@@ -27,9 +27,11 @@ class Job:
     Parameters
     ----------
     case : str
-        Its id: <host>__syn<copy_index>.
-    host, subject : str
-        Case it is made of, and its person.
+        Its id: `<host>__syn<copy_index>`.
+    host : str
+        Case it is made of.
+    subject : str
+        The host's person.
     copy_index : int
         Number of the copy.
     block : str
@@ -37,8 +39,8 @@ class Job:
     targets : dict of str to LoadTarget
         Load to reach, by step.
     key : str
-        Digest of everything else that its voxels depend on: a case made by a job with another key is made
-        again.
+        Digest of all else that the case depends on: version, what the recipe says of voxels, host, donors,
+        loads and map of the block. A case made by a job with another key is made again.
     """
 
     case: str

@@ -56,6 +56,7 @@ class Found:
     layout : dict
         Of the output.
     splits : tuple of Split
+        Folds of the input, or those made.
     left_out : dict
         Case to reason.
     """

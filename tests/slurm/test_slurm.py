@@ -19,7 +19,7 @@ from tests.run.test_faults import assert_whole
 from tests.run.test_shards import files
 from tests.test_invariants import Silent, recipe_of
 
-SUBMIT = Path(__file__).parents[2] / "docs" / "hpc" / "submit.sh"
+SUBMIT = Path(__file__).parents[2] / "docs" / "how-to" / "hpc" / "submit.sh"
 OPTIONS = ["-n", "2", "--set", "steps.add.load=[2, 8]"]
 
 

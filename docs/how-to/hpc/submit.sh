@@ -1,7 +1,7 @@
 #!/bin/bash
 # A whole run on Slurm: plan, shards, merge. The jobs wait for each other; this returns at once.
-#   SHARDS=20 docs/hpc/submit.sh RECIPE INPUT OUTPUT [options of `lesionsynth plan` and `run`, such as -n 4 --seed 1]
-# ARRAY names another array script, such as docs/hpc/array_gpu.sbatch. More for sbatch, such as a partition: SBATCH_*.
+#   SHARDS=20 docs/how-to/hpc/submit.sh RECIPE INPUT OUTPUT [options of `lesionsynth plan` and `run`, such as -n 4 --seed 1]
+# ARRAY names another array script, such as docs/how-to/hpc/array_gpu.sbatch. More for sbatch, such as a partition: SBATCH_*.
 set -euo pipefail
 recipe=$1 input=$2 output=$3
 shift 3
