@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -25,6 +25,9 @@ from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Engine, Progress
 from lesionsynth.run.prepare import Prepared
 from lesionsynth.run.workspace import RECORDS, Workspace
+
+if TYPE_CHECKING:
+    from lesionsynth.run.formats import Record
 
 PLACES = 2
 """Lesions of a single variant that are shown."""
@@ -57,7 +60,7 @@ class Variant:
         Loads and counts, or why it could not be made.
     shown : tuple of (str, dict)
         Places of edited lesions, each with pictures by plane and kind; empty where nothing was made.
-    record : dict or None
+    record : Record or None
         As it would be written.
     thumbs : tuple of ndarray, or None
         Host and copy, small enough for a terminal.
@@ -67,7 +70,7 @@ class Variant:
     about: str
     facts: str
     shown: tuple[tuple[str, dict[tuple[str, str], Rgb]], ...]
-    record: dict[str, Any] | None
+    record: Record | None
     thumbs: tuple[Rgb, Rgb] | None
 
 
@@ -169,7 +172,7 @@ def _edited_at(pair: Pair, place: Place) -> bool:
     return bool(pair.edits.added[at] or pair.edits.removed[at])
 
 
-def _drawn(title: str, pair: Pair, at: Sequence[Place], record: dict[str, Any], single: bool) -> Variant:
+def _drawn(title: str, pair: Pair, at: Sequence[Place], record: Record, single: bool) -> Variant:
     panels = Panels(pair, _TILE_PX if single else _SMALL_PX)
     shown = []
     for place in at:
@@ -192,7 +195,7 @@ def _thumbs(pair: Pair, place: Place) -> tuple[Rgb, Rgb]:
     return small.host(cut), small.outlined(cut)
 
 
-def _facts(record: dict[str, Any]) -> str:
+def _facts(record: Record) -> str:
     load, lesions = record["load_ml"], record["lesions"]
     target = "" if load["target"] is None else f" (target {load['target']:.2f})"
     return (

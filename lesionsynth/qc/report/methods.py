@@ -9,7 +9,9 @@ from functools import cache
 from importlib import resources
 
 import lesionsynth
+from lesionsynth.plugins.contracts import OperationSpec, SourceSpec
 from lesionsynth.recipe.model import Recipe
+from lesionsynth.spec import summary_of
 
 _CITED = re.compile(r"\[((?:@\w+)(?:; ?@\w+)*)\]")
 _KEY = re.compile(r"@(\w+)")
@@ -80,14 +82,19 @@ def _sentences(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]
     for step in recipe.steps.values():
         sources = [recipe.sources[name] for name in step.source_names()]
         replaced = {s for source in sources if source.own_geometry for s in _geometry_of(step)}
-        own = [sentence for sentence in step.methods() if sentence not in replaced]
+        own = [sentence for sentence in _told(step) if sentence not in replaced]
         yield from own[:1]
         for source in sources:
-            yield from source.methods()
+            yield from _told(source)
         yield from own[1:]
     if any(step.source_names() for step in recipe.steps.values()):
         yield from recipe.likelihood.methods()
     yield _CHANGED
+
+
+def _told(kind: OperationSpec | SourceSpec) -> list[str]:
+    """What a kind says of itself; its name and summary where it says nothing, as those of other packages may."""
+    return list(kind.methods()) or [f"Kind {kind.kind}: {summary_of(type(kind))}."]
 
 
 def _geometry_of(step: object) -> list[str]:

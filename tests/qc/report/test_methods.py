@@ -99,6 +99,25 @@ def test_a_source_with_a_geometry_of_its_own_replaces_the_steps() -> None:
     assert "probability 0.5 for each axis" not in text
 
 
+def test_a_kind_that_says_nothing_is_named() -> None:
+    class Silent(contracts.OperationSpec):
+        """Turn lesions into something else.
+
+        In a way that is told here.
+        """
+
+        kind: str = "silent"
+
+        def apply(self, canvas, context):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+        def replay(self, canvas, context, draws):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+    recipe = load_recipe("lesionmix").model_copy(update={"steps": {"turn": Silent()}})
+    assert "Kind silent: Turn lesions into something else." in methods_of(recipe, 1, 1, []).sentences
+
+
 def test_what_two_steps_share_is_said_once() -> None:
     made = methods_of(load_recipe("relocate"), 8, 8, ["mixture"])
     assert len(set(made.sentences)) == len(made.sentences)
