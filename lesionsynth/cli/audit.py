@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lesionsynth.cli.app import app
-from lesionsynth.cli.terminal import AsJson, Quiet, RunFolder, Terminal, Verbose, Workers, print_json, table
+from lesionsynth.cli.terminal import (
+    AsJson,
+    MovedInput,
+    Quiet,
+    RunFolder,
+    Terminal,
+    Verbose,
+    Workers,
+    print_json,
+    table,
+)
 from lesionsynth.errors import ExitCode
 
 _SHOWN = 50
@@ -17,9 +26,7 @@ _SHOWN = 50
 @app.command()
 def audit(
     output: RunFolder,
-    input_folder: Annotated[
-        Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")
-    ] = None,
+    input_folder: MovedInput = None,
     replay: Annotated[
         bool,
         typer.Option("--replay", help="Also make every synthetic case again; as slow as the run."),

@@ -14,6 +14,7 @@ from lesionsynth.cli.terminal import (
     Copies,
     InputFolder,
     Memory,
+    MovedInput,
     OnDevice,
     Overrides,
     Quiet,
@@ -202,9 +203,7 @@ def replay(
     case: Annotated[str, typer.Argument(help="Synthetic case, such as sub01__syn003.")],
     run_folder: Annotated[Path, typer.Option("--run", "-r", help="Output folder of the run that made it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the remade files go to.")],
-    input_folder: Annotated[
-        Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")
-    ] = None,
+    input_folder: MovedInput = None,
 ) -> None:
     """Make one synthetic case again from its record, equal voxel for voxel, and check that it is."""
     from lesionsynth.run.session import replay as remake

@@ -22,6 +22,7 @@ InputFolder = Annotated[
     Path, typer.Option("--input", "-i", help="Folder of the data set.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of a run.")]
+MovedInput = Annotated[Path | None, typer.Option("--input", "-i", help="The input, where it has moved.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -158,8 +159,13 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
         shown.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
         shown.add_row(*row)
+
+    class Pipeable(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # for the command line to end quietly; rich would exit with 1
+
     # A pipe gets long lines rather than lines broken at 80 columns.
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(shown)
+    Pipeable(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(shown)
 
 
 def open_recipe(name: str, overrides: list[str] | None) -> Recipe:

@@ -122,6 +122,12 @@ def test_module_and_program_are_the_same() -> None:
         assert done.stdout == f"lesionsynth {lesionsynth.__version__}\n"
 
 
+def test_a_pipe_that_is_closed_early_is_no_fault() -> None:
+    line = f"set -o pipefail; '{PROGRAM}' list | head -n 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class TestList:
     def test_json_has_every_kind_and_recipe_with_a_line(self) -> None:
         found = json.loads(invoke("list", "--json"))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from lesionsynth.bank.harvest import CaseSummary
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.errors import InputError
 from lesionsynth.likelihood.fit import box_coordinates
 from lesionsynth.run.ledger import failures, is_done, record_path
 from lesionsynth.run.prepare import Prepared
-from lesionsynth.run.workspace import FAILURES
+from lesionsynth.run.workspace import BANK, PLAN, REPORT
 
 MOST_LESION_CASES = 1000
 """Cases of either kind whose lesions are looked at one by one; of more, an even choice."""
@@ -88,7 +89,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
     Raises
     ------
     InputError
-        If the bank is damaged.
+        If the bank or a record is damaged.
     """
     space = prepared.space
     channels = len(space.cohort.channels)
@@ -97,7 +98,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
     copies: list[Copy] = []
     pending: list[str] = []
     times: list[float] = []
-    with LesionBank(output / "bank") as bank:
+    with LesionBank(output / BANK) as bank:
         cases = bank.cases()
         summaries = {case.case: case for case in cases}
         step = -(-len(prepared.jobs) // MOST_LESION_CASES) or 1
@@ -106,12 +107,21 @@ def gather(output: Path, prepared: Prepared) -> Facts:
             if record is None:
                 pending.append(job.case)
                 continue
-            times.append(record_path(output, job.case).stat().st_mtime)
-            copies.append(_copy(record))
-            for done in record["steps"]:
-                refused.update({(done["step"], why): count for why, count in done["rejected"].items()})
-            if number % step == 0:
-                _take_added(added, record, summaries[job.host])
+            path = record_path(output, job.case)
+            times.append(path.stat().st_mtime)
+            try:
+                copies.append(_copy(record))
+                for done in record["steps"]:
+                    refused.update({(done["step"], why): count for why, count in done["rejected"].items()})
+                if number % step == 0:
+                    _take_added(added, record, summaries[job.host])
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"the record is not as a run writes it ({type(error).__name__}: {error}).",
+                    case=job.case,
+                    file=path,
+                    remedy="Remove it and run the same command again, so that the case is made anew.",
+                ) from None
         real, seen = _real_lesions(bank, cases, channels)
     noted = [note for note in failures(output) if note.get("case") in set(pending)]
     with_images = [case for case in cases if case.has_images]
@@ -131,7 +141,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
         left_out=prepared.left_out,
         tissues=tuple(sorted({case.tissue_kind for case in with_images if case.tissue_kind})),
         bytes=_sizes(output),
-        minutes=(max(times) - (output / "plan.jsonl").stat().st_mtime) / 60 if times else None,
+        minutes=(max(times) - (output / PLAN).stat().st_mtime) / 60 if times else None,
     )
 
 
@@ -200,13 +210,14 @@ def _position(voxel: Iterable[int], case: CaseSummary) -> tuple[float, float, fl
 
 
 def _sizes(output: Path) -> dict[str, int]:
-    """Bytes of the files of an output by its top folders; loose files together."""
+    """Bytes of the files of an output by its top folders; loose files together, without the report."""
     sizes: Counter[str] = Counter()
     for folder, _, names in os.walk(output):
         top = Path(folder).relative_to(output).parts[:1]
         for name in names:
+            if not top and name == REPORT:
+                continue  # or it would tell its predecessor's size
             sizes[top[0] if top else "other files"] += os.lstat(Path(folder) / name).st_size
-    sizes.pop(FAILURES, None)
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 

@@ -93,7 +93,7 @@ def _sentences(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]
 
 
 def _told(kind: OperationSpec | SourceSpec) -> list[str]:
-    """What a kind says of itself; its name and summary where it says nothing, as those of other packages may."""
+    """What a kind says of itself; where it says nothing, as one of another package may, name and summary."""
     return list(kind.methods()) or [f"Kind {kind.kind}: {summary_of(type(kind))}."]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lesionsynth.qc.report.charts import Series, histogram, scatter
 from lesionsynth.qc.report.gather import Facts, gather, shown_first
 from lesionsynth.qc.report.methods import methods_of
 from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.prepare import read_prepared
 from lesionsynth.run.workspace import REPORT, read_lock
 
@@ -30,7 +32,7 @@ _SIDES = ("left to right", "back to front", "down to up")
 Chart = tuple[str, Markup, str]
 
 
-def write_report(output: Path, target: Path | None = None, cases: int = 12) -> Path:
+def write_report(output: Path, target: Path | None = None, cases: int = 12, root: Path | None = None) -> Path:
     """Write one HTML file that tells what an output holds; it needs nothing but itself.
 
     Parameters
@@ -42,6 +44,8 @@ def write_report(output: Path, target: Path | None = None, cases: int = 12) -> P
     cases : int
         Synthetic cases that are shown in pictures, at most. Each takes about 0.1 MB a channel, those that are
         shown slice by slice 1 to 3 MB.
+    root : Path, optional
+        The input, where it has moved; it is read for hosts that the output does not hold.
 
     Returns
     -------
@@ -51,10 +55,13 @@ def write_report(output: Path, target: Path | None = None, cases: int = 12) -> P
     Raises
     ------
     LesionsynthError
-        If there is no finished plan, the bank is damaged, or the file cannot be written.
+        If there is no finished plan, bank or records are damaged, or the file cannot be written.
     """
     output = output.absolute()
     prepared = read_prepared(output)
+    if root is not None:
+        cohort = open_cohort(prepared.space.recipe.input, root)[1]
+        prepared = replace(prepared, space=replace(prepared.space, cohort=cohort))
     space, recipe = prepared.space, prepared.space.recipe
     facts = gather(output, prepared)
     jobs = {job.case: job for job in prepared.jobs}

@@ -98,6 +98,7 @@ def test_refusals_are_counted_by_step_and_reason(finished: Path, facts) -> None:
 
 def test_disk_is_what_the_files_take(finished: Path, facts) -> None:  # type: ignore[no-untyped-def]
     total = sum(path.stat().st_size for path in finished.rglob("*") if path.is_file())
+    total -= (finished / "report.html").stat().st_size
     assert sum(facts.bytes.values()) == total
     images = sum(path.stat().st_size for path in (finished / "imagesTr").iterdir())
     assert facts.bytes["imagesTr"] == images

@@ -174,6 +174,32 @@ def test_hosts_that_are_gone_cost_their_pictures_alone(make_nnunet, tmp_path: Pa
     assert "Load of a case" in page.text
 
 
+def test_hosts_are_found_where_the_input_has_moved(make_nnunet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root = make_nnunet(3)
+    output = made(root, tmp_path / "out", "-n", "1", "--set", "output.originals=omit")
+    before = (output / "report.html").read_bytes()
+    root.rename(tmp_path / "moved")
+    result = CliRunner().invoke(app, ["report", str(output), "--input", str(tmp_path / "moved")])
+    assert result.exit_code == 0, result.stderr
+    assert (output / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["lesions", "load_ml", "steps", "measures"])
+def test_a_record_that_was_changed_is_named(make_nnunet, tmp_path: Path, change: str) -> None:  # type: ignore[no-untyped-def]
+    output = made(make_nnunet(3), tmp_path / "out", "-n", "1")
+    path = output / "records" / "case2__syn000.json"
+    record = json.loads(path.read_text())
+    if change == "measures":
+        record["steps"][0]["draws"][0] |= {"edit": "insert", "measures": {"lead_channel": 9}, "volume_mm3": 1}
+    else:
+        record[change] = "x"
+    path.write_text(json.dumps(record))
+    result = CliRunner().invoke(app, ["report", str(output)])
+    assert result.exit_code == ExitCode.INPUT
+    assert "case case2__syn000: " in result.stderr
+    assert "records/case2__syn000.json: the record is not as a run writes it" in result.stderr
+
+
 def test_a_report_that_cannot_be_written_fails_no_run(make_nnunet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     root, output = make_nnunet(3), tmp_path / "out"
     session.plan(load_recipe("lesionmix", ["output.copies=1"]), root, output, Silent())
