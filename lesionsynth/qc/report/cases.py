@@ -28,6 +28,8 @@ MOST_SLICES = 64
 """Slices of a case that is shown slice by slice; of more, an even choice."""
 MOST_BLOCKS = 3
 _MAP_PX = 260
+_LIKELY = 0.5
+"""Share of the highest density from which on a voxel may be one that the planes of a map go through."""
 _WARM = np.array((230, 159, 0))
 
 
@@ -124,8 +126,7 @@ class Pictures:
         flat[voxels] = np.diff(cumulated, prepend=0.0)
         density = flat.reshape(host.label.shape, order="F")
         pair = self._pair(host, Edits.of(host, job.host, host.label), lead_channel(host), host)
-        full = [int(density.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
-        cuts = [cut_of_box(pair.grid, full, plane, pair.edits.body) for plane in PLANES]
+        cuts = [cut_of_box(pair.grid, _fullest(density), plane, pair.edits.body) for plane in PLANES]
         return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]
 
 
@@ -147,6 +148,14 @@ def _stack(pair: Pair, place: Place) -> Layers:
     first = low + (middle.at - low) % step  # so that the place itself is among them
     chosen = range(first, high, step)
     return layers_of(pair, [replace(middle, at=at) for at in chosen], chosen.index(middle.at))
+
+
+def _fullest(density: NDArray[np.float32]) -> tuple[int, int, int]:
+    """A voxel of high density whose three planes hold much of the whole."""
+    likely = np.argwhere(density >= _LIKELY * density.max())
+    held = [density.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64) for axis in range(3)]
+    i, j, k = likely[np.argmax(sum(held[axis][likely[:, axis]] for axis in range(3)))]
+    return int(i), int(j), int(k)
 
 
 def _map_picture(pair: Pair, density: NDArray[np.float32], cut: Cut) -> str:

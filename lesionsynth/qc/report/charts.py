@@ -38,8 +38,12 @@ class Series:
         """Number and quartiles in words."""
         if not self.values.size:
             return f"{self.name}: none"
-        low, middle, high = np.percentile(self.values, (25, 50, 75))
-        return f"{self.name}: n {self.values.size}, median {middle:.3g}, quartiles {low:.3g} to {high:.3g}"
+        low, middle, high = (_number(v) for v in np.percentile(self.values, (25, 50, 75)))
+        return f"{self.name}: n {self.values.size}, median {middle}, quartiles {low} to {high}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,8 @@ def histogram(title: str, unit: str, series: Sequence[Series], log: bool = False
     values = np.concatenate([s.values for s in kept])
     if not values.size:
         return _empty(title)
-    low, high = float(values.min()), float(values.max())
-    if high <= low:
-        low, high = (low / 2, low * 2) if log else (low - 0.5, low + 0.5)
-    edges = np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
+    edges = _edges(values, log)
+    low, high = float(edges[0]), float(edges[-1])
     shares = [np.histogram(np.clip(s.values, low, high), edges)[0] / max(1, s.values.size) for s in kept]
     top = max(float(share.max()) for share in shares)
     x = _Axis(low, high, _LEFT, _WIDTH - _RIGHT, log)
@@ -97,6 +99,17 @@ def histogram(title: str, unit: str, series: Sequence[Series], log: bool = False
             middle = x.at(float(np.median(one.values)))
             parts.append(f'<path class="mark {one.css}" d="M{middle:.1f} {y.at(0) + 1:.1f}v6"/>')
     return _svg(title, "; ".join(s.describe() for s in kept), parts)
+
+
+def _edges(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+    """Edges of bins; of whole numbers, such as counts, each bin holds as many."""
+    low, high = float(values.min()), float(values.max())
+    if not log and (values == np.rint(values)).all():
+        width = math.ceil((high - low + 1) / _BINS)
+        return np.arange(low - 0.5, high + width, width)
+    if high <= low:
+        low, high = (low / 2, low * 2) if log else (low - 0.5, low + 0.5)
+    return np.geomspace(low, high, _BINS + 1) if log else np.linspace(low, high, _BINS + 1)
 
 
 def scatter(
@@ -130,11 +143,11 @@ def _frame(x: _Axis, y: _Axis, x_unit: str, y_unit: str) -> str:
     for tick in x.ticks():
         at = x.at(tick)
         parts.append(f'<path class="tick" d="M{at:.1f} {y.start:.1f}v-3"/>')
-        parts.append(f'<text x="{at:.1f}" y="{y.start + 20:.1f}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{y.start + 20:.1f}" text-anchor="middle">{_number(tick)}</text>')
     for tick in y.ticks():
         at = y.at(tick)
         parts.append(f'<path class="grid" d="M{x.start:.1f} {at:.1f}H{x.end:.1f}"/>')
-        parts.append(f'<text x="{x.start - 6:.1f}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{x.start - 6:.1f}" y="{at + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
     parts.append(f'<path class="tick" d="M{x.start:.1f} {y.start:.1f}H{x.end:.1f}"/>')
     middle = (x.start + x.end) / 2
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 4}" text-anchor="middle">{_text(x_unit)}</text>')

@@ -30,8 +30,8 @@ def series(name: str, *values: float) -> Series:
 
 
 def test_steps_are_shares_in_common_bins() -> None:
-    drawn = heights(histogram("x", "mm", [series("a", 0, 0, 0, 20), series("b", 0, 20)]), "a")
-    other = heights(histogram("x", "mm", [series("a", 0, 0, 0, 20), series("b", 0, 20)]), "b")
+    both = histogram("x", "mm", [series("a", 0.1, 0.1, 0.1, 20.1), series("b", 0.1, 20.1)])
+    drawn, other = heights(both, "a"), heights(both, "b")
     assert len(drawn) == len(other) == 20
     assert drawn[0] == pytest.approx(3 * drawn[-1], abs=0.2)
     assert other[0] == pytest.approx(other[-1], abs=0.2)
@@ -50,6 +50,22 @@ def test_what_is_no_number_is_left_out() -> None:
     assert "nan" not in markup.lower()
 
 
+def test_whole_numbers_have_bins_of_their_own() -> None:
+    assert [h > 1 for h in heights(histogram("x", "n", [series("a", 1, 1, 2, 4)]), "a")] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    wide = heights(histogram("x", "n", [series("a", *range(41))]), "a")
+    assert len(wide) == 14  # three numbers each
+    assert wide[0] == pytest.approx(wide[7])
+
+
+def test_large_numbers_are_written_out() -> None:
+    assert "median 178,000" in histogram("x", "mm3", [series("a", 178000.0, 178000.25)], log=True)
+
+
 @pytest.mark.parametrize("values", [(5.0,), (5.0, 5.0, 5.0), (0.0,), (-3.0, -3.0)])
 def test_values_that_are_all_one(values: tuple[float, ...]) -> None:
     drawn = heights(histogram("x", "mm", [series("a", *values)]), "a")
@@ -61,9 +77,10 @@ def test_values_that_are_all_one(values: tuple[float, ...]) -> None:
 def test_axes_have_a_few_round_numbers(ends: tuple[float, float], log: bool) -> None:
     root = parsed(histogram("x", "mm", [series("a", *ends)], log))
     texts = [t.text for t in root.iter(f"{NS}text") if t.get("text-anchor") == "middle"]
-    numbers = [float(t) for t in texts if t and re.fullmatch(r"[-+.\de]+", t)]
+    numbers = [float(t.replace(",", "")) for t in texts if t and re.fullmatch(r"[-+.,\de]+", t)]
     assert 1 <= len(numbers) <= 7
-    assert all(ends[0] * 0.999 <= n <= ends[1] * 1.001 for n in numbers)
+    beyond = 0.06 * (ends[1] - ends[0])  # bins of whole numbers reach a little further
+    assert all(ends[0] - beyond <= n <= ends[1] + beyond for n in numbers)
 
 
 def test_nothing_to_show_is_said() -> None:
