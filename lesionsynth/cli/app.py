@@ -85,4 +85,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 # Each module adds its commands to `app`.
-from lesionsynth.cli import audit, bank, convert, dataset, make, shards, tell  # noqa: E402, F401
+from lesionsynth.cli import audit, bank, convert, dataset, make, realism, shards, tell  # noqa: E402, F401

@@ -47,7 +47,17 @@ from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
-from lesionsynth.run.workspace import BANK, COHORT, FAILURES, LOCK, PLAN, RECORDS, Workspace, read_yaml
+from lesionsynth.run.workspace import (
+    BANK,
+    COHORT,
+    FAILURES,
+    LOCK,
+    PLAN,
+    REALISM,
+    RECORDS,
+    Workspace,
+    read_yaml,
+)
 
 _SYNTHETIC = re.compile(r"(.+)__syn\d+")
 _LIKELIHOOD = "likelihood"
@@ -291,7 +301,7 @@ class _Audit:
     def _tree(self, recorded: dict[str, list[str]], originals: Sequence[str]) -> None:
         """Files of no case, and the description of the whole."""
         described = self._described(recorded, originals)
-        expected = {LOCK, COHORT, PLAN, MANIFEST, *described}
+        expected = {LOCK, COHORT, PLAN, MANIFEST, REALISM, *described}
         if find_splits(self.cohort, self.recipe.folds, self.recipe.seed)[0]:
             expected.add(SPLITS)
         for files in self.cohort.cases:

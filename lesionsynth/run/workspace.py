@@ -23,6 +23,8 @@ PLAN = "plan.jsonl"
 BANK = "bank"
 RECORDS = "records"
 FAILURES = "failures"
+REALISM = "realism.json"
+"""Where `realism` is expected to leave its result, if it leaves it in the output."""
 
 
 @dataclass(frozen=True)
