@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from lesionsynth.qc.realism.two_sample import Estimate
 
 _DONOR_FLOOR = 0.8
-"""About what moving real lesions within their own patient reaches, flips alone, on the public set it was measured on."""
+"""About what moving real lesions within their own patient by flips reaches; see docs/realism.md."""
+
+_FEW_HOSTS, _TURNED = 4, 0.4
 
 
 @app.command()
@@ -44,7 +46,7 @@ def realism(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say how far synthetic lesions and fills can be told from real ones; exit 1 beyond the recipe's limits."""
+    """Say how far synthetic lesions can be told from real ones; exit 1 beyond the limits of the recipe."""
     from lesionsynth import nifti
     from lesionsynth.cli.terminal import open_recipe
     from lesionsynth.qc.realism.compare import compare
@@ -73,7 +75,7 @@ def _tell(found: Realism) -> None:
         )
     for note in found.notes:
         print(f"note: {note}")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             row.feature,
             _number(row.real),
@@ -107,10 +109,10 @@ def _tell(found: Realism) -> None:
         print(f"memorised: not judged ({memory.note}).")
     else:
         print(
-            f"memorised: {memory.near_share:.0%} of {memory.n_added} added lesions are nearer to a lesion they "
-            f"could be copied from than 1 in 20 of {memory.n_held_out} held-out real ones ({memory.how}); 5 % is "
-            f"expected of new ones, and moved real lesions are near. Median distance {memory.added:.2f}, held out "
-            f"{memory.held_out:.2f}."
+            f"memorised: {memory.near_share:.0%} of {memory.n_added} added lesions are nearer to a real one that "
+            f"was at hand than 1 in 20 of {memory.n_held_out} held-out real ones ({memory.how}). "
+            "New lesions should have about 5%; real ones that were only moved have more. "
+            f"Median distance {memory.added:.2f}, held out {memory.held_out:.2f}."
         )
     print()
     for line in _verdict(found):
@@ -149,6 +151,12 @@ def _verdict(found: Realism) -> list[str]:
             lines.append(f"{what}: not judged ({estimate.note}).")
         else:
             lines.append(f"{what}: {_in_words(estimate.value)} ({estimate.value:.2f}).")
+    hosts = found.lesions.by_host
+    if hosts.value is not None and (hosts.value < _TURNED or hosts.n_both < _FEW_HOSTS):
+        lines.append(
+            f"By host says little here: {hosts.n_both} host(s) hold real and added lesions. Below 0.5, what "
+            "gives a lesion away in one host is how real ones look in another."
+        )
     if found.lesions.by_donor.value is not None:
         lines.append(
             "By donor is the strict test: real lesions that were only moved reach about "

@@ -25,8 +25,8 @@ class RealismSpec(Spec):
     max_auc_fill: Area | None = None
     """Most that it may tell places of removed lesions from untouched tissue."""
     max_ks: dict[str, Probability] = Field(default_factory=dict)
-    """Feature to the largest Kolmogorov-Smirnov distance of added from real lesions, such as {volume_mm3: 0.3,
-    contrast: 0.2}. A feature of channels means each of them; {contrast FLAIR: 0.2} means one."""
+    """Feature to the largest Kolmogorov-Smirnov distance of added from real lesions, such as
+    {volume_mm3: 0.3, contrast: 0.2}. A feature of channels means each of them; {contrast FLAIR: 0.2} one."""
     max_memorised: Probability | None = None
     """Largest share of added lesions that may be as near to a lesion they could be copied from as only one in
     twenty real lesions of other subjects is."""

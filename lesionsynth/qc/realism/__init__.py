@@ -1,1 +1,1 @@
-"""Does the synthetic look like the real? Features, distances, two-sample tests, memorised lesions, and a gate."""
+"""Whether the synthetic looks like the real: features, distances, two-sample tests, copies, and a gate."""

@@ -84,7 +84,7 @@ class Realism:
 
     def as_json(self) -> dict[str, Any]:
         """All of it by name; what there is not is null."""
-        return asdict(self)
+        return {**asdict(self), "channels": list(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,16 @@ def compare(
     sides = open_sides(real, synthetic, recipe, overrides)
     check_names(sides.recipe.realism, sides.cohort.channels)
     rows, n_real, n_synthetic, removed, notes = look(sides, engine, progress)
-    found = judge(sides, rows, n_real, n_synthetic, removed, engine.n_jobs, [*sides.notes, *notes])
+    found = judge(
+        sides, rows, (n_real, n_synthetic), removed, engine.n_jobs, progress, [*sides.notes, *notes]
+    )
     return replace(found, breaches=breaches(sides.recipe.realism, found))
 
 
-def look(
-    sides: Sides, engine: Engine, progress: Progress
-) -> tuple[Rows, Counts, Counts, int, list[str]]:
+def look(sides: Sides, engine: Engine, progress: Progress) -> tuple[Rows, Counts, Counts, int, list[str]]:
     """Read the cases of both sides, as many as the recipe allows, in parallel."""
-    spec, notes = sides.recipe.realism, []
+    spec = sides.recipe.realism
+    notes: list[str] = []
     real, n_real = _cases(sides.way(len(sides.real)), sides, sides.real, "real", engine, progress, notes)
     made: list[Seen] = []
     filled: list[Seen] = []
@@ -144,7 +145,13 @@ def look(
     removed = 0
     if sides.copies is None:
         made, n_made = _cases(
-            sides.way(len(sides.plain), synthetic=True), sides, sides.plain, "synthetic", engine, progress, notes
+            sides.way(len(sides.plain), synthetic=True),
+            sides,
+            sides.plain,
+            "synthetic",
+            engine,
+            progress,
+            notes,
         )
         n_synthetic = Counts(sides.n_synthetic, len(sides.plain), n_made, len(made))
     else:
@@ -167,7 +174,9 @@ def look(
                 f"{spec.cases})"
             )
         if counts.lesions_looked_at < counts.lesions:
-            notes.append(f"{counts.lesions_looked_at} of {counts.lesions} {what} lesions of these were looked at")
+            notes.append(
+                f"{counts.lesions_looked_at} of {counts.lesions} {what} lesions of these were looked at"
+            )
     return Rows(real, made, filled, clean), total, n_synthetic, removed, notes
 
 
@@ -185,8 +194,13 @@ def _cases(
     found: list[tuple[int, list[Seen]]] = []
     for result in run_all(look_at_case, items, stage=stage, engine=engine, progress=progress):
         _sort_out(result, sides, found, notes)
-    rows = sorted((row for _, seen in found for row in seen), key=lambda row: (row.case, row.number))
+    rows = sorted((row for _, seen in found for row in seen), key=_order)
     return rows, sum(count for count, _ in found)
+
+
+def _order(row: Seen) -> tuple[str, int]:
+    """Forests see the rows in one order, whoever was ready first."""
+    return row.case, row.number
 
 
 def _sort_out(result: Any, sides: Sides, found: list[Any], notes: list[str]) -> None:
@@ -201,26 +215,30 @@ def _sort_out(result: Any, sides: Sides, found: list[Any], notes: list[str]) -> 
 def judge(
     sides: Sides,
     rows: Rows,
-    n_real: Counts,
-    n_synthetic: Counts,
+    counts: tuple[Counts, Counts],
     removed: int,
     n_jobs: int,
+    progress: Progress,
     notes: Sequence[str],
 ) -> Realism:
-    """All figures, from what was seen."""
+    """All figures, from what was seen; `counts` are those of the real and of the synthetic side."""
     spec, seed = sides.recipe.realism, sides.recipe.seed
     known = sides.copies is not None
     channels = sides.cohort.channels
+    progress.start("classify", 2)
+    lesions = lesion_test(rows.real, rows.made, seed, spec.min_lesions, spec.lesions, n_jobs, known)
+    progress.advance()
+    fills = fill_test(rows, seed, spec.min_lesions, spec.lesions, n_jobs, removed, known)
+    progress.advance()
     return Realism(
         str(sides.cohort.root),
         str(sides.synthetic),
         channels,
-        n_real,
-        n_synthetic,
+        *counts,
         distances(rows.real, rows.made, channels),
-        lesion_test(rows.real, rows.made, seed, spec.min_lesions, spec.lesions, n_jobs, known),
-        fill_test(rows, seed, spec.min_lesions, spec.lesions, n_jobs, removed, known),
-        memorised(rows.real, rows.made, channels, spec.min_lesions),
+        lesions,
+        fills,
+        memorised(rows.real, rows.made, len(channels), spec.min_lesions),
         list(notes),
         spec.model_dump(mode="json"),
         [],
@@ -237,12 +255,12 @@ def lesion_test(
     donors_known: bool = True,
 ) -> LesionTest:
     """Added against real lesions: by donor, by host, by their places alone, and the floors."""
-    one = Sample.of(limited(real, most, seed, "real lesions"))
-    other = Sample.of(limited(made, most, seed, "added lesions"))
+    one = Sample.of(limited(sorted(real, key=_order), most, seed, "real lesions"))
+    other = Sample.of(limited(sorted(made, key=_order), most, seed, "added lesions"))
     by_donor = told_apart(one, other, "group", "look", seed, least, n_jobs)
     place = told_apart(one, other, "group", "place", seed, least, n_jobs, rounds=1)
     if not donors_known:
-        by_donor = Estimate(None, None, None, len(one), len(other), 0, _UNKNOWN_DONORS)
+        by_donor = Estimate(None, None, None, len(one), len(other), 0, 0, _UNKNOWN_DONORS)
     return LesionTest(
         by_donor,
         told_apart(one, other, "host", "look", seed, least, n_jobs),
@@ -262,7 +280,7 @@ def fill_test(
     one, other = Sample.of(clean), Sample.of(filled)
     if not known or not filled:
         note = _NO_FILLS if not known else "no place was filled that has its like in untouched tissue"
-        nothing = Estimate(None, None, None, 0, 0, 0, note)
+        nothing = Estimate(None, None, None, 0, 0, 0, 0, note)
         return FillTest(nothing, nothing, nothing, nothing, removed)
     return FillTest(
         told_apart(one, other, "group", "look", seed, least, n_jobs),
@@ -271,4 +289,3 @@ def fill_test(
         floor(one, "group", "look", seed, least // 2, n_jobs),
         removed,
     )
-

@@ -18,7 +18,6 @@ from lesionsynth.json_file import read_json
 from lesionsynth.kernels.components import components, dilated
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.tissue import WHITE, is_solid
-from lesionsynth.qc.audit_scope import SOURCE_MAPS
 from lesionsynth.qc.realism import features
 from lesionsynth.qc.realism.lesions import (
     Seen,
@@ -55,8 +54,8 @@ class CopyFiles:
     host : CaseFiles
         In the real data set.
     files : CaseFiles
-        The copy's own images and label map. Case and subject are the host's: a tissue map or brain mask is found
-        by them.
+        The copy's own images and label map. Case and subject are the host's: a tissue map or brain mask is
+        found by them.
     record : Path
     donors : mapping of str to Path
         Label maps of cases that lesions may be carved from.
@@ -130,7 +129,7 @@ class _Donors:
         return self._carved_from(str(draw["case"]), mask, box)[1]
 
     def _draw(self, mask: NDArray[np.bool_], box: Box) -> dict[str, Any] | None:
-        """The edit that made a component: by the source map, else by the nearest centre or what was carved."""
+        """The edit that made a component: by source map, else by the nearest centre or what was carved."""
         if self.source is not None:
             source = self.source[box][mask].astype(np.int64)
             made = source[(source >= FIRST_DONOR) & (source != DISPLACED)] - FIRST_DONOR
@@ -149,12 +148,14 @@ class _Donors:
                     nearest = (distance, draw)
         if nearest is not None:
             return nearest[1]
-        carved = [draw for draw in self.draws if "centre_vox" not in draw and draw["case"] in self.copy.donors]
+        carved = [
+            draw for draw in self.draws if "centre_vox" not in draw and draw["case"] in self.copy.donors
+        ]
         overlaps = [self._carved_from(str(draw["case"]), mask, box)[0] for draw in carved]
         return carved[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None
 
     def _carved_from(self, case: str, mask: NDArray[np.bool_], box: Box) -> tuple[int, str | None]:
-        """Voxels that a component shares with the lesions of a donor in place, and the lesion it shares most."""
+        """Voxels that a component shares with a donor's lesions in place, and the lesion it shares most."""
         if case not in self._carved:
             stored = nifti.read(self.copy.donors[case]).values()
             self._carved[case] = components(np.isin(stored, self.case.labels.lesion))[0]
@@ -199,7 +200,7 @@ class _Places:
         return filled, clean
 
     def _like(self, number: int, mask: NDArray[np.bool_], origin: NDArray[Any]) -> NDArray[Any] | None:
-        """Where the place fits into clean tissue, as deep in it and as far from the ventricles as it can be."""
+        """Where it fits into clean tissue, as deep in it and as far from the ventricles as can be."""
         case, margin = self.case, self.rim_vox
         wide = dilated(np.pad(mask, margin), margin)
         whole, own = np.argwhere(wide) - margin, np.argwhere(mask)

@@ -29,6 +29,9 @@ OF_FORM = (
 )
 """Features of size, shape and location."""
 
+_BY_LOGARITHM = ("volume_mm3", "length_mm")
+"""Features whose spread and distance are those of the logarithm: sizes differ by factors."""
+
 PLACE = "place"
 """Class of a lesion's site: the only feature that is no number."""
 
@@ -47,7 +50,7 @@ class FeatureDistance:
         the differences of the shares.
     wasserstein : float or None
         Mean distance by which values must be moved to make the two alike, in robust spreads of the real ones;
-        None where real lesions do not differ, and for `place`.
+        None where real lesions do not differ, and for `place`. Of sizes, by their logarithms.
     n_real, n_synthetic : int
     """
 
@@ -89,8 +92,9 @@ def distances(real: Sequence[Seen], made: Sequence[Seen], channels: Sequence[str
 
 def distance(name: str, real: NDArray[np.float64], made: NDArray[np.float64]) -> FeatureDistance:
     """Distance of two samples, neither empty, of one feature."""
-    spread = float(MAD_TO_SD * np.median(np.abs(real - np.median(real))))
-    moved = float(wasserstein_distance(real, made))
+    one, other = (np.log(real), np.log(made)) if name in _BY_LOGARITHM else (real, made)
+    spread = float(MAD_TO_SD * np.median(np.abs(one - np.median(one))))
+    moved = float(wasserstein_distance(one, other))
     return FeatureDistance(
         name,
         float(np.median(real)),

@@ -14,8 +14,8 @@ from lesionsynth.kernels.edt import exact_distance_mm
 from lesionsynth.units import mm_to_vox, voxel_volume_mm3
 
 LESION_RINGS_MM = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-"""Rings about a lesion. None lies deeper inside than a voxel: small lesions have no such ring, which would tell
-the size."""
+"""Rings about a lesion. None lies deeper inside than a voxel: small lesions have none there, which would
+tell the size."""
 PLACE_RINGS_MM = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
 """Rings about a filled place."""
 
@@ -102,7 +102,9 @@ def looks(
             own |= {f"{name} {low:+.0f} mm": _ratio(_mean(image, ring), usual) for low, ring in rings.items()}
         own |= {"level": _mean(unit, inner), "spread": _spread(unit, inner)}
         own["spread ratio"] = _ratio(_spread(unit, inner), _spread(unit, shell))
-        own |= {f"level p{q}": float(np.percentile(unit[inner], q)) if inner.any() else 0.0 for q in (5, 50, 95)}
+        own |= {
+            f"level p{q}": float(np.percentile(unit[inner], q)) if inner.any() else 0.0 for q in (5, 50, 95)
+        }
         own["gradient edge/inside"] = _ratio(_mean(gradient, edge), _mean(gradient, inner))
         own["seam"] = _ratio(_mean(gradient, edge), _mean(gradient, beside))
         for low, high in _BANDS:
@@ -136,8 +138,8 @@ def shape(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> dict[str, flo
     Returns
     -------
     dict of str to float
-        `volume_mm3`. `sphericity`: surface of a ball of the same volume over its own; 1 is a ball, voxels make
-        it inexact for lesions of a few. `elongation` and `flatness`: second and third principal axis over the
+        `volume_mm3`. `sphericity`: surface of a ball of the same volume over its own; 1 is a ball, inexact
+        for lesions of a few voxels. `elongation` and `flatness`: second and third principal axis over the
         first. `length_mm`: of an ellipsoid with the same first axis.
 
     References
@@ -181,7 +183,7 @@ def _signed_distance(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> ND
         return np.full(mask.shape, -np.inf)
     inside = step - exact_distance_mm(~mask, spacing_mm) / scale
     # Whole voxels meet limits that are multiples of them.
-    return np.round(np.where(mask, inside, outside).astype(np.float64), 4)
+    return np.asarray(np.round(np.where(mask, inside, outside), 4), dtype=np.float64)
 
 
 def _gradient(image: NDArray[np.float64], spacing_mm: Sequence[float]) -> NDArray[np.float64]:

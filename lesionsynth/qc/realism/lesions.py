@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -199,7 +198,7 @@ def in_crop(own: NDArray[np.bool_], box: Box, around: Box) -> NDArray[np.bool_]:
 
 
 def position(grid: Grid, tissue: Box | None, centre_vox: Sequence[int]) -> dict[str, float]:
-    """Where in the tissue's box a voxel lies along the world's axes, 0 to 1; nothing where there is no tissue."""
+    """Where in the tissue's box a voxel lies along the world's axes, 0 to 1; nothing without tissue."""
     if tissue is None:
         return {}
     found = {}
@@ -214,5 +213,3 @@ def position(grid: Grid, tissue: Box | None, centre_vox: Sequence[int]) -> dict[
 def _centre(mask: NDArray[np.bool_], box: Box) -> tuple[int, int, int]:
     i, j, k = (int(np.rint(c.mean())) + o for c, o in zip(np.nonzero(mask), origin_of(box), strict=True))
     return (i, j, k)
-
-

@@ -1,7 +1,7 @@
-"""Are added lesions nearer to those they could be copied from than lesions of other people are?
+"""Whether added lesions are nearer to those they could be copied from than other people's lesions are.
 
-After the data-copying test of Meehan, Chaudhuri and Dasgupta, AISTATS 2020, arXiv:2004.05675: distances to the
-nearest training lesion of made lesions against those of held-out real ones.
+After the data-copying test of Meehan, Chaudhuri and Dasgupta, AISTATS 2020, arXiv:2004.05675: distances of
+made lesions to the nearest training lesion against those of held-out real ones.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from scipy.spatial.distance import cdist
 from scipy.stats import ks_2samp
 
 from lesionsynth.kernels.intensity import MAD_TO_SD
-from lesionsynth.qc.realism.distances import OF_CHANNELS, features_of
 from lesionsynth.qc.realism.lesions import Seen
 
 _FORM = ("sphericity", "elongation", "flatness")
+_LOOK = ("level", "spread", "level p5", "level p95")
+"""Intensities of the lesion itself: how it is joined to its surroundings must not hide that it is a copy."""
 _NEAR_QUANTILE = 0.05
 _MOST_SPREADS = 5.0
 """A single feature counts at most so much: one outlier must not decide who is near."""
@@ -54,9 +55,7 @@ class Memorised:
     note: str = ""
 
 
-def memorised(
-    real: Sequence[Seen], made: Sequence[Seen], channels: Sequence[str], least: int
-) -> Memorised:
+def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least: int) -> Memorised:
     """Compare added lesions with the real ones of the subjects behind them.
 
     Parameters
@@ -64,7 +63,7 @@ def memorised(
     real : sequence of Seen
     made : sequence of Seen
         `behind` says whose lesions each could be a copy of; all real ones where it is empty.
-    channels : sequence of str
+    n_channels : int
     least : int
         Fewer added or held-out lesions are not judged.
 
@@ -80,13 +79,15 @@ def memorised(
     how = "each subject in turn" if inside else "subjects outside the block"
     if not real or not made:
         return Memorised(None, None, None, None, len(made), 0, len(real), how, "there are none of one kind")
-    x, z = _scaled(real, made, channels)
+    x, z = _scaled(real, made, n_channels)
     subject = np.array([row.subject for row in real])
     of_added = np.full(len(made), np.nan)
     of_held_out: list[float] = []
     for subjects in sets:
         trains = np.isin(subject, sorted(subjects))
-        rows = [k for k, row in enumerate(made) if (frozenset(row.behind) & everybody or everybody) == subjects]
+        rows = [
+            k for k, row in enumerate(made) if (frozenset(row.behind) & everybody or everybody) == subjects
+        ]
         of_added[rows] = _nearest(z[rows], x[trains])
         if not inside:
             of_held_out += _nearest(x[~trains], x[trains]).tolist()
@@ -113,17 +114,26 @@ def memorised(
 
 
 def _scaled(
-    real: Sequence[Seen], made: Sequence[Seen], channels: Sequence[str]
+    real: Sequence[Seen], made: Sequence[Seen], n_channels: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Features of both, centred and in robust spreads of the real ones; those in which these are equal are out.
+    """Features of both in robust spreads of the real ones, without those in which these do not differ.
 
     The size counts by its logarithm.
     """
-    names = [*_FORM, *(f"{name} {channel}" for name in OF_CHANNELS for channel in channels)]
-    columns = []
-    for rows in (real, made):
-        found = [features_of(row, channels) for row in rows]
-        columns.append(np.array([[np.log(f["volume_mm3"]), *(f[name] for name in names)] for f in found]))
+    names = [f"{number} {name}" for number in range(n_channels) for name in _LOOK]
+    columns = [
+        np.array(
+            [
+                [
+                    np.log(row.volume_mm3),
+                    *(row.form[name] for name in _FORM),
+                    *(row.look[name] for name in names),
+                ]
+                for row in rows
+            ]
+        )
+        for rows in (real, made)
+    ]
     middle = np.median(columns[0], axis=0)
     spread = MAD_TO_SD * np.median(np.abs(columns[0] - middle), axis=0)
     differ = spread > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,12 @@ def open_sides(real: Path, synthetic: Path, recipe: Recipe | None, overrides: Se
     for host in order:
         for case in recorded.get(host.case, ()):
             if len(copies) < recipe.realism.cases:
-                copies.append(_copy(scope, host, case, labels))
+                copies.append(copy_files(scope, host, case, labels))
     chosen.sort(key=lambda files: files.case)
     copies.sort(key=lambda copy: copy.case)
     total = sum(map(len, recorded.values()))
-    rim = _rim_vox(recipe)
-    return Sides(
-        recipe, alone, synthetic, chosen, copies, [], None, len(cohort.cases), total, rim, notes
-    )
+    rim = rim_vox(recipe)
+    return Sides(recipe, alone, synthetic, chosen, copies, [], None, len(cohort.cases), total, rim, notes)
 
 
 def _recipe_of(lock: dict[str, Any] | None, synthetic: Path, overrides: Sequence[str]) -> Recipe:
@@ -145,13 +143,13 @@ def _plain(
         )
     order = stream(recipe.seed, "realism", "cases").permutation(len(cohort.cases))[: recipe.realism.cases]
     notes = [*notes, *(f"left out: {finding}" for finding in dropped)]
-    notes.append("no output of a run: every lesion counts as synthetic, and hosts, donors and fills are unknown")
+    notes.append(
+        "no output of a run: every lesion counts as synthetic, and hosts, donors and fills are unknown"
+    )
     other = replace(cohort, cases=(), masks=(), splits=None)
     plain = sorted((cohort.cases[k] for k in order), key=lambda files: files.case)
     chosen.sort(key=lambda files: files.case)
-    return Sides(
-        recipe, alone, synthetic, chosen, None, plain, other, n_real, len(cohort.cases), 0, notes
-    )
+    return Sides(recipe, alone, synthetic, chosen, None, plain, other, n_real, len(cohort.cases), 0, notes)
 
 
 def _recorded(scope: Scope, cohort: Cohort) -> dict[str, list[str]]:
@@ -177,8 +175,23 @@ def _recorded(scope: Scope, cohort: Cohort) -> dict[str, list[str]]:
     return found
 
 
-def _copy(scope: Scope, host: CaseFiles, case: str, labels: dict[str, Path]) -> CopyFiles:
-    """Where a synthetic case lies."""
+def copy_files(scope: Scope, host: CaseFiles, case: str, labels: Mapping[str, Path]) -> CopyFiles:
+    """Where a synthetic case lies.
+
+    Parameters
+    ----------
+    scope : Scope
+    host : CaseFiles
+    case : str
+        It has a record.
+    labels : mapping of str to Path
+        Label map of every real case.
+
+    Raises
+    ------
+    InputError
+        If its record cannot be read or is another case's.
+    """
     paths = [scope.output / name for name in scope.files_of(host, case, synthetic=True)]
     n = len(scope.cohort.channels)
     files = CaseFiles(host.case, host.subject, tuple(paths[:n]), paths[n])
@@ -194,8 +207,7 @@ def _copy(scope: Scope, host: CaseFiles, case: str, labels: dict[str, Path]) -> 
     return CopyFiles(case, host, files, record, donors, source if source.is_file() else None)
 
 
-def _rim_vox(recipe: Recipe) -> int:
+def rim_vox(recipe: Recipe) -> int:
     """By how much the recipe's fills grow a lesion; 0 where nothing is filled."""
     parts = [getattr(step, name) for step in recipe.steps.values() for name in type(step).model_fields]
     return max((part.grow_vox for part in parts if isinstance(part, FillSpec)), default=0)
-

@@ -1,7 +1,7 @@
-"""Classifier two-sample tests: can a random forest tell made from real lesions that it has not seen?
+"""Classifier two-sample tests: whether a random forest tells made from real lesions it has not seen.
 
-Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv:1610.06545; here the area under the
-curve stands for the accuracy, and lesions that belong together are never in both parts.
+Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv:1610.06545; here the area under
+the curve stands for the accuracy, and lesions that belong together are never in both parts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SAMPLES = 200
 _SIZES = 5
 """Classes of size that are weighed alike."""
 _SHARED_FROM = 0.5
-"""Sizes are weighed alike within hosts if so many made lesions have a real one of their size in their host."""
+"""Sizes are weighed alike within hosts if so many made lesions have a real one of their size in the host."""
 _FLOOR_ROUNDS = 10
 
 Columns = Literal["look", "place"]
@@ -43,6 +43,8 @@ class Estimate:
         Lesions or places that took part.
     n_groups : int
         Donor lesions, hosts or places by which they were kept apart.
+    n_both : int
+        Of these, how many hold both kinds.
     note : str
         Why there is no value.
     """
@@ -53,6 +55,7 @@ class Estimate:
     n_real: int
     n_synthetic: int
     n_groups: int
+    n_both: int = 0
     note: str = ""
 
 
@@ -123,7 +126,9 @@ def weights(
     edges = np.quantile(within, np.linspace(0, 1, count + 1)[1:-1]) if len(within) else np.empty(0)
     hosts = np.unique(np.concatenate([real.host, made.host]))
     sizes = [np.digitize(s.volume_mm3, edges) for s in (real, made)]
-    cells = [np.searchsorted(hosts, s.host) * count + size for s, size in zip((real, made), sizes, strict=True)]
+    cells = [
+        np.searchsorted(hosts, s.host) * count + size for s, size in zip((real, made), sizes, strict=True)
+    ]
     alike: Literal["host and size", "size"] = "host and size"
     shared = np.count_nonzero(np.isin(cells[1][inside[1]], cells[0][inside[0]]))
     if shared < _SHARED_FROM * np.count_nonzero(inside[1]):
@@ -146,7 +151,7 @@ def told_apart(
     least: int,
     n_jobs: int = 1,
     rounds: int = 2,
-    samples: int = _SAMPLES,
+    samples: int | None = None,
 ) -> Estimate:
     """Area under the curve of telling `made` from `real`, 0.5 where it cannot be done.
 
@@ -166,8 +171,8 @@ def told_apart(
         Threads; the result does not depend on them.
     rounds : int
         Forests and ways to share the groups out.
-    samples : int
-        Bootstrap samples of groups, whose middle 95 % are the interval.
+    samples : int, optional
+        Bootstrap samples of groups, whose middle 95 % are the interval; 200 by default.
 
     Raises
     ------
@@ -175,7 +180,7 @@ def told_apart(
         If scikit-learn is not installed or fails.
     """
     if not len(real) or not len(made):
-        return Estimate(None, None, None, len(real), len(made), 0, "there are none of one kind")
+        return Estimate(None, None, None, len(real), len(made), 0, 0, "there are none of one kind")
     w_real, w_made, _ = weights(real, made)
     weight = np.concatenate([w_real, w_made])
     y = np.repeat([0, 1], [len(real), len(made)])
@@ -185,9 +190,11 @@ def told_apart(
     n_real, n_made = int(used[y == 0].sum()), int(used[y == 1].sum())
     key = np.unique(names[used], return_inverse=True)[1]
     n_groups = int(key.max()) + 1 if key.size else 0
+    held = np.stack([np.bincount(key, y[used] == kind, minlength=1) > 0 for kind in (0, 1)])
+    n_both = int(held.all(axis=0).sum())
 
     def nothing(note: str) -> Estimate:
-        return Estimate(None, None, None, n_real, n_made, n_groups, note)
+        return Estimate(None, None, None, n_real, n_made, n_groups, n_both, note)
 
     if min(n_real, n_made) < least:
         return nothing(f"fewer than {least} of one kind, of sizes that both have")
@@ -211,11 +218,11 @@ def told_apart(
     count = int(bundle.max()) + 1
     drawn = [
         _area(y, weight * np.bincount(rng.integers(count, size=count), minlength=count)[bundle], parts)
-        for _ in range(samples)
+        for _ in range(_SAMPLES if samples is None else samples)
     ]
     known = [area for area in drawn if area is not None]
     low, high = np.percentile(known, (2.5, 97.5)) if known else (value, value)
-    return Estimate(value, float(low), float(high), n_real, n_made, n_groups)
+    return Estimate(value, float(low), float(high), n_real, n_made, n_groups, n_both)
 
 
 def floor(
@@ -229,7 +236,7 @@ def floor(
         Mean over ways to halve them, and the mean minus and plus the standard deviation.
     """
     if len(real) < 2:
-        return Estimate(None, None, None, len(real), 0, 0, "too few real lesions to halve them")
+        return Estimate(None, None, None, len(real), 0, 0, 0, "too few real lesions to halve them")
     edges = np.quantile(real.volume_mm3, np.linspace(0, 1, _SIZES + 1)[1:-1])
     cell = np.unique(real.host, return_inverse=True)[1] * _SIZES + np.digitize(real.volume_mm3, edges)
     found = []
@@ -244,7 +251,8 @@ def floor(
     values = [once.value for once in found if once.value is not None]
     mean, spread = float(np.mean(values)), float(np.std(values))
     first = found[0]
-    return Estimate(mean, mean - spread, mean + spread, first.n_real, first.n_synthetic, first.n_groups)
+    sizes = (first.n_real, first.n_synthetic, first.n_groups, first.n_both)
+    return Estimate(mean, mean - spread, mean + spread, *sizes)
 
 
 def _scores(
@@ -286,8 +294,8 @@ def _scores(
 def _folds(key: NDArray[np.int64], y: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Parts that groups are shared out to, as large as each other, in both kinds alike.
 
-    Groups of one kind (a real lesion that nobody has copied, a host of a data set of its own) and groups of both
-    are shared out apart.
+    Groups of one kind (a real lesion that nobody has copied, a host of a data set of its own) and groups of
+    both are shared out apart.
     """
     _, kfold, _ = _scikit_learn()
     order = rng.permutation(int(key.max()) + 1)[key]
