@@ -109,8 +109,8 @@ def _tell(found: Realism) -> None:
         print(f"memorised: not judged ({memory.note}).")
     else:
         print(
-            f"memorised: {memory.near_share:.0%} of {memory.n_added} added lesions are nearer to a real one that "
-            f"was at hand than 1 in 20 of {memory.n_held_out} held-out real ones ({memory.how}). "
+            f"memorised: {memory.near_share:.0%} of {memory.n_added} added lesions are nearer to a real one "
+            f"that was at hand than 1 in 20 of {memory.n_held_out} held-out real ones ({memory.how}). "
             "New lesions should have about 5%; real ones that were only moved have more. "
             f"Median distance {memory.added:.2f}, held out {memory.held_out:.2f}."
         )
@@ -127,7 +127,7 @@ def _area(name: str, found: Estimate, kept_apart: str, floor: Estimate | None = 
     if floor is not None and floor.value is not None and floor.high is not None:
         halves = f"{floor.value:.2f} ({floor.high - floor.value:.2f})"
     if found.value is None:
-        return (name, "-", found.note, halves, sizes, "")
+        return (name, "-", "", halves, sizes, "")  # the verdict says why
     interval = f"{_number(found.low)} to {_number(found.high)}"
     return (name, f"{found.value:.2f}", interval, halves, sizes, f"{found.n_groups} {kept_apart}")
 

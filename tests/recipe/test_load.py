@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lesionsynth.errors import ExitCode, RecipeError
-from lesionsynth.recipe.load import find_recipe, load_recipe, shipped
-from lesionsynth.recipe.model import Recipe, resolved
+from lesionsynth.recipe.load import find_recipe, load_recipe, recipe_of, shipped
+from lesionsynth.recipe.model import Recipe, deciding, resolved
 
 MINIMAL = "steps:\n  add:\n    kind: populate\n"
 
@@ -338,3 +338,23 @@ def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path: Path, text: str | byte
     for content in (data, MINIMAL.encode() + b"description: " + data, b"steps: " + data):
         with suppress(RecipeError):
             load_recipe(str(write(tmp_path, content)))
+
+
+def test_a_resolved_recipe_is_read_again_with_overrides(tmp_path: Path) -> None:
+    """As that of a lock, whose file is named where it cannot be read; it is not changed."""
+    first = load_recipe("lesionmix")
+    content = resolved(first)
+    assert recipe_of(content, tmp_path) == first
+    assert recipe_of(content, tmp_path, ["realism.max_auc_host=0.7"]).realism.max_auc_host == 0.7
+    assert content == resolved(first)
+    with pytest.raises(RecipeError, match=r"x\.yaml.*unknown key zzz"):
+        recipe_of({**content, "zzz": 1}, tmp_path / "x.yaml")
+    with pytest.raises(RecipeError, match=r"--set realism\.max_auc_host=2: .*less than or equal to 1"):
+        recipe_of(content, tmp_path, ["realism.max_auc_host=2"])
+
+
+def test_limits_do_not_decide_what_is_made() -> None:
+    one, other = load_recipe("lesionmix"), load_recipe("lesionmix", ["realism.max_ks={seam: 0.1}"])
+    assert one != other
+    assert deciding(one) == deciding(other)
+    assert deciding(one) != deciding(load_recipe("lesionmix", ["seed=1"]))

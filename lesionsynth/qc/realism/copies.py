@@ -35,7 +35,7 @@ FIRST_DONOR, DISPLACED = 2, 65535
 """Values of a source map: the first added lesion, and tissue that was pushed aside."""
 
 _ADDED_FROM = 0.5
-"""A component is an added lesion if at least so much of it was no lesion in the host."""
+"""A component is an added lesion if at least so much of it was no lesion in the host, or one that is gone."""
 _FAR_MM = 10.0
 """An added lesion whose centre lies farther from every recorded one is nobody's."""
 _LEAST_WHITE = 0.75
@@ -88,12 +88,16 @@ def look_at_copy(way: Way, copy: CopyFiles, rim_vox: int) -> CopySeen:
     _, host_label = read_label(copy.host.case, copy.host.label, way.cohort.labels)
     before = np.isin(host_label, way.cohort.labels.lesion)
     record = read_json(copy.record)
-    draws = [draw for step in record["steps"] for draw in step["draws"] if draw["edit"] == "insert"]
+    edits = [draw for step in record["steps"] for draw in step["draws"]]
+    draws = [draw for draw in edits if draw["edit"] == "insert"]
+    # An added lesion may lie where one was removed.
+    removed = [draw["lesion"] for draw in edits if draw["edit"] == "remove" and "lesion" in draw]
+    stayed = before & ~np.isin(components(before)[0], removed) if removed else before
     labels, boxes = case.lesions
     fitting = [
         number
         for number in fitting_lesions(case, way.bank)
-        if (~before[boxes[number - 1]][labels[boxes[number - 1]] == number]).mean() >= _ADDED_FROM
+        if (~stayed[boxes[number - 1]][labels[boxes[number - 1]] == number]).mean() >= _ADDED_FROM
     ]
     known = _Donors(copy, case, draws)
     added = []

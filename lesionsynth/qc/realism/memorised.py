@@ -38,6 +38,7 @@ class Memorised:
     ks : float or None
         Kolmogorov-Smirnov distance of the two distributions.
     n_added, n_held_out, n_training : int
+        Lesions; a real one is held out from every block that its subject is outside of.
     how : str
         Who was held out.
     note : str
@@ -83,6 +84,7 @@ def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least
     subject = np.array([row.subject for row in real])
     of_added = np.full(len(made), np.nan)
     of_held_out: list[float] = []
+    held_out = np.zeros(len(real), dtype=bool)
     for subjects in sets:
         trains = np.isin(subject, sorted(subjects))
         rows = [
@@ -91,12 +93,14 @@ def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least
         of_added[rows] = _nearest(z[rows], x[trains])
         if not inside:
             of_held_out += _nearest(x[~trains], x[trains]).tolist()
+            held_out |= ~trains
     if inside:
         for name in sorted(everybody):
             own = subject == name
             if not own.all():
                 of_held_out += _nearest(x[own], x[~own]).tolist()
-    n_held_out = len(of_held_out)
+                held_out |= own
+    n_held_out = int(held_out.sum())
     if min(len(made), n_held_out) < least:
         note = f"fewer than {least} added or held-out lesions"
         return Memorised(None, None, None, None, len(made), n_held_out, len(real), how, note)
