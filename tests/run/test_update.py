@@ -224,6 +224,14 @@ def test_limits_of_realism_change_nothing_but_the_lock(made: tuple[Path, Path]) 
     assert after == lock
 
 
+def test_limits_of_realism_make_nothing_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    again, kept, _ = updated(
+        recipe_of("realism.max_auc_donor=0.9", "output.copies=3"), root, output, tmp_path
+    )
+    assert (again, kept) == (cases_of(*ALL, copies=3) - cases_of(*ALL), cases_of(*ALL))
+
+
 def test_a_lock_from_before_there_were_limits_is_continued(made: tuple[Path, Path]) -> None:
     root, output = made
     lock = yaml.safe_load((output / "recipe.lock.yaml").read_text())

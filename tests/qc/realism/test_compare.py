@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode, InputError, LesionsynthError, RecipeError
+from lesionsynth.kernels.components import components
 from lesionsynth.qc.audit import audit
 from lesionsynth.qc.realism import two_sample
 from lesionsynth.qc.realism.compare import Realism, compare, look
@@ -133,6 +134,23 @@ def test_lesions_that_a_run_has_added_are_found_with_their_donors(real: Path, ad
         agree += sum(a.group == b.group for a, b in zip(by_map.added, by_place.added, strict=True))
         count += len(by_map.added)
     assert agree >= 0.9 * count
+
+
+def test_a_lesion_may_be_added_where_one_was_removed(real: Path, added: Path, tmp_path: Path) -> None:
+    """A copy with the host's own files, of which one lesion was taken out and another put in its place."""
+    sides = open_sides(real, added, None, [FEW])
+    copy = sides.copies[0]
+    host = nib.load(copy.host.label).get_fdata() > 0
+    labels, _ = components(host)
+    centre = np.rint(np.argwhere(labels == 3).mean(axis=0)).astype(int).tolist()
+    content = json.loads(copy.record.read_text())
+    draws: list[Any] = [{"edit": "remove", "lesion": 3, "seed": 0}]
+    draws.append({"edit": "insert", "donor": {"lesion": "other/0007"}, "case": "other", "centre_vox": centre})
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({**content, "steps": [{**content["steps"][0], "draws": draws}]}))
+    found = look_at_copy(sides.way(6), replace(copy, files=copy.host, record=record, source_map=None), 2)
+    assert [(row.number, row.group) for row in found.added] == [(3, "other/0007")]
+    assert (found.n_added, found.n_filled) == (1, 0)
 
 
 def test_a_run_is_judged(real: Path, added: Path) -> None:

@@ -45,6 +45,12 @@ def test_a_seam_is_steeper_than_its_surroundings_and_a_ramp_is_not() -> None:
     assert look(hard, mask)["0 seam"] > 5 > look(soft, mask)["0 seam"] > 1
 
 
+def test_what_goes_on_deep_inside_is_no_seam() -> None:
+    mask = ball(8)
+    image = np.random.default_rng(0).normal(0, 0.1, mask.shape) + np.where(ball(3), 10.0, 0.0)
+    assert_allclose(look(image, mask)["0 seam"], 1, atol=0.1)
+
+
 def test_of_a_grown_place_the_edge_is_that_of_the_rim() -> None:
     grown = np.where(ball(6), 10.0, 0.0) + np.random.default_rng(0).normal(0, 0.1, (31,) * 3)
     assert look(grown, ball(4), inner_mm=2.0)["0 seam"] > 3 > look(grown, ball(4))["0 seam"]
