@@ -135,6 +135,7 @@ class Data:
 
     root: Path
     copies: int
+    seed: int
     extra_ml: float
     most: int
     engine: Engine
@@ -174,7 +175,7 @@ def inserted_lesions(
     name, *overrides = variant
     if name == "mask_library":
         overrides.append("input.masks.path=masks/{subject}.nii.gz")
-    recipe = load_recipe(name, [*_ALWAYS, f"output.copies={data.copies}", *overrides])
+    recipe = load_recipe(name, [*_ALWAYS, f"output.copies={data.copies}", f"seed={data.seed}", *overrides])
     prepared = data.ready(recipe, scratch)
     output = scratch / "copies"
     shutil.rmtree(output, ignore_errors=True)
@@ -343,6 +344,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder; masks/ for mask_library")
     parser.add_argument("--copies", type=int, default=3, help="copies of each host")
+    parser.add_argument("--seed", type=int, default=2026, help="of the recipes; the shipped ones have 2026")
     parser.add_argument("--extra-ml", type=float, default=2.4, help="lesions that are added to a copy")
     parser.add_argument("--most", type=int, default=150, help="lesions that are looked at, for each host")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
@@ -352,7 +354,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     engine = Engine(n_jobs=arguments.jobs)
-    data = Data(arguments.data, arguments.copies, arguments.extra_ml, arguments.most, engine, {})
+    data = Data(
+        arguments.data, arguments.copies, arguments.seed, arguments.extra_ml, arguments.most, engine, {}
+    )
     real, channels, hosts = real_lesions(data)
     lead = channels[lead_channel(real, channels)]
     print(f"{len(real)} real lesions in {len(hosts)} hosts; seam and contrast: {lead}")
