@@ -27,7 +27,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import blind
 import numpy as np
 from measure import Row
 from numpy.typing import NDArray
@@ -44,6 +43,9 @@ from lesionsynth.kernels.intensity import robust_spread
 from lesionsynth.kernels.tissue import GREY, WHITE
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import FillSpec
+from lesionsynth.qc.realism import features
+from lesionsynth.qc.realism.lesions import Seen
+from lesionsynth.qc.realism.two_sample import Sample, floor, told_apart
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run.cohort import open_cohort
 
@@ -270,33 +272,28 @@ def _ssim(a: NDArray[np.float64], b: NDArray[np.float64], span: float) -> NDArra
     return np.asarray(top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)))
 
 
-def looks(host: Host, image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Features of every place of a host in an image of it."""
+def looks(host: Host, number: int, image: NDArray[np.float32]) -> list[Seen]:
+    """What every place of a host looks like in an image of it."""
     rows = []
-    for number, box in host.places:
-        larger = grown(box, (blind.MARGIN,) * 3, image.shape[1:])
-        mask = host.case.lesions[0][larger] == number
-        values = image[(slice(None), *larger)]
+    for place, box in host.places:
         spacing = host.case.grid.spacing_mm
-        rows.append(blind.features(values, mask, host.tissue[larger], host.scale, spacing))
-    return np.array(rows)
+        larger = grown(box, features.margin_vox(spacing), image.shape[1:])
+        mask = host.case.lesions[0][larger] == place
+        values = image[(slice(None), *larger)]
+        look = features.looks(values, mask, host.tissue[larger], host.scale, spacing)
+        size = float(mask.sum()) * host.case.grid.voxel_volume_mm3
+        rows.append(Seen("", str(number), str(number), f"{number}/{place}", place, size, (0, 0, 0), look))
+    return rows
 
 
-def blind_check(hosts: list[Host], real: NDArray[np.float64], fake: NDArray[np.float64]) -> dict[str, Any]:
-    """Areas under the curve with places kept apart and with hosts kept apart."""
-    place = np.arange(len(real))
-    of = np.concatenate([np.full(len(host.places), n) for n, host in enumerate(hosts)])
-    return {"auc_places": blind.auc(fake, real, place), "auc_hosts": blind.auc(fake, real, of)}
-
-
-def floor(real: NDArray[np.float64]) -> tuple[float, float]:
-    """The check on untouched places shared out at random, one half called filled: median and range."""
-    results = []
-    for seed in range(5):
-        order = np.random.default_rng(seed).permutation(len(real))
-        half = len(order) // 2
-        results.append(blind.auc(real[order[:half]], real[order[half : 2 * half]], np.arange(half), 1)[0])
-    return statistics.median(results), max(results) - min(results)
+def blind_check(real: list[Seen], fake: list[Seen]) -> dict[str, Any]:
+    """Areas under the curve with places kept apart and with hosts kept apart, and their intervals."""
+    one, other = Sample.of(real), Sample.of(fake)
+    found = {
+        "auc_places": told_apart(one, other, "group", "look", 0, 4),
+        "auc_hosts": told_apart(one, other, "host", "look", 0, 4),
+    }
+    return {name: [area.value, area.low, area.high] for name, area in found.items() if area.value is not None}
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -307,7 +304,7 @@ def line(name: str, row: dict[str, Any]) -> str:
     text += f"{middle:9.1f} ({low:.1f} to {high:.0f})"
     for key in ("auc_places", "auc_hosts"):
         if key in row:
-            text += f"  {key[4:]} {row[key][0]:.2f} +-{row[key][1] / 2:.2f}"
+            text += "  {} {:.2f} [{:.2f}, {:.2f}]".format(key[4:], *row[key])
     return text
 
 
@@ -406,10 +403,11 @@ def main() -> None:
     if not arguments.no_peers:
         measure_kernels(hosts, ranges, rows, arguments.rounds)
     seeing = importlib.util.find_spec("sklearn") is not None
-    real = np.concatenate([looks(host, host.truth) for host in hosts])
+    real = [row for number, host in enumerate(hosts) for row in looks(host, number, host.truth)]
     if seeing:
-        rows["untouched"] = {"auc_places": floor(real)}
-        print(f"blind check, untouched against untouched: {rows['untouched']['auc_places'][0]:.2f}")
+        least = floor(Sample.of(real), "group", "look", 0, 4)
+        rows["untouched"] = {"auc_places": [least.value, least.low, least.high]}
+        print(f"blind check, untouched against untouched: {least.value:.2f}")
     else:
         print("scikit-learn: not installed, no blind check")
     for kind in arguments.kinds:
@@ -419,8 +417,12 @@ def main() -> None:
             name = f"{kind}, {texture}"
             rows[name] = figures([place for _, places, _ in done for place in places], of, ranges)
             if seeing:
-                fake = np.concatenate([looks(h, image) for h, (image, _, _) in zip(hosts, done, strict=True)])
-                rows[name] |= blind_check(hosts, real, fake)
+                fake = [
+                    row
+                    for number, (host, (image, _, _)) in enumerate(zip(hosts, done, strict=True))
+                    for row in looks(host, number, image)
+                ]
+                rows[name] |= blind_check(real, fake)
             print(line(name, rows[name]), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))

@@ -1,22 +1,20 @@
 """Can a classifier tell inserted from real lesions? Blends, contrasts and recipes compared on real images.
 
-Every way to insert makes several copies of each host of a data set, as a run does. Each copy is written,
-read again and looked at as a stranger would: images and label only (tissue is found anew). A random forest
-then tells the lesions that were inserted from those that the hosts really have, by features of the place
-(contrast, radial profile, texture, edge, by channel; see blind.py). Records say no more than which lesions
-were inserted, and which real one each is made of.
+Every way to insert makes several copies of each host of a data set, as a run does, and writes them. What
+tells them from real lesions is found as `lesionsynth realism` finds it: docs/reference/realism.md explains
+the figures.
+Records say no more than which lesions were inserted, and which real one each is made of.
 
-AUC-D: no donor lesion, neither itself nor a copy of it, is in both parts. AUC-H: one host is left out in
-turn. 0.5 is the floor: real against real, shared out at random, is given with its spread. Brackets hold 95 %
-of bootstrap samples of donor lesions; another seed of the recipe moves a figure by up to 0.09 (3 copies).
-"own, flips only" moves lesions within their own patient: the practical floor of AUC-D. With two hosts, each
-the other's donor, AUC-H below 0.5 means that lesions bring along what is particular to their patient: what
-gives them away in one host is how real ones look in the other, so that the rule learned turns round.
+AUC-D: no donor lesion, neither itself nor a copy of it, is in both parts. AUC-H: hosts are left out in turn.
+0.5 is the floor: real against real, shared out at random, is given with its spread. Brackets hold 95 % of
+bootstrap samples of donor lesions; another seed of the recipe moves a figure by up to 0.09 (3 copies). "own,
+flips only" moves lesions within their own patient: the practical floor of AUC-D. With two hosts, each the
+other's donor, AUC-H below 0.5 means that lesions bring along what is particular to their patient: what gives
+them away in one host is how real ones look in the other, so that the rule learned turns round. PLACE is what
+the surroundings, which no blend changes, give away by themselves; some of it must leak into the others.
 
-Lesions are weighted so that real and inserted ones are alike in size and number in every host, and nothing
-that only tells the size is a feature: volume, extent, rings deeper inside than a voxel. Nor is anything
-beyond 3 mm, where no blend of usual width changes a voxel: that tells the kind of place. What such features
-give away by themselves is the column PLACE (by donor, too); some of it must leak into the others.
+Seam and contrast: median of the inserted over that of the real lesions, sizes weighed alike, in the channel
+in which real lesions stand out most. Seam is the boundary-gradient ratio.
 
 scikit-learn is wanted in the environment that runs this, and matplotlib for --figures.
 """
@@ -30,40 +28,36 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import blind
 import numpy as np
 from numpy.typing import NDArray
 from pipeline import Quiet
 
 from lesionsynth import nifti
-from lesionsynth.domain.case import CaseFiles
-from lesionsynth.domain.grid import Box, grown
 from lesionsynth.domain.load import LoadTarget
-from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, Canvas
 from lesionsynth.errors import LesionsynthError
-from lesionsynth.host import LoadedCase, load_case
-from lesionsynth.kernels.components import components
-from lesionsynth.kernels.tissue import is_solid
+from lesionsynth.host import load_case
+from lesionsynth.qc.audit_scope import Scope
+from lesionsynth.qc.realism.copies import CopyFiles, look_at_copy
+from lesionsynth.qc.realism.lesions import Seen, Way, look_at_case
+from lesionsynth.qc.realism.sides import copy_files
+from lesionsynth.qc.realism.two_sample import Sample, floor, limited, told_apart, weights
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.job import HostJobs
+from lesionsynth.run.job import HostJobs, write_case
+from lesionsynth.run.pool import Engine, run_all
 from lesionsynth.run.session import Prepared, prepare
 
-BINS_MM3 = (10.0, 20.0, 40.0, 80.0, 5000.0)
-"""Sizes that are weighed alike; smaller lesions are specks, larger ones too few."""
-
-_RINGS_MM = (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-_BEYOND = ("+3 mm", "+4 mm", "+5 mm", "alike around")
-_LEAST_SHELL_VOX = 20
 _TILE = 12
+_LEAST = 10
+_SAMPLES = 200
 _ALWAYS = ("folds.strategy=none", "output.originals=omit")
 _MIX = ("lesionmix", "steps.add.surplus=keep")
 _STIFF = ("steps.add.geometry.rotate.p=0", "steps.add.geometry.scale={p: 0, fit: [1, 1]}")
@@ -137,340 +131,153 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
-class Table:
-    """Lesions as a classifier sees them: rows of features, and what they are grouped and weighed by."""
-
-    x: NDArray[np.float64]
-    host: NDArray[np.int64]
-    donor: NDArray[np.str_]
-    volume_mm3: NDArray[np.float64]
-    tiles: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> Table:
-        """From what `seen` has found."""
-        return cls(
-            np.array([list(row["looks"].values()) for row in rows]),
-            np.array([row["host"] for row in rows]),
-            np.array([row["donor"] for row in rows]),
-            np.array([row["volume_mm3"] for row in rows]),
-            np.array([row["tile"] for row in rows], dtype=np.float32),
-        )
-
-    @classmethod
-    def kept(cls, path: Path | None, make: Callable[[], Table | None]) -> Table | None:
-        """Read from `path`, or made and written there."""
-        if path is not None and path.is_file():
-            with np.load(path) as stored:
-                return cls(**stored)
-        table = make()
-        if path is not None and table is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **{name: getattr(table, name) for name in cls.__dataclass_fields__})
-        return table
-
-    def part(self, index: Any) -> Table:
-        """Some of the rows."""
-        return Table(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    @property
-    def cell(self) -> NDArray[np.int64]:
-        """Host and size class of each row."""
-        return self.host * len(BINS_MM3) + np.digitize(self.volume_mm3, BINS_MM3)
-
-
-@dataclass
 class Data:
     """A data set, and what the copies of its hosts are made with."""
 
     root: Path
-    channels: list[str]
     copies: int
+    seed: int
     extra_ml: float
     most: int
-    prepared: dict[str, tuple[Any, Prepared]]
+    engine: Engine
+    prepared: dict[str, Prepared]
 
     def ready(self, recipe: Recipe, scratch: Path) -> Prepared:
         """Bank, fits and plan; shared by recipes that differ in steps and sources alone."""
         key = recipe.model_dump_json(exclude={"steps", "sources", "description"})
         if key not in self.prepared:
-            folder = scratch / f"run{len(self.prepared)}"
-            self.prepared[key] = (recipe, prepare(recipe, self.root, folder, Quiet()))
-        prepared = self.prepared[key][1]
+            self.prepared[key] = prepare(
+                recipe, self.root, scratch / f"run{len(self.prepared)}", Quiet(), self.engine
+            )
+        prepared = self.prepared[key]
         return replace(prepared, space=replace(prepared.space, recipe=recipe))
 
 
-def seen(
-    case: LoadedCase, number: int, box: Box, host: int, donor: str, channels: list[int]
-) -> dict[str, Any]:
-    """One lesion of a case as a stranger sees it."""
-    around = grown(box, (max(blind.MARGIN, _TILE),) * 3, case.grid.shape)
-    instances = case.lesions[0][around]
-    mask = instances == number
-    tissue = (is_solid(case.tissue[around]) & (instances == 0)) | mask
-    white = case.clean_tissue[around]
-    clean = white if np.count_nonzero(white) >= _LEAST_SHELL_VOX else None
-    values = np.stack([case.images[c].values(around) for c in channels])
-    scale = [case.tissue_stats[c][1] for c in channels]
-    spacing = case.grid.spacing_mm
-    level = [case.tissue_stats[c][0] for c in channels]
-    return {
-        "looks": blind.looks(
-            values, mask, tissue, scale, spacing, inner_mm=0.0, rings_mm=_RINGS_MM, around=clean
-        ),
-        "host": host,
-        "donor": donor,
-        "volume_mm3": float(np.count_nonzero(mask)) * case.grid.voxel_volume_mm3,
-        "tile": _tile(values, mask, level, scale),
-    }
+def way_of(recipe: Recipe, cohort: Any, most: int) -> Way:
+    """How cases are looked at."""
+    alone = replace(cohort, cases=(), masks=(), splits=None)
+    return Way(alone, recipe.tissue, recipe.bank, recipe.seed, most)
 
 
-def _tile(
-    values: NDArray[np.float32], mask: NDArray[np.bool_], level: list[float], scale: list[float]
-) -> NDArray[np.float32]:
-    """The slice that shows most of the lesion, about its middle, in units of the tissue's spread."""
-    k = int(np.argmax(mask.sum(axis=(0, 1))))
-    middle = np.rint(np.argwhere(mask[:, :, k]).mean(axis=0)).astype(int) + _TILE
-    wide = np.pad(values[:, :, :, k], ((0, 0), (_TILE, _TILE), (_TILE, _TILE)), mode="edge")
-    (i, j), n = middle, _TILE
-    tile = wide[:, i - n : i + n + 1, j - n : j + n + 1]
-    return (tile - np.array(level)[:, None, None]) / np.array(scale)[:, None, None]
-
-
-def fitting(case: LoadedCase, number: int, box: Box) -> bool:
-    """Whether a lesion is of a size that is compared."""
-    count = np.count_nonzero(case.lesions[0][box] == number)
-    return BINS_MM3[0] <= count * case.grid.voxel_volume_mm3 < BINS_MM3[-1]
-
-
-def real_lesions(data: Data) -> tuple[Table, list[str]]:
-    """The data set's own, and the names of their features."""
+def real_lesions(data: Data) -> tuple[list[Seen], tuple[str, ...], dict[str, Any]]:
+    """The data set's own lesions, its channels, and its cases by name."""
     recipe = load_recipe("lesionmix")
     _, cohort, _ = open_cohort(recipe.input, data.root)
-    chosen = [cohort.channels.index(name) for name in data.channels or cohort.channels]
-    data.channels = [cohort.channels[c] for c in chosen]
-    rows = []
-    for host, files in enumerate(cohort.cases):
-        case = load_case(files, cohort, recipe.tissue)
-        for number, box in enumerate(case.lesions[1], start=1):
-            if fitting(case, number, box):
-                rows.append(seen(case, number, box, host, f"{files.case}/{number}", chosen))
-    return Table.of(rows), list(rows[0]["looks"])
+    items = [(files.case, (way_of(recipe, cohort, 10**6), files)) for files in cohort.cases]
+    found = list(run_all(look_at_case, items, stage="real", engine=data.engine, progress=Quiet()))
+    rows = sorted((row for _, seen in found for row in seen), key=lambda row: (row.case, row.number))
+    return rows, cohort.channels, {files.case: files for files in cohort.cases}
 
 
-def inserted_lesions(data: Data, variant: tuple[str, ...], scratch: Path) -> Table | None:
-    """Those that a recipe makes in copies of every host; None where it makes none."""
+def inserted_lesions(
+    data: Data, variant: tuple[str, ...], scratch: Path
+) -> tuple[list[Seen], dict[str, CopyFiles]]:
+    """Those that a recipe makes in copies of every host, and the copies, which lie in `scratch`."""
     name, *overrides = variant
     if name == "mask_library":
         overrides.append("input.masks.path=masks/{subject}.nii.gz")
-    recipe = load_recipe(name, [*_ALWAYS, f"output.copies={data.copies}", *overrides])
+    recipe = load_recipe(name, [*_ALWAYS, f"output.copies={data.copies}", f"seed={data.seed}", *overrides])
     prepared = data.ready(recipe, scratch)
-    space = prepared.space
-    rows: list[dict[str, Any]] = []
-    for host, files in enumerate(space.cohort.cases):
+    output = scratch / "copies"
+    shutil.rmtree(output, ignore_errors=True)
+    space = replace(prepared.space, output=output)
+    alone = replace(space.cohort, cases=(), masks=(), splits=None)
+    scope = Scope(output, recipe, alone, space.layout)
+    labels = {files.case: files.label for files in space.cohort.cases}
+    copies: dict[str, CopyFiles] = {}
+    for files in space.cohort.cases:
         maker = HostJobs(space, files)
         load = LoadTarget(maker.host.load.ml + data.extra_ml, maker.host.load.ml + data.extra_ml, 0.001)
         targets = {step: load for step, spec in recipe.steps.items() if spec.target_load is not None}
-        found: list[dict[str, Any]] = []
         canvas = None
         for job in prepared.jobs:
             if job.host == files.case:
                 try:
-                    made = maker.make(replace(job, targets=targets), canvas)
+                    canvas, record, images = maker.make(replace(job, targets=targets), canvas)
                 except LesionsynthError as error:
                     print(f"  {job.case}: {error}")
                     continue
-                canvas = made.canvas
-                found += _of_copy(data, maker, canvas, made.record, host, scratch)
-        keep = np.random.default_rng(0).permutation(len(found))[: data.most]
-        rows += [found[k] for k in sorted(keep)]
-        maker.bank.close()
-    return Table.of(rows) if rows else None
+                write_case(space, images, record)
+                copies[job.case] = copy_files(scope, files, job.case, labels)
+        maker.close()
+    way = way_of(recipe, space.cohort, data.most)
+    items = [(case, (way, copy, 0)) for case, copy in copies.items()]
+    found = sorted(
+        run_all(look_at_copy, items, stage="inserted", engine=data.engine, progress=Quiet()),
+        key=lambda seen: seen.case,
+    )
+    by_host: dict[str, list[Seen]] = {}
+    for seen in found:
+        for row in seen.added:
+            by_host.setdefault(row.host, []).append(row)
+    kept = [row for host, rows in by_host.items() for row in limited(rows, data.most, recipe.seed, host)]
+    return kept, copies
 
 
-def _of_copy(
-    data: Data, maker: HostJobs, canvas: Canvas, record: dict[str, Any], host: int, scratch: Path
-) -> list[dict[str, Any]]:
-    """Inserted lesions of one copy: components of its label map that were made for the most part."""
-    space = maker.space
-    case = _read_again(maker, canvas, scratch)
-    chosen = [space.cohort.channels.index(name) for name in data.channels]
-    draws = [draw for step in record["steps"] for draw in step["draws"] if draw["edit"] == "insert"]
-    labels, boxes = case.lesions
-    rows = []
-    for number, box in enumerate(boxes, start=1):
-        mask = labels[box] == number
-        source = canvas.source[box][mask]
-        made = source[(source >= FIRST_DONOR) & (source != DISPLACED)]
-        if made.size >= 0.5 * mask.sum() and fitting(case, number, box):
-            draw = draws[int(np.bincount(made - FIRST_DONOR).argmax())]
-            donor = _donor_of(maker, draw, box, mask) or f"{record['case']}/{number} is nobody's"
-            rows.append(seen(case, number, box, host, donor, chosen))
-    return rows
+def lead_channel(real: list[Seen], channels: tuple[str, ...]) -> int:
+    """Where real lesions stand out most."""
+    return int(
+        np.argmax([abs(np.median([row.look[f"{c} level"] for row in real])) for c in range(len(channels))])
+    )
 
 
-def _read_again(maker: HostJobs, canvas: Canvas, scratch: Path) -> LoadedCase:
-    """The copy as its files would be read."""
-    space = maker.space
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        images = canvas.images()
-        paths = [Path(folder) / f"{number}.nii" for number in range(len(images) + 1)]
-        for path, image in zip(paths, [*images, canvas.label_image().stored], strict=True):
-            nifti.write_bytes(path, *nifti.content(path, image))
-        files = CaseFiles("copy", "copy", tuple(paths[:-1]), paths[-1])
-        return load_case(files, space.cohort, space.recipe.tissue)
-
-
-def _donor_of(maker: HostJobs, draw: dict[str, Any], box: Box, mask: NDArray[np.bool_]) -> str | None:
-    """Name of the real lesion that an inserted one looks like: case and component."""
-    donor = draw["donor"]
-    if "from" in donor:  # shape and look; the look comes last
-        return _named(maker, donor["from"][-1]) if donor["from"] else None
-    if donor.get("lesion") is not None:
-        return _named(maker, {"subject": draw["subject"], "lesion": donor["lesion"]})
-    files = maker.space.cohort.case(draw["case"])
-    labels, _ = components(nifti.read(files.label).values() > 0)
-    under = labels[box][mask]
-    return f"{files.case}/{np.bincount(under[under > 0]).argmax()}" if under.any() else None
-
-
-def _named(maker: HostJobs, source: dict[str, Any]) -> str | None:
-    for info in maker.bank.infos([source["subject"]]):
-        if info.lesion == source["lesion"]:
-            return f"{info.case}/{info.component}"
-    return None
-
-
-def _weights(real: Table, fake: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights by which both have as much of each size in each host; 0 where one has none."""
-    cells = max(real.cell.max(), fake.cell.max()) + 1
-    own, other = (np.bincount(t.cell, minlength=cells) for t in (real, fake))
-    both = (own > 0) & (other > 0)
-    share = np.where(both, own / np.maximum(other, 1), 0.0)
-    return both[real.cell].astype(float), share[fake.cell]
-
-
-def parts(names: list[str]) -> tuple[list[int], list[int]]:
-    """Columns of a lesion's own look, and of the place around it."""
-    beyond = [name.endswith(_BEYOND) for name in names]
-    return [c for c, b in enumerate(beyond) if not b], [c for c, b in enumerate(beyond) if b]
-
-
-def told_apart(
-    real: Table, fake: Table, columns: list[int], by: str = "donor", rounds: int = 2
-) -> list[float]:
-    """Area under the curve by a forest that sees some columns, and its interval.
-
-    by: donor or host, whose lesions are never in both parts.
-    """
-    w_real, w_fake = _weights(real, fake)
-    weight = np.concatenate([w_real, w_fake])
-    used = weight > 0
-    x = np.concatenate([real.x, fake.x])[used][:, columns]
-    y = np.repeat([0.0, 1.0], [len(real.x), len(fake.x)])[used]
-    donor = np.unique(np.concatenate([real.donor, fake.donor])[used], return_inverse=True)[1]
-    host = np.concatenate([real.host, fake.host])[used]
-    weight = weight[used]
-    apart = donor if by == "donor" else host
-    if np.unique(apart).size < 2:  # a variant may find no place in some hosts
-        return [float("nan")] * 3
-    score = np.mean([blind.scores(x, y, apart, seed, weight) for seed in range(rounds)], axis=0)
-    # Scores of forests that have seen different hosts do not compare.
-    return _with_interval(y, score, weight, donor, np.zeros_like(host) if by == "donor" else host)
-
-
-def compared(real: Table, fake: Table, names: list[str]) -> dict[str, Any]:
-    """One row of the table."""
-    look, place = parts(names)
-    used_real, used_fake = (w > 0 for w in _weights(real, fake))
-    return {
-        "auc_h": told_apart(real, fake, look, "host"),
-        "auc_d": told_apart(real, fake, look),
-        "place": told_apart(real, fake, place, rounds=1),
-        "inserted": int(used_fake.sum()),
-        "donors": len(np.unique(fake.donor[used_fake])),
-        "real": int(used_real.sum()),
-    }
-
-
-def _with_interval(
-    y: NDArray[np.float64],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    group: NDArray[np.int64],
-    part: NDArray[np.int64],
-) -> list[float]:
-    """Area under the curve, mean over `part`, and where 95 % of the bootstrap samples of groups lie."""
-    from sklearn.metrics import roc_auc_score
-
-    def area(times: NDArray[np.float64]) -> float:
-        found = []
-        for p in np.unique(part):
-            use = (part == p) & (times > 0)
-            if np.unique(y[use]).size == 2:
-                found.append(roc_auc_score(y[use], score[use], sample_weight=times[use]))
-        return float(np.mean(found))
-
+def ratio(real: list[Seen], made: list[Seen], feature: str) -> list[float]:
+    """Median of the made over that of the real lesions, sizes weighed alike, and its interval by donor."""
+    one, other = Sample.of(real), Sample.of(made)
+    w_real, w_made, _ = weights(one, other)
+    values = [np.array([row.look[feature] for row in rows]) for rows in (real, made)]
+    names = np.unique(np.concatenate([one.group, other.group]), return_inverse=True)[1]
+    groups = names[: len(real)], names[len(real) :]
     rng = np.random.default_rng(0)
-    count = int(group.max()) + 1
-    samples = [
-        area(weight * np.bincount(rng.integers(count, size=count), minlength=count)[group])
-        for _ in range(200)
-    ]
-    return [area(weight), *(float(q) for q in np.percentile(samples, (2.5, 97.5)))]
+    count = int(names.max()) + 1
+    found = []
+    for sample in range(_SAMPLES + 1):
+        times = np.bincount(rng.integers(count, size=count), minlength=count) if sample else np.ones(count)
+        medians = [_median(v, w * times[g]) for v, w, g in zip(values, (w_real, w_made), groups, strict=True)]
+        found.append(medians[1] / medians[0])
+    return [found[0], *(float(q) for q in np.percentile(found[1:], (2.5, 97.5)))]
 
 
-def floor(real: Table, names: list[str], rounds: int = 10) -> dict[str, Any]:
-    """Real against real: shared out at random within host and size class; mean and spread."""
-    look, _ = parts(names)
-    found: dict[str, list[float]] = {"auc_h": [], "auc_d": []}
-    for seed in range(rounds):
-        order = np.random.default_rng(seed).permutation(len(real.x))
-        order = order[np.argsort(real.cell[order], kind="stable")]
-        halves = real.part(order[::2]), real.part(order[1::2])
-        found["auc_h"].append(told_apart(*halves, look, "host", 1)[0])
-        found["auc_d"].append(told_apart(*halves, look, "donor", 1)[0])
-    return {name: [float(np.mean(v)), float(np.std(v))] for name, v in found.items()}
+def _median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def families(names: list[str], channels: list[str]) -> dict[str, list[int]]:
-    """Features by what they are about, and by channel."""
-    groups: dict[str, list[int]] = {}
-    for column in parts(names)[0]:
-        name = names[column]
-        number, rest = name.split(" ", 1)
-        kind = rest.split(" ")[0]
-        groups.setdefault(kind, []).append(column)
-        if len(number) == 1:
-            groups.setdefault(f"all of {channels[int(number)]}", []).append(column)
-    return groups
-
-
-def explained(real: Table, fake: Table, names: list[str], channels: list[str]) -> dict[str, Any]:
-    """What gives the inserted ones away: AUC-D of each family alone, and of the ten best single features."""
-    from sklearn.metrics import roc_auc_score
-
-    w_real, w_fake = _weights(real, fake)
-    weight = np.concatenate([w_real, w_fake])
-    y = np.repeat([0.0, 1.0], [len(real.x), len(fake.x)])
-    x = np.concatenate([real.x, fake.x])
-    single = {name: roc_auc_score(y, x[:, c], sample_weight=weight) for c, name in enumerate(names)}
-    look = [names[c] for c in parts(names)[0]]
-    best = sorted(look, key=lambda name: -abs(single[name] - 0.5))[:10]
-    alone = {
-        group: told_apart(real, fake, columns, rounds=1)[0]
-        for group, columns in families(names, channels).items()
-    }
+def compared(real: list[Seen], made: list[Seen], channels: tuple[str, ...], n_jobs: int) -> dict[str, Any]:
+    """One row of the table."""
+    one, other = Sample.of(real), Sample.of(made)
+    lead = lead_channel(real, channels)
     return {
-        "families": alone,
-        "features": {
-            f"{'/'.join(channels[int(k)] for k in n.split()[0])} {n.split(' ', 1)[1]}": float(single[n])
-            for n in best
+        "by_donor": asdict(told_apart(one, other, "group", "look", 0, _LEAST, n_jobs)),
+        "by_host": asdict(told_apart(one, other, "host", "look", 0, _LEAST, n_jobs)),
+        "place": asdict(told_apart(one, other, "group", "place", 0, _LEAST, n_jobs, rounds=1)),
+        "seam": ratio(real, made, f"{lead} seam"),
+        "contrast": ratio(real, made, f"{lead} level"),
+        "all": {
+            channel: {"seam": ratio(real, made, f"{c} seam"), "contrast": ratio(real, made, f"{c} level")}
+            for c, channel in enumerate(channels)
         },
     }
 
 
-def draw_tiles(real: Table, fake: Table, name: str, channels: list[str], path: Path) -> None:
+def explained(real: list[Seen], made: list[Seen]) -> dict[str, float]:
+    """The ten single features that tell most, and the area under the curve of each alone."""
+    from sklearn.metrics import roc_auc_score
+
+    one, other = Sample.of(real), Sample.of(made)
+    weight = np.concatenate(weights(one, other)[:2])
+    y = np.repeat([0, 1], [len(one), len(other)])
+    x = np.concatenate([one.x, other.x])
+    single = {
+        name: float(roc_auc_score(y, x[:, c], sample_weight=weight)) for c, name in enumerate(one.names)
+    }
+    return dict(sorted(single.items(), key=lambda item: -abs(item[1] - 0.5))[:10])
+
+
+def draw_tiles(
+    real: list[Seen], made: list[Seen], name: str, path: Path, read: Callable[[Seen], NDArray[np.float32]]
+) -> None:
     """A picture of real lesions above inserted ones, from small to large, all channels."""
     import matplotlib
 
@@ -478,14 +285,17 @@ def draw_tiles(real: Table, fake: Table, name: str, channels: list[str], path: P
     import matplotlib.pyplot as plt
 
     count = 12
-    figure, axes = plt.subplots(2 * len(channels), count, figsize=(count, 2 * len(channels) + 0.4))
-    for half, table in enumerate((real, fake)):
-        order = np.random.default_rng(1).permutation(len(table.x))[:count]
-        order = order[np.argsort(table.volume_mm3[order])]
-        for c in range(len(channels)):
-            for axis, row in zip(axes[half * len(channels) + c], order, strict=False):
-                axis.imshow(table.tiles[row, c].T, cmap="gray", vmin=-6, vmax=8, origin="lower")
-        axes[half * len(channels)][0].set_title(("real", name)[half], loc="left", fontsize=8)
+    shown = []
+    for rows in (real, made):
+        some = limited(sorted(rows, key=lambda row: row.volume_mm3)[len(rows) // 3 :], count, 1, "tiles")
+        shown.append([read(row) for row in sorted(some, key=lambda row: row.volume_mm3)])
+    channels = len(shown[0][0])
+    figure, axes = plt.subplots(2 * channels, count, figsize=(count, 2 * channels + 0.4))
+    for half, tiles in enumerate(shown):
+        for c in range(channels):
+            for axis, tile in zip(axes[half * channels + c], tiles, strict=False):
+                axis.imshow(tile[c].T, cmap="gray", vmin=-6, vmax=8, origin="lower")
+        axes[half * channels][0].set_title(("real", name)[half], loc="left", fontsize=8)
     for axis in axes.ravel():
         axis.axis("off")
     figure.tight_layout(pad=0.2)
@@ -493,13 +303,39 @@ def draw_tiles(real: Table, fake: Table, name: str, channels: list[str], path: P
     plt.close(figure)
 
 
+def tile_reader(data: Data, hosts: dict[str, Any], copies: dict[str, CopyFiles]) -> Callable[[Seen], Any]:
+    """Reads the slice through the middle of a lesion, in units of the spread of its host's tissue."""
+    recipe = load_recipe("lesionmix")
+    _, cohort, _ = open_cohort(recipe.input, data.root)
+    stats = {case: load_case(files, cohort, recipe.tissue).tissue_stats for case, files in hosts.items()}
+
+    def read(row: Seen) -> Any:
+        files = copies[row.case].files if row.case in copies else hosts[row.case]
+        i, j, k = row.centre_vox
+        tiles = []
+        for path, (level, spread) in zip(files.images, stats[row.host], strict=True):
+            wide = np.pad(nifti.read(path).values()[:, :, k], _TILE, mode="edge")
+            tile = wide[i : i + 2 * _TILE + 1, j : j + 2 * _TILE + 1]
+            tiles.append((tile - level) / spread)
+        return np.stack(tiles)
+
+    return read
+
+
 def line(name: str, row: dict[str, Any]) -> str:
     """One line of the table."""
-    text = f"{name:<22}"
-    for key in ("auc_h", "auc_d", "place"):
+    text = f"{name:<20}"
+    for key in ("by_donor", "by_host", "place"):
+        found = row[key]
+        if found["value"] is None:
+            text += f"  {found['note'][:18]:<18}"
+        else:
+            text += f"  {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    for key in ("seam", "contrast"):
         middle, low, high = row[key]
         text += f"  {middle:.2f} [{low:.2f}, {high:.2f}]"
-    return text + f"  {row['inserted']:4d} of {row['donors']:3d} donors, {row['real']} real"
+    sizes = row["by_donor"]
+    return text + f"  {sizes['n_synthetic']:4d} of {sizes['n_both']:3d} donors, {sizes['n_real']} real"
 
 
 def main() -> None:
@@ -508,41 +344,45 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder; masks/ for mask_library")
-    parser.add_argument("--channels", nargs="*", default=[], help="names; all by default")
     parser.add_argument("--copies", type=int, default=3, help="copies of each host")
+    parser.add_argument("--seed", type=int, default=2026, help="of the recipes; the shipped ones have 2026")
     parser.add_argument("--extra-ml", type=float, default=2.4, help="lesions that are added to a copy")
     parser.add_argument("--most", type=int, default=150, help="lesions that are looked at, for each host")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--explain", nargs="*", default=[], help="variants whose traces are listed")
     parser.add_argument("--figures", type=Path, help="folder for pictures of real above inserted lesions")
-    parser.add_argument("--tables", type=Path, help="folder that keeps what was seen, for further calls")
+    parser.add_argument("--jobs", "-j", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    data = Data(arguments.data, arguments.channels, arguments.copies, arguments.extra_ml, arguments.most, {})
-    real, names = real_lesions(data)
-    sizes = np.histogram(real.volume_mm3, BINS_MM3)[0].tolist()
-    print(f"{len(real.x)} real lesions, by size {BINS_MM3} mm3: {sizes}; hosts: {np.bincount(real.host)}")
-    rows: dict[str, Any] = {"real": floor(real, names)}
-    for key, what in (("auc_h", "AUC-H"), ("auc_d", "AUC-D")):
-        middle, spread = rows["real"][key]
-        print(f"floor {what}: {middle:.2f}, sd {spread:.2f}")
-    print(f"{'':<22}  AUC-H              AUC-D              PLACE")
+    engine = Engine(n_jobs=arguments.jobs)
+    data = Data(
+        arguments.data, arguments.copies, arguments.seed, arguments.extra_ml, arguments.most, engine, {}
+    )
+    real, channels, hosts = real_lesions(data)
+    lead = channels[lead_channel(real, channels)]
+    print(f"{len(real)} real lesions in {len(hosts)} hosts; seam and contrast: {lead}")
+    rows: dict[str, Any] = {}
+    for apart, what in (("group", "AUC-D"), ("host", "AUC-H")):
+        least = floor(Sample.of(real), apart, "look", 0, _LEAST // 2, arguments.jobs)
+        rows[f"floor {what}"] = asdict(least)
+        print(f"floor {what}: {least.value:.2f}, sd {least.high - least.value:.2f}")
+    heads = ("AUC-D", "AUC-H", "PLACE", "seam", "contrast")
+    print(f"{'':<20}" + "".join(f"  {head:<18}" for head in heads))
     with tempfile.TemporaryDirectory(prefix="lesionsynth-") as folder:
         for name in arguments.variants:
-            kept = arguments.tables / f"{name}.npz" if arguments.tables else None
-            fake = Table.kept(kept, partial(inserted_lesions, data, VARIANTS[name], Path(folder)))
-            if fake is None:
-                print(f"{name:<22}  nothing inserted of the sizes compared")
+            made, copies = inserted_lesions(data, VARIANTS[name], Path(folder))
+            if not made:
+                print(f"{name:<20}  nothing inserted of the sizes compared")
                 continue
-            rows[name] = compared(real, fake, names)
+            rows[name] = compared(real, made, channels, arguments.jobs)
             print(line(name, rows[name]), flush=True)
             if name in arguments.explain:
-                rows[name] |= explained(real, fake, names, data.channels)
-                for part in ("families", "features"):
-                    print("  " + ", ".join(f"{k} {v:.2f}" for k, v in rows[name][part].items()))
+                rows[name]["features"] = explained(real, made)
+                print("  " + ", ".join(f"{k} {v:.2f}" for k, v in rows[name]["features"].items()))
             if arguments.figures:
                 arguments.figures.mkdir(parents=True, exist_ok=True)
-                draw_tiles(real, fake, name, data.channels, arguments.figures / f"{name}.png")
+                read = tile_reader(data, hosts, copies)
+                draw_tiles(real, made, name, arguments.figures / f"{name}.png", read)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

@@ -53,6 +53,7 @@ from lesionsynth.run.workspace import (
     FAILURES,
     LOCK,
     PLAN,
+    REALISM,
     RECORDS,
     REPORT,
     Workspace,
@@ -301,7 +302,7 @@ class _Audit:
     def _tree(self, recorded: dict[str, list[str]], originals: Sequence[str]) -> None:
         """Files of no case, and the description of the whole."""
         described = self._described(recorded, originals)
-        expected = {LOCK, COHORT, PLAN, MANIFEST, REPORT, *described}
+        expected = {LOCK, COHORT, PLAN, MANIFEST, REALISM, REPORT, *described}
         if find_splits(self.cohort, self.recipe.folds, self.recipe.seed)[0]:
             expected.add(SPLITS)
         for files in self.cohort.cases:

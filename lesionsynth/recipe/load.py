@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,30 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     content = {} if parsed is None else parsed
     if not isinstance(content, dict):
         raise RecipeError("should hold keys and values.", file=path)
+    return _validated(content, places, path, overrides)
+
+
+def recipe_of(content: dict[str, Any], source: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that was resolved earlier, such as that of a lock, with overrides.
+
+    Parameters
+    ----------
+    content : dict
+        It is not changed.
+    source : Path
+        File that it is from, for messages.
+    overrides : sequence of str
+        As of :func:`load_recipe`.
+
+    Raises
+    ------
+    RecipeError
+        If this version cannot read it.
+    """
+    return _validated(deepcopy(content), {}, source, overrides)
+
+
+def _validated(content: dict[str, Any], places: Places, path: Path, overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         _override(content, places, override)
     try:

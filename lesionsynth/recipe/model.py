@@ -13,6 +13,7 @@ from lesionsynth.domain.case import Resampling, Role
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
+from lesionsynth.recipe.realism import RealismSpec
 from lesionsynth.spec import Spec
 from lesionsynth.tissue import TissueSpec
 
@@ -141,6 +142,7 @@ class Recipe(Spec):
     """Sources of lesions by name."""
     steps: dict[Name, AnyOperation]
     """Steps by name, in order."""
+    realism: RealismSpec = RealismSpec()
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Recipe:
@@ -159,3 +161,8 @@ class Recipe(Spec):
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """The recipe with all defaults, as JSON."""
     return recipe.model_dump(mode="json")
+
+
+def deciding(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides what an output holds; the rest only judges it."""
+    return {name: value for name, value in resolved(recipe).items() if name != "realism"}

@@ -12,7 +12,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import Cohort
 from lesionsynth.domain.load import LoadTarget
-from lesionsynth.recipe.model import Recipe, resolved
+from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.folds import Block
@@ -95,7 +95,7 @@ def make_plan(
 
 def voxels_part(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that what is written of one case depends on."""
-    part = resolved(recipe)
+    part = deciding(recipe)
     used = {name for step in recipe.steps.values() for name in step.source_names()}
     for name in ("description", "folds"):
         del part[name]

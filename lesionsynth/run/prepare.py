@@ -19,7 +19,7 @@ from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
-from lesionsynth.recipe.model import Recipe, resolved
+from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
 from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
@@ -82,11 +82,11 @@ def prepare(
     layout, cohort, dropped = open_cohort(recipe.input, root)
     _check_classes(recipe, cohort)
     engine = bounded(engine, cohort, progress)
-    key = digest_json([bank_key(case_keys(cohort, recipe)), resolved(recipe), lesionsynth.__version__])
+    key = digest_json([bank_key(case_keys(cohort, recipe)), deciding(recipe), lesionsynth.__version__])
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
         progress.note(f"planned already: {output / PLAN}")
-        return read_prepared(output)
+        return _with_limits(read_prepared(output), recipe, lock)
     if lock is not None and lock.get("key") != key and not update:
         raise OutputError(
             f"the output folder was made with {_differences(lock, recipe)}.",
@@ -129,6 +129,16 @@ def prepare(
     return Prepared(space, splits, jobs, left_out)
 
 
+def _with_limits(prepared: Prepared, recipe: Recipe, lock: dict[str, Any]) -> Prepared:
+    """A plan that is there, with the recipe's present `realism`: its lock says what it is judged by."""
+    if prepared.space.recipe.realism == recipe.realism:
+        return prepared
+    kept = prepared.space.recipe.model_copy(update={"realism": recipe.realism})
+    space = replace(prepared.space, recipe=kept)
+    nifti.write_bytes(space.output / LOCK, lock_text(space, lock.get("voxels")))
+    return replace(prepared, space=space)
+
+
 def _take_out(space: Workspace, jobs: list[Job], earlier: list[Path], progress: Progress) -> None:
     """Take out what an earlier plan has made and this one does not want, and say so."""
     kept = set(_files_of(space, jobs))
@@ -160,7 +170,7 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
         return f"version {lock.get('lesionsynth')} of lesionsynth"
     if not isinstance(lock.get("recipe"), dict):
         return "another recipe or input, and its plan was not finished"
-    changed = sorted(_changed(lock["recipe"], resolved(recipe)))
+    changed = sorted(_changed(dict(lock["recipe"], realism=None), dict(deciding(recipe), realism=None)))
     if not changed:
         return "another input: files have changed, are new or are gone"
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

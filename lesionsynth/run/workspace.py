@@ -24,6 +24,8 @@ BANK = "bank"
 RECORDS = "records"
 FAILURES = "failures"
 REPORT = "report.html"
+REALISM = "realism.json"
+"""Where `realism` is expected to leave its result, if it leaves it in the output."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lesionsynth.errors import ExitCode, RecipeError
-from lesionsynth.recipe.load import find_recipe, load_recipe, shipped
-from lesionsynth.recipe.model import Recipe, resolved
+from lesionsynth.recipe.load import find_recipe, load_recipe, recipe_of, shipped
+from lesionsynth.recipe.model import Recipe, deciding, resolved
 
 MINIMAL = "steps:\n  add:\n    kind: populate\n"
 
@@ -360,3 +360,23 @@ class TestOneNumberForAPair:
     def test_is_in_the_schema(self) -> None:
         blend = Recipe.model_json_schema()["$defs"]["SoftPoisson"]["properties"]["k"]
         assert {"type": "number"} in blend["anyOf"]
+
+
+def test_a_resolved_recipe_is_read_again_with_overrides(tmp_path: Path) -> None:
+    """As that of a lock, whose file is named where it cannot be read; it is not changed."""
+    first = load_recipe("lesionmix")
+    content = resolved(first)
+    assert recipe_of(content, tmp_path) == first
+    assert recipe_of(content, tmp_path, ["realism.max_auc_host=0.7"]).realism.max_auc_host == 0.7
+    assert content == resolved(first)
+    with pytest.raises(RecipeError, match=r"x\.yaml.*unknown key zzz"):
+        recipe_of({**content, "zzz": 1}, tmp_path / "x.yaml")
+    with pytest.raises(RecipeError, match=r"--set realism\.max_auc_host=2: .*less than or equal to 1"):
+        recipe_of(content, tmp_path, ["realism.max_auc_host=2"])
+
+
+def test_limits_do_not_decide_what_is_made() -> None:
+    one, other = load_recipe("lesionmix"), load_recipe("lesionmix", ["realism.max_ks={seam: 0.1}"])
+    assert one != other
+    assert deciding(one) == deciding(other)
+    assert deciding(one) != deciding(load_recipe("lesionmix", ["seed=1"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import OutputError
@@ -207,3 +208,35 @@ def test_relative_folders_stay_where_they_were(
         session.merge(Path("../again"), Silent()).voxels == session.run(recipe_of(), *made, Silent()).voxels
     )
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_limits_of_realism_change_nothing_but_the_lock(made: tuple[Path, Path]) -> None:
+    """An output is continued as it is, and from then on judged by the new limits."""
+    root, output = made
+    before = {p: p.stat().st_mtime_ns for p in output.rglob("*__syn*") if p.is_file()}
+    lock = yaml.safe_load((output / "recipe.lock.yaml").read_text())
+    outcome = session.run(recipe_of("realism.max_auc_donor=0.9"), root, output, Silent())
+    assert (outcome.skipped, len(outcome.done)) == (12, 12)
+    assert {p: p.stat().st_mtime_ns for p in output.rglob("*__syn*") if p.is_file()} == before
+    after = yaml.safe_load((output / "recipe.lock.yaml").read_text())
+    assert after["recipe"].pop("realism")["max_auc_donor"] == 0.9
+    assert lock["recipe"].pop("realism")["max_auc_donor"] is None
+    assert after == lock
+
+
+def test_limits_of_realism_make_nothing_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    again, kept, _ = updated(
+        recipe_of("realism.max_auc_donor=0.9", "output.copies=3"), root, output, tmp_path
+    )
+    assert (again, kept) == (cases_of(*ALL, copies=3) - cases_of(*ALL), cases_of(*ALL))
+
+
+def test_a_lock_from_before_there_were_limits_is_continued(made: tuple[Path, Path]) -> None:
+    root, output = made
+    lock = yaml.safe_load((output / "recipe.lock.yaml").read_text())
+    del lock["recipe"]["realism"]
+    (output / "recipe.lock.yaml").write_text(yaml.safe_dump(lock))
+    assert session.run(recipe_of(), root, output, Silent()).skipped == 12
+    with pytest.raises(OutputError, match=r"another recipe: seed differs\."):
+        session.run(recipe_of("seed=5"), root, output, Silent())

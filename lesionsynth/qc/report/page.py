@@ -19,6 +19,7 @@ from lesionsynth.qc.report.cases import draw_cases, draw_maps
 from lesionsynth.qc.report.charts import Series, histogram, scatter
 from lesionsynth.qc.report.gather import Facts, gather, shown_first
 from lesionsynth.qc.report.methods import methods_of
+from lesionsynth.qc.report.realism import read_realism
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.prepare import read_prepared
@@ -82,7 +83,7 @@ def write_report(output: Path, target: Path | None = None, cases: int = 12, root
         "time": _time(facts.minutes),
         "load_charts": _load_charts(facts, recipe),
         "lesion_charts": _lesion_charts(facts, space.cohort.channels),
-        "realism": "",
+        "realism": read_realism(output),
         "maps": draw_maps(space, [jobs[copy.case] for copy in facts.copies]),
         "blocks": len({job.block for job in prepared.jobs}),
         "shown": draw_cases(space, chosen, STACKS),
@@ -115,7 +116,7 @@ def render(page: dict[str, Any]) -> str:
         ("recipe", "Recipe"),
     ]
     ours = {"css": Markup(files["css"]), "script": Markup(files["js"])}  # noqa: S704 - files of this package
-    return environment.from_string(files["html"]).render(page, sections=sections, **ours)
+    return environment.from_string(files["html"]).render(page, sections=sections, number=_number, **ours)
 
 
 def _load_charts(facts: Facts, recipe: Recipe) -> list[Chart]:
@@ -165,6 +166,11 @@ def _lock_parts(output: Path) -> dict[str, str]:
     if len(rest) > _MOST_LOCK:
         rest = rest[:_MOST_LOCK] + "\n... the rest is in recipe.lock.yaml"
     return {"recipe": recipe, "lock": rest}
+
+
+def _number(value: float | None) -> str:
+    """Three digits; a dash where there is no number."""
+    return "-" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"
 
 
 def _bytes(count: int) -> str:
