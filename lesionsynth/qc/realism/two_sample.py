@@ -168,7 +168,7 @@ def told_apart(
     least : int
         Fewer of either kind are not judged.
     n_jobs : int
-        Threads; the result does not depend on them.
+        Processes; the result does not depend on them.
     rounds : int
         Forests and ways to share the groups out.
     samples : int, optional
@@ -268,27 +268,50 @@ def _scores(
 
     NaN where the forest would have seen one kind only.
     """
-    forest_kind, _, _ = _scikit_learn()
     rng = stream(seed, "realism", "forest", number)
     fold = _folds(key, y, rng)
     score = np.full(len(y), np.nan)
     random_state = int(rng.integers(2**31))
-    for part in np.unique(fold):
-        train, test = fold != part, fold == part
-        if np.unique(y[train]).size < 2:
-            continue
-        try:
-            forest = forest_kind(_TREES, min_samples_leaf=2, random_state=random_state, n_jobs=n_jobs)
-            forest.fit(x[train], y[train], weight[train])
-            # Threads would add the trees' shares up in the order in which they are ready.
-            forest.n_jobs = 1
-            score[test] = forest.predict_proba(x[test])[:, 1]
-        except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
-            raise LesionsynthError(
-                f"the two-sample test failed in scikit-learn: {type(error).__name__}: {error}.",
-                remedy="Please report this, with the version of scikit-learn.",
-            ) from error
+    parts = [part for part in np.unique(fold) if np.unique(y[fold != part]).size == 2]
+    sides = [(fold != part, fold == part) for part in parts]
+    tasks = [(x[train], y[train], weight[train], x[test], _TREES, random_state) for train, test in sides]
+    for (_, test), seen in zip(sides, _all(tasks, n_jobs), strict=True):
+        score[test] = seen
     return score, fold
+
+
+def _all(tasks: Sequence[tuple[Any, ...]], n_jobs: int) -> list[NDArray[np.float64]]:
+    """What a forest says for each task, in their order; in processes, since small trees keep threads idle."""
+    if n_jobs == 1:
+        return [_forest(*task) for task in tasks]
+    import joblib
+
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        found: list[NDArray[np.float64]] = joblib.Parallel(n_jobs)(
+            joblib.delayed(_forest)(*task) for task in tasks
+        )
+    return found
+
+
+def _forest(
+    x: NDArray[np.float64],
+    y: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    unseen: NDArray[np.float64],
+    trees: int,
+    random_state: int,
+) -> NDArray[np.float64]:
+    """How made unseen rows look to a forest that has learned from others."""
+    forest_kind, _, _ = _scikit_learn()
+    try:
+        forest = forest_kind(trees, min_samples_leaf=2, random_state=random_state)
+        seen: NDArray[np.float64] = forest.fit(x, y, weight).predict_proba(unseen)[:, 1]
+    except (ValueError, TypeError, RuntimeError, FloatingPointError) as error:
+        raise LesionsynthError(
+            f"the two-sample test failed in scikit-learn: {type(error).__name__}: {error}.",
+            remedy="Please report this, with the version of scikit-learn.",
+        ) from error
+    return seen
 
 
 def _folds(key: NDArray[np.int64], y: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
