@@ -14,6 +14,6 @@ class Alpha(SoftBlend):
 
     kind: Literal["alpha"] = "alpha"
     method: ClassVar[str] = (
-        "Each was joined to the host by a weighted mean ({edge} edge), whose weight fell off over "
+        "Each lesion was joined to the host by a weighted mean ({edge} edge), whose weight fell off over "
         "{width_mm} mm."
     )

@@ -17,7 +17,7 @@ class Hard(BlendSpec):
     """Paste the label's voxels without any transition: the baseline, with a visible edge."""
 
     kind: Literal["hard"] = "hard"
-    method: ClassVar[str] = "The voxels under its label were pasted without any transition."
+    method: ClassVar[str] = "The voxels under a lesion's label were pasted without any transition."
 
     def alpha(
         self, label: NDArray[np.bool_], allowed: NDArray[np.bool_], spacing_mm: Sequence[float]

@@ -22,7 +22,7 @@ class Poisson(BlendSpec):
 
     kind: Literal["poisson"] = "poisson"
     method: ClassVar[str] = (
-        "Each was joined to the host by Poisson image editing [@perez2003] in three dimensions, with "
+        "Each lesion was joined to the host by Poisson image editing [@perez2003] in three dimensions, with "
         "{gradients} gradients and {rim_mm} mm of the donor's own rim."
     )
     gradients: Literal["plain", "mixed"] = "plain"

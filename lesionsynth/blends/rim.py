@@ -20,7 +20,8 @@ class Rim(BlendSpec):
 
     kind: Literal["rim"] = "rim"
     method: ClassVar[str] = (
-        "The outermost voxel layer of each was mixed with the host, with weight {weight} [@basaran2023]."
+        "The outermost voxel layer of each lesion was mixed with the host, with weight {weight} "
+        "[@basaran2023]."
     )
     weight: float = Field(default=2 / 3, ge=0.5, le=1.0)
     """Weight of the lesion in the layer; the host has the rest."""

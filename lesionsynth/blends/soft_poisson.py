@@ -32,8 +32,8 @@ class SoftPoisson(SoftBlend):
     change has come down to 0 there. The box around all of it is solved exactly."""
 
     method: ClassVar[str] = (
-        "Each was joined to the host by soft Poisson blending [@huo2024] with k from {k}, on a mask with a "
-        "{edge} edge of {width_mm} mm."
+        "Each lesion was joined to the host by soft Poisson blending [@huo2024] with k from {k}, on a mask "
+        "with a {edge} edge of {width_mm} mm."
     )
     spreads: ClassVar[bool] = True
 

@@ -74,13 +74,16 @@ def preview(
 
     if montage is not None and sweep is not None:
         raise typer.BadParameter("--montage and --sweep exclude each other.")
+    if output.suffix.lower() != ".png":
+        raise typer.BadParameter(f"--output {output}: the name of the picture should end with .png.")
     if sweep is not None:
-        wishes = [
-            Wish(said, recipe_of(recipe, [*(overrides or ()), said], 1, seed), 0) for said in _values(sweep)
-        ]
+        texts = [[*(overrides or ()), said] for said in _values(sweep)]
+        wishes = [Wish(text[-1], recipe_of(recipe, text, None, seed), 0) for text in texts]
     else:
-        parsed = recipe_of(recipe, overrides, montage or 1, seed)
-        wishes = [Wish(f"copy {number}", parsed, number) for number in range(montage or 1)]
+        parsed = recipe_of(recipe, overrides, None, seed)
+        if montage is not None and montage > parsed.output.copies:
+            parsed = recipe_of(recipe, overrides, montage, seed)
+        wishes = [Wish("", parsed, number) for number in range(montage or 1)]
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lesionsynth-")))
         terminal = stack.enter_context(Terminal(quiet))
@@ -98,12 +101,15 @@ def preview(
 
 
 def _values(sweep: str) -> list[str]:
-    """KEY=V1,V2 as KEY=V1 and KEY=V2; commas in brackets belong to a value."""
+    """KEY=V1,V2 as KEY=V1 and KEY=V2; commas in brackets or quotes belong to a value."""
     key, equals, text = sweep.partition("=")
-    values, open_brackets = [""], 0
+    values, open_brackets, quote = [""], 0, ""
     for sign in text:
-        open_brackets += (sign in "[{") - (sign in "]}")
-        if sign == "," and open_brackets == 0:
+        if quote or sign in "'\"":
+            quote = "" if sign == quote else quote or sign
+        else:
+            open_brackets += (sign in "[{") - (sign in "]}")
+        if sign == "," and open_brackets == 0 and not quote:
             values.append("")
         else:
             values[-1] += sign
@@ -117,25 +123,30 @@ def _values(sweep: str) -> list[str]:
 
 
 def _show(made: list[Variant]) -> None:
-    """Draw the first host and the copies with half blocks: two pixels to a character."""
+    """Draw the first host and the copies, below each other where they are too wide, in half blocks.
+
+    A character shows two pixels. Nothing is drawn where there are no colours, or no room for a picture.
+    """
     from rich.console import Console
     from rich.segment import Segment, Segments
     from rich.style import Style
 
     console = Console()
-    thumbs = [variant.thumbs for variant in made if variant.thumbs is not None]
-    if not thumbs:
+    drawn = [(variant.title, variant.thumbs) for variant in made if variant.thumbs is not None]
+    if console.color_system is None or console.no_color or not drawn:
         return
-    pictures = [thumbs[0][0], *(copy for _, copy in thumbs)]
-    room = max(1, (console.width + 1) // (pictures[0].shape[1] + 1))
-    parts: list[Segment] = []
-    shown = pictures[:room]
-    for row in range(0, shown[0].shape[0] - 1, 2):
-        for number, pixels in enumerate(shown):
-            parts += [Segment(" ")] if number else []
-            for above, below in zip(pixels[row], pixels[row + 1], strict=True):
-                colours = ["rgb({},{},{})".format(*map(int, pixel)) for pixel in (above, below)]
-                parts.append(Segment("▀", Style(color=colours[0], bgcolor=colours[1])))
-        parts.append(Segment.line())
-    console.print(Segments(parts), end="")
-    print("host" + " " * (pictures[0].shape[1] - 3) + "synthetic, lesions outlined")
+    pictures = [("host", drawn[0][1][0]), *((title, copy) for title, (_, copy) in drawn)]
+    width = pictures[0][1].shape[1]
+    room = (console.width + 1) // (width + 1)
+    for first in range(0, len(pictures) if room else 0, max(1, room)):
+        shown = pictures[first : first + room]
+        print(" ".join(title[:width].ljust(width) for title, _ in shown).rstrip())
+        parts: list[Segment] = []
+        for row in range(0, shown[0][1].shape[0] - 1, 2):
+            for number, (_, pixels) in enumerate(shown):
+                parts += [Segment(" ")] if number else []
+                for above, below in zip(pixels[row], pixels[row + 1], strict=True):
+                    colours = ["rgb({},{},{})".format(*map(int, pixel)) for pixel in (above, below)]
+                    parts.append(Segment("▀", Style(color=colours[0], bgcolor=colours[1])))
+            parts.append(Segment.line())
+        console.print(Segments(parts), end="")

@@ -64,8 +64,7 @@ class GeometrySpec(Spec):
 
     method: ClassVar[str] = (
         "Lesions were brought to the host's grid, and changed in shape, by one interpolation with cubic "
-        "B-splines [@unser1999], after smoothing where the host's voxels are larger [@cardoso2015]; they "
-        "were flipped along each axis with probability {flip}."
+        "B-splines [@unser1999], after smoothing where the host's voxels are larger [@cardoso2015]."
     )
 
     flip: Probability = 0.5
@@ -76,8 +75,10 @@ class GeometrySpec(Spec):
 
     def methods_of_parts(self, *but: str) -> Iterator[str]:
         """Those that may happen."""
+        if self.flip > 0:
+            yield f"Flips were along each axis with probability {self.flip:g}."
         never = [name for name in ("rotate", "scale", "elastic") if getattr(self, name).p == 0]
-        return super().methods_of_parts(*but, *never)
+        yield from super().methods_of_parts(*but, *never)
 
 
 def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) -> dict[str, Any]:

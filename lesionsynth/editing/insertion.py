@@ -26,6 +26,8 @@ from lesionsynth.spec import Range, Spec, words_of
 from lesionsynth.units import mm_to_vox
 
 _PLAIN = 1000.0
+_ANY = 10.0
+"""A ratio up to which everything passes is no limit in words."""
 
 
 class CheckSpec(Spec):
@@ -48,14 +50,14 @@ class CheckSpec(Spec):
         """What was asked of a lesion, where it was anything."""
         by_limits: dict[tuple[float, float], list[str]] = {}
         for name, limits in (("contrast", self.contrast), ("edge", self.edge), ("texture", self.detail)):
-            if limits[0] > 0 or limits[1] < _PLAIN:
+            if limits[0] > 0 or limits[1] < _ANY:
                 by_limits.setdefault(limits, []).append(name)
         asked = [
-            f"its {' or '.join(names)} was not {words_of(limits)} times the donor's"
+            f"its {' or '.join(names)} was not {words_of(limits)} times what was intended"
             for limits, names in by_limits.items()
         ]
         if self.min_contrast > 0:
-            asked.append(f"it stood out by less than {self.min_contrast:g} spreads of the host's tissue")
+            asked.append(f"it stood out by less than {self.min_contrast:g} x the spread of the host's tissue")
         if asked:
             yield f"A lesion was drawn again where {' or '.join(asked)}."
 

@@ -55,9 +55,12 @@ class PasteSpec(OperationSpec):
     to within a factor of 4, and visible."""
 
     def methods_of_parts(self, *but: str) -> Iterator[str]:
-        """How many lesions, then the parts."""
-        count = "as many lesions as had been removed" if self.lesions == "removed" else words_of(self.lesions)
-        yield f"In each copy {count}{'' if self.lesions == 'removed' else ' lesion(s)'} were placed."
+        """How many lesions, and where; then the parts."""
+        if self.lesions == "removed":
+            count = "as many lesions as had been removed"
+        else:
+            count = "one lesion" if self.lesions == (1, 1) else f"{words_of(self.lesions)} lesions"
+        yield f"Into each copy went {count}, at places drawn evenly over the tissue of lesions."
         yield from super().methods_of_parts(*but)
 
     @abstractmethod

@@ -22,7 +22,8 @@ class Patch(FillSpec):
 
     kind: Literal["patch"] = "patch"
     method: ClassVar[str] = (
-        "Their places were filled with blocks of clean tissue, after [@criminisi2004], in three dimensions."
+        "Their places were filled with blocks of clean tissue, after Criminisi et al. [@criminisi2004], in "
+        "three dimensions."
     )
     texture: Texture = "none"
     """As for the other fills; the copied tissue brings its own texture, so none is added."""

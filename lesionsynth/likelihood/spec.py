@@ -47,11 +47,12 @@ class LikelihoodSpec(Spec):
         }
         if self.kind == "map":
             yield "Places were drawn from a likelihood map that was given."
-        else:
-            yield (
-                f"Places were drawn from a likelihood map of lesion centres, learned from {each}, smoothed "
-                f"by a Gaussian of {self.smoothing_mm:g} mm and laid over the host {laid[self.kind]}."
-            )
+            return
+        smoothed = f", smoothed by a Gaussian of {self.smoothing_mm:g} mm" if self.smoothing_mm > 0 else ""
+        yield (
+            f"Places were drawn from a likelihood map of lesion centres, learned from {each}{smoothed}, and "
+            f"laid over the host {laid[self.kind]}."
+        )
 
     @model_validator(mode="after")
     def _paths(self) -> LikelihoodSpec:

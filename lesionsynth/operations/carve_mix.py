@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,14 +87,14 @@ class CarveMix(OperationSpec):
     channel where the donor stands out most, else it is left out; not used for compatible."""
     tries: int = Field(default=10, ge=1, le=1000)
     """Cases that are tried in place of a donor that gives nothing."""
-    method: ClassVar[str] = (
-        "Lesions of {donors} other case(s) were carved out with a margin of random width and put into the "
-        "same place of the host (CarveMix [@zhang2021; @zhang2023], mode {mode})."
-    )
 
     def methods(self) -> Iterator[str]:
         """Intensities are matched in one mode only."""
-        yield from super().methods()
+        whose = "another case" if self.donors == 1 else f"{self.donors} other cases"
+        yield (
+            f"Lesions of {whose} were carved out with a margin of random width and put into the same place "
+            f"of the host (CarveMix [@zhang2021; @zhang2023], mode {self.mode})."
+        )
         if self.mode == "per_lesion":
             yield CONTRAST_METHODS[self.contrast]
 

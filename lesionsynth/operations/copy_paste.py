@@ -87,7 +87,7 @@ class CopyPaste(PasteSpec):
         yield from self.methods_of_parts()
         if self.blur.p > 0:
             yield (
-                f"They were blurred (Gaussian of {words_of(self.blur.sigma_mm)} mm) with probability "
+                f"Lesions were blurred (Gaussian of {words_of(self.blur.sigma_mm)} mm) with probability "
                 f"{self.blur.p:g}."
             )
         if self.gamma.p > 0:

@@ -37,12 +37,13 @@ class Inpaint(OperationSpec):
 
     def methods(self) -> Iterator[str]:
         """Which lesions were removed, and how."""
+        order = {"random": "in random order"}.get(self.lesions, f"the {self.lesions} first")
         if self.lesions == "all":
             yield "All lesions of the host were removed."
         elif self.load is not None:
-            yield f"Lesions were removed ({self.lesions} ones first) until a target load was met."
+            yield f"Lesions were removed, {order}, until a target load was met."
         else:
-            yield f"A share of {words_of(self.share)} of the lesions was removed ({self.lesions} ones first)."
+            yield f"A share of {words_of(self.share)} of the lesions was removed, {order}."
         yield from self.methods_of_parts(*(["load"] if self.lesions == "all" else []))
 
     @property

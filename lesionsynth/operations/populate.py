@@ -52,6 +52,7 @@ class Populate(OperationSpec):
     """Add lesions, and remove some where there are too many, until a target load is met."""
 
     kind: Literal["populate"] = "populate"
+    uses_map: ClassVar[bool] = True
     method: ClassVar[str] = (
         "Lesions were added to each copy until a target load was met (LesionMix [@basaran2023])."
     )
@@ -92,9 +93,17 @@ class Populate(OperationSpec):
     def methods_of_parts(self, *but: str) -> Iterator[str]:
         """The fill only where lesions may be removed."""
         yield from super().methods_of_parts(*but, "inpaint")
-        if self.surplus == "inpaint":
-            yield "Where a host had more than its target, lesions were removed first."
-            yield from self.inpaint.methods()
+        if self.surplus == "keep":
+            return
+        if self.replace == "auto":
+            yield "Where the cases learned from typically hold one lesion, the host's own were removed first."
+        elif self.replace > 0:
+            yield f"Of the host's own lesions {100 * self.replace:g} % were removed first."
+        yield (
+            "Where a host had more than its target, lesions were removed until it was met; where it met the "
+            "target from the start, one lesion was exchanged."
+        )
+        yield from self.inpaint.methods()
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Remove what is too much, then add what is missing."""

@@ -57,8 +57,8 @@ class SelfMix(PasteSpec):
 
     kind: Literal["self_mix"] = "self_mix"
     method: ClassVar[str] = (
-        "The host's own lesions were copied elsewhere in it, with a weight that grew with the depth in the "
-        "lesion from {weight} at its edge (SelfMix [@zhu2022])."
+        "The host's own lesions were copied elsewhere in it. The weight of a lesion grew with the depth in "
+        "it, from a value drawn from {weight} at its edge to 1 at its deepest (SelfMix [@zhu2022])."
     )
     weight: Range = (0.7, 1.0)
     """Weight of the lesion at its edge; 0.5 to 1."""

@@ -292,6 +292,8 @@ class OperationSpec(Spec):
     """A step of a recipe: edits a canvas."""
 
     kind: str
+    uses_map: ClassVar[bool] = False
+    """Whether places are drawn from the likelihood map."""
 
     @property
     def target_load(self) -> LoadSpec | None:

@@ -52,10 +52,10 @@ class LoadSpec(Spec):
         if self.kind == "fixed":
             drawn = f"was {self.ml or 0:g} mL"
         elif self.kind == "range":
-            drawn = f"was drawn evenly from {words_of(self.range_ml)} mL"
+            drawn = f"was drawn evenly from the range {words_of(self.range_ml)} mL"
         else:
-            drawn = f"was drawn from the loads of the training subjects (distribution {self.kind})"
-        yield f"The target load of each copy {drawn}, and met to within {100 * self.tolerance:g} %."
+            drawn = f"was drawn from the loads of the cases learned from (distribution {self.kind})"
+        yield f"The target load of each copy {drawn}, with a tolerance of {100 * self.tolerance:g} %."
 
     def draw(self, loads: Sequence[LesionLoad], host: LesionLoad, rng: np.random.Generator) -> LoadTarget:
         """Draw a target for a host.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from lesionsynth.editing.canvas import Canvas
+from lesionsynth import nifti
 from lesionsynth.errors import InputError, NoRoomError, OutputError
 from lesionsynth.host import LoadedCase
 from lesionsynth.qc.pictures.mosaic import mosaic
@@ -20,17 +20,21 @@ from lesionsynth.qc.pictures.panels import KINDS, Panels, Rgb, context, shared_w
 from lesionsynth.qc.pictures.slices import PLANES, Cut, cut_around, cut_of_box
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
-from lesionsynth.run.job import HostJobs
+from lesionsynth.run.job import HostJobs, Made
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Engine, Progress
 from lesionsynth.run.prepare import Prepared
-from lesionsynth.run.workspace import RECORDS, Workspace
+from lesionsynth.run.workspace import Workspace
 
 if TYPE_CHECKING:
     from lesionsynth.run.formats import Record
 
 PLACES = 2
 """Lesions of a single variant that are shown."""
+_MARK = "preview.txt"
+"""By this file a folder of ours is known."""
+_HOSTS = 20
+"""Hosts that are tried for one that an edit is possible in, where none is named."""
 _TILE_PX = 264
 _SMALL_PX = 220
 _THUMB_PX = 36
@@ -39,7 +43,7 @@ _LINE_LETTERS = 32
 
 @dataclass(frozen=True)
 class Wish:
-    """A variant that is asked for: a recipe, and which copy of the case."""
+    """A variant that is asked for: a recipe, and which copy; without a title it has the copy's name."""
 
     title: str
     recipe: Recipe
@@ -94,7 +98,7 @@ def variants(
     folder : Path
         Where bank, maps and plans go; what fits is used again.
     case : str, optional
-        Host; the first of the plan where not given.
+        Host; where not given, the first of the plan that an edit is possible in.
     channel : str, optional
         The one that is shown; where not given, the one in which lesions stand out most.
     progress : Progress
@@ -109,62 +113,78 @@ def variants(
         If the run could not start, there is no such case or channel, or no variant could be made. One of
         several that has no room for any edit says so in its facts.
     """
-    if (folder / RECORDS).exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).is_file():
         raise OutputError(
-            "is the output of a run, which a preview would change.",
+            "holds other files than those of earlier previews, which this one would change.",
             file=folder,
-            remedy="Give a folder of its own.",
+            remedy="Give a new folder.",
         )
     at: tuple[Place, ...] = ()
-    window: tuple[float, float] | None = None
+    shown: tuple[int, tuple[float, float]] | None = None
     refused: list[NoRoomError] = []
     planned: tuple[Recipe, Prepared] | None = None
     for wish in wishes:
         if planned is None or planned[0] is not wish.recipe:
             planned = wish.recipe, session.plan(wish.recipe, root, folder, progress, engine, update=True)
-        job = _job_of(planned[1], case, wish.number)
+            nifti.write_bytes(folder / _MARK, b"Bank and maps of `lesionsynth preview`; may be removed.\n")
         space = replace(planned[1].space, device=device)
-        with closing(HostJobs(space, space.cohort.case(job.host))) as maker:
-            try:
-                made = maker.make(job)
-            except NoRoomError as error:
-                refused.append(error)
-                yield Variant(wish.title, job.host, str(error), (), None, None)
-                continue
-        pair = _pair(maker.host, space, made.canvas, job, channel)
-        window = window or pair.window  # equal greys mean equal intensities in all variants
-        pair = replace(pair, window=window)
-        found = places(pair.edits, PLACES if len(wishes) == 1 else 1)
+        try:
+            host, made, job = _made(space, planned[1].jobs, case, wish.number, choose=not shown)
+        except NoRoomError as error:
+            refused.append(error)
+            yield Variant(wish.title or str(error.case), str(case), str(error), (), None, None)
+            continue
+        case = job.host
+        edits = Edits.of(host, job.case, made.canvas.label, made.record, made.canvas.source)
+        raw = made.canvas.raw
+        number = _channel(space, channel, lead_channel(host, edits, raw)) if shown is None else shown[0]
+        pair = pair_of(host, edits, number, space.cohort.channels[number], raw[number])
+        # Equal greys mean equal intensities in all variants.
+        shown = shown or (number, pair.window)
+        pair = replace(pair, window=shown[1])
+        found = places(edits, PLACES if len(wishes) == 1 else 1)
         # The same place in all variants, where they have a lesion there, compares best.
         at = at if len(wishes) > 1 and at and _edited_at(pair, at[0]) else tuple(found)
-        yield _drawn(wish.title, pair, at, made.record, single=len(wishes) == 1)
+        yield _drawn(wish.title or job.case, pair, at, made.record, single=len(wishes) == 1)
     if len(refused) == len(wishes):
         raise refused[0]
 
 
-def _job_of(prepared: Prepared, case: str | None, number: int) -> Job:
-    """The copy of a host that is asked for."""
-    hosts = sorted({job.host for job in prepared.jobs})
+def _made(
+    space: Workspace, jobs: Sequence[Job], case: str | None, number: int, choose: bool
+) -> tuple[LoadedCase, Made, Job]:
+    """A copy of a case; where none is named and `choose`, of the first one that an edit is possible in."""
+    hosts = list(dict.fromkeys(job.host for job in jobs))
     if case is not None and case not in hosts:
         shown = ", ".join(hosts[:5]) + (", ..." if len(hosts) > 5 else "")
         raise InputError(
             f"there is no case {case} that copies could be made of; there are {shown or 'none'}.",
-            file=prepared.space.cohort.root,
+            file=space.cohort.root,
             remedy="Give one of these with --case.",
         )
-    own = [job for job in prepared.jobs if job.host == (case or hosts[0])]
-    return own[number]
+    tried = [case] if case is not None else hosts[: _HOSTS if choose else 1]
+    for name in tried:
+        job = [job for job in jobs if job.host == name][number]
+        with closing(HostJobs(space, space.cohort.case(job.host))) as maker:
+            try:
+                return maker.host, maker.make(job), job
+            except NoRoomError:
+                if name == tried[-1]:
+                    raise
+    raise InputError("there is no case that copies could be made of.", file=space.cohort.root)
 
 
-def _pair(host: LoadedCase, space: Workspace, canvas: Canvas, job: Job, channel: str | None) -> Pair:
+def _channel(space: Workspace, wanted: str | None, lead: int) -> int:
+    """Number of the channel that is asked for, or else of the one in which lesions stand out."""
+    if wanted is None:
+        return lead
     names = space.cohort.channels
-    number = lead_channel(host, canvas.label > 0) if channel is None else channel_number(names, channel)
+    number = channel_number(names, wanted)
     if number is None:
         raise InputError(
-            f"there is no channel {channel}; the channels are {', '.join(names)}.", file=space.cohort.root
+            f"there is no channel {wanted}; the channels are {', '.join(names)}.", file=space.cohort.root
         )
-    edits = Edits.of(host, job.case, canvas.label, canvas.source)
-    return pair_of(host, edits, number, names[number], canvas.raw[number])
+    return number
 
 
 def _edited_at(pair: Pair, place: Place) -> bool:

@@ -227,7 +227,7 @@ def _explain(error: ValidationError, content: Any, places: Places, path: Path) -
             meant = _meant(found, expected.split(", "))
             yield f"{place}: {key} should be one of {expected}, got {found!r}.{meant}"
         elif kind == "union_tag_not_found":
-            yield f"{place}: {key} needs a `kind`."
+            yield f"{place}: {key} needs a `kind` beside its other keys."
         elif kind in ("model_type", "model_attributes_type", "dict_type"):
             yield f"{place}: {key} should hold keys and values, got {given!r}."
         elif last == "[key]":

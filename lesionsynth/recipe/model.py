@@ -113,11 +113,12 @@ class FoldSpec(Spec):
     def methods(self) -> Iterator[str]:
         """Who met whom."""
         yield {
-            "block": "Host, donors, loads and likelihood map of a copy came from subjects of one "
-            "validation fold, and the copy was used for training of all other folds only.",
-            "per_fold": "For each fold, hosts, donors, loads and likelihood map came from its training "
-            "subjects only.",
-            "none": "No folds were kept apart: all data are training data.",
+            "block": "All that a copy was made of (its host, donors, and what was learned from others) "
+            "came from subjects of one validation fold, and the copy serves for training all other folds "
+            "only.",
+            "per_fold": "For each fold, all that a copy was made of (its host, donors, and what was "
+            "learned from others) came from its training subjects only.",
+            "none": "All data are training data; no folds were kept apart.",
         }[self.strategy]
 
 

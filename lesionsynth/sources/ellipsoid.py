@@ -86,8 +86,8 @@ class Ellipsoid(SourceSpec):
 
     kind: Literal["ellipsoid"] = "ellipsoid"
     method: ClassVar[str] = (
-        "Lesions were bent ellipsoids with a texture of blurred noise, after [@hu2023]; none was taken "
-        "from a donor."
+        "Lesions were bent ellipsoids with a texture of blurred noise, after SynTumor [@hu2023]; none was "
+        "taken from a donor."
     )
     sizes: tuple[SizeSpec, ...] = Field(
         default=tuple(SizeSpec(radius_mm=r) for r in (4.0, 8.0, 16.0, 32.0)), min_length=1

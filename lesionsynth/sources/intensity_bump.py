@@ -31,7 +31,7 @@ class IntensityBump(LesionChoice):
     kind: Literal["intensity_bump"] = "intensity_bump"
     method: ClassVar[str] = (
         "Lesions were smooth bumps (Gaussian of {smooth_mm} mm) on the host's own intensities in the "
-        "shapes of real ones, after [@lesionscynth]."
+        "shapes of real ones, after LesionSCynth [@lesionscynth]."
     )
     shapes: Literal["all", "images", "masks"] = "all"
     """Lesions whose shapes are used: of subjects with images, of those known by masks alone, or both."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -35,10 +36,6 @@ class MaskLibrary(LesionChoice):
     """
 
     kind: Literal["mask_library"] = "mask_library"
-    method: ClassVar[str] = (
-        "Shapes came from lesion masks of subjects without images; their intensities followed a real "
-        "lesion of like size by the distance from its edge, on the host's own texture ({intensities})."
-    )
     intensities: Literal["host", "bank", "bump"] = "host"
     """host: like a lesion of the host itself, where it has five or more, else of the bank; bank: like any
     lesion of the bank; bump: a smooth bump of such a contrast."""
@@ -46,6 +43,16 @@ class MaskLibrary(LesionChoice):
     """Factor on what the real lesion varies beyond its tissue, for host and bank."""
     smooth_mm: Range = (1.0, 2.0)
     """Width (standard deviation) of the Gaussian that makes the bump."""
+
+    def methods(self) -> Iterator[str]:
+        """Whose look the shapes got."""
+        whose = "of the host itself, or of the bank" if self.intensities == "host" else "of the bank"
+        look = f"their intensities followed a real lesion of like size {whose}, by the distance from the edge"
+        if self.intensities == "bump":
+            look = "their intensities were a smooth bump of the contrast of a real lesion of like size"
+        yield (
+            f"Shapes came from lesion masks of subjects without images; {look}, on the host's own texture."
+        )
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
         """Subjects of the shapes; none where there is no lesion to imitate."""

@@ -59,6 +59,19 @@ def test_a_gap_is_kept_to_other_lesions(make_host: MakeHost) -> None:
     assert 12 in {c[0] for c in places(finder(make_host(label=label), merged, near), 100) if c}
 
 
+@pytest.mark.parametrize("gap_vox", [0, 1, 2])
+def test_the_gap_is_kept_over_edges_and_corners_too(make_host: MakeHost, gap_vox: int) -> None:
+    """Lesions that touch by a corner are one, for whoever counts them."""
+    label = np.zeros((24, 24, 24), np.uint16)
+    label[12, 12, 12] = 1
+    near = np.zeros(label.shape, bool)
+    near[7:18, 7:18, 7:18] = True
+    spec = SiteSpec(overlap="avoid", gap_vox=gap_vox, clipped=0.0, candidates=500)
+    found = [c for c in places(finder(make_host(label=label), spec, near), 300) if c]
+    # The lesion that is placed is a cube of three voxels.
+    assert min(max(abs(x - 12) for x in c) for c in found) == 2 + gap_vox
+
+
 def test_protected_labels_are_not_a_place(make_host: MakeHost) -> None:
     label = np.zeros((24, 24, 24), np.uint16)
     label[:12] = 3

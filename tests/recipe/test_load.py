@@ -95,7 +95,10 @@ class TestErrors:
                 "populate, self_mix, got 'populte'. "
                 "Did you mean populate?",
             ),
-            ("steps:\n  add:\n    load: high\n", "recipe.yaml:2: steps.add needs a `kind`."),
+            (
+                "steps:\n  add:\n    load: high\n",
+                "recipe.yaml:2: steps.add needs a `kind` beside its other keys.",
+            ),
             (
                 "steps:\n  add:\n    kind: populate\n    load: hihg\n",
                 "recipe.yaml:4: steps.add.load should be low, medium, high, uniform, gaussian, real, fixed "
@@ -306,7 +309,7 @@ class TestOverrides:
             ("seed=", "seed should be a valid integer, got None."),
             ("sed=1", "unknown key sed. Did you mean seed?"),
             ("steps.add.load=hihg", "steps.add.load should be low, medium, high"),
-            ("steps.ad.load=high", "steps.ad needs a `kind`."),
+            ("steps.ad.load=high", "steps.ad needs a `kind` beside its other keys."),
             ("steps.add={kind: populate, laod: 3}", "unknown key steps.add.laod. Did you mean load?"),
             ("output.copies.x=1", "output.copies should be a valid integer"),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.tissue import OUTSIDE
 from lesionsynth.units import mm_to_vox
+
+if TYPE_CHECKING:
+    from lesionsynth.run.formats import Record
 
 _DARK, _BRIGHT = 0.5, 99.5
 """Percentiles of the tissue between which grey values run."""
@@ -36,6 +39,8 @@ class Edits:
     grid : Grid
     host_lesion, lesion : ndarray, (i, j, k), bool
         Lesions of the host and of the copy.
+    gone : ndarray, (i, j, k), bool
+        Those of the host that were removed; others may lie there now.
     inside : ndarray, (i, j, k), bool
         Tissue of the host, of any kind.
     source : ndarray, (i, j, k), uint16, or None
@@ -46,6 +51,7 @@ class Edits:
     grid: Grid
     host_lesion: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
+    gone: NDArray[np.bool_]
     inside: NDArray[np.bool_]
     source: NDArray[np.uint16] | None = None
 
@@ -55,16 +61,20 @@ class Edits:
         host: LoadedCase,
         case: str,
         label: NDArray[np.unsignedinteger],
+        record: Record | None,
         source: NDArray[np.uint16] | None = None,
     ) -> Edits:
-        """From the host and the label map of the copy."""
+        """From the host, and label map and record of the copy; without a record none was removed."""
         lesion = np.isin(label, host.labels.lesion)
-        return cls(case, host.grid, host.lesion_mask, lesion, host.tissue != OUTSIDE, source)
+        removed = removed_of(record) if record is not None else set()
+        # The host's lesions are 1 to n in the order of their first voxels, added ones follow.
+        gone = np.isin(host.lesions[0], sorted(removed)) & host.lesion_mask
+        return cls(case, host.grid, host.lesion_mask, lesion, gone, host.tissue != OUTSIDE, source)
 
     @cached_property
     def added(self) -> NDArray[np.bool_]:
         """Lesion voxels that are not the host's; also those put over a lesion of it, as far as is known."""
-        new = ~self.host_lesion
+        new = ~self.host_lesion | self.gone
         if self.source is not None:
             new |= (self.source >= FIRST_DONOR) & (self.source != DISPLACED)
         return self.lesion & new
@@ -76,8 +86,8 @@ class Edits:
 
     @cached_property
     def removed(self) -> NDArray[np.bool_]:
-        """Lesion voxels of the host that are none any more."""
-        return self.host_lesion & ~self.lesion
+        """Lesion voxels of the host that are none any more, or belong to another lesion."""
+        return self.host_lesion & (self.gone | ~self.lesion)
 
     @cached_property
     def body(self) -> Box:
@@ -88,6 +98,13 @@ class Edits:
     def samples(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Voxels, in the order of the file, from which grey values are found: of tissue, and of lesions."""
         return _sample(self.inside), _sample(self.host_lesion | self.lesion)
+
+
+def removed_of(record: Record) -> set[int]:
+    """Numbers of the lesions that a record says were removed."""
+    return {
+        int(draw["lesion"]) for step in record["steps"] for draw in step["draws"] if draw["edit"] == "remove"
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +185,12 @@ class Place:
 
 
 def places(edits: Edits, most: int) -> list[Place]:
-    """Places of up to `most` edited lesions, added and removed ones in turn, the largest first."""
+    """Places of up to `most` edited lesions, added and removed ones in turn, the largest first.
+
+    What was cut off a lesion of the host, by another one that was put over it, is no place of its own.
+    """
     added = _places_of(edits.added, "added", edits.grid)
-    removed = _places_of(edits.removed, "removed", edits.grid)
+    removed = _places_of(edits.gone, "removed", edits.grid)
     found: list[Place] = []
     while len(found) < most and (added or removed):
         found += added[:1] + removed[:1]
@@ -190,17 +210,23 @@ def _places_of(mask: NDArray[np.bool_], edit: Literal["added", "removed"], grid:
     return sorted(found, key=lambda place: (-place.volume_mm3, place.centre_vox))
 
 
-def lead_channel(host: LoadedCase, lesion: NDArray[np.bool_] | None = None) -> int:
-    """The channel in which lesions stand out most from all in the body; the first where there are none.
+def lead_channel(host: LoadedCase, edits: Edits, copies: Sequence[NDArray[np.generic]]) -> int:
+    """The channel in which lesions stand out most from all else in the body; the first where there are none.
 
-    Fluid counts too: where it is as bright as lesions, these are harder to see. `lesion` stands for the
-    host's own lesions where it has none.
+    Those of the copy (`copies`: its channels as stored), or where it has none those of the host. Fluid counts
+    too: where it is as bright as lesions, these are harder to see.
     """
-    mask = host.lesion_mask if host.lesion_mask.any() or lesion is None else lesion
-    lesions, others = _sample(mask), _sample((host.tissue != OUTSIDE) & ~mask)
+    mask, stored = edits.lesion, copies
+    if not mask.any():
+        mask, stored = edits.host_lesion, [image.raw for image in host.images]
+    lesions, others = _sample(mask), _sample(edits.inside & ~mask)
     if not lesions.size or not others.size:
         return 0
-    return int(np.argmax([_told_apart(image.sample(lesions), image.sample(others)) for image in host.images]))
+    areas = []
+    for image, raw in zip(host.images, stored, strict=True):
+        flat = raw.reshape(-1, order="F")
+        areas.append(_told_apart(image.scaled(flat[lesions]), image.scaled(flat[others])))
+    return int(np.argmax(areas))
 
 
 def _told_apart(some: NDArray[np.float32], others: NDArray[np.float32]) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.domain.case import CaseFiles
-from lesionsynth.errors import LesionsynthError
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.errors import InputError, LesionsynthError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import density_over
 from lesionsynth.qc.pictures.pair import Edits, Pair, Place, lead_channel, pair_of, places
@@ -20,8 +21,12 @@ from lesionsynth.qc.pictures.slices import PLANES, Cut, Orientation, cut_of, cut
 from lesionsynth.qc.report.gather import Copy
 from lesionsynth.qc.report.layers import Layers, data_uri, layers_of
 from lesionsynth.run.fit import Fit
+from lesionsynth.run.ledger import read_record
 from lesionsynth.run.plan import Job
 from lesionsynth.run.workspace import BANK, Workspace
+
+if TYPE_CHECKING:
+    from lesionsynth.run.formats import Record
 
 MOST_CHANNELS = 4
 MOST_SLICES = 64
@@ -66,11 +71,13 @@ class Pictures:
     Parameters
     ----------
     space : Workspace
+    cohort : Cohort
+        Of the input as it is now, for hosts that the output does not hold.
     bank : LesionBank
     """
 
-    def __init__(self, space: Workspace, bank: LesionBank) -> None:
-        self.space, self.bank = space, bank
+    def __init__(self, space: Workspace, cohort: Cohort, bank: LesionBank) -> None:
+        self.space, self.cohort, self.bank = space, cohort, bank
 
     def shown(self, copy: Copy, why: str, job: Job, with_stack: bool) -> Shown:
         """One copy; a fault where its files, or its host's, cannot be read."""
@@ -79,44 +86,53 @@ class Pictures:
             edited = self._load(job.host, job.case)
         except LesionsynthError as error:
             return Shown(copy, why, fault=str(error))
-        lead = lead_channel(host, edited.lesion_mask)
+        edits = Edits.of(host, job.case, edited.label, self._record(job.case))
+        lead = lead_channel(host, edits, [image.raw for image in edited.images])
         order = [lead, *(k for k in range(len(host.images)) if k != lead)][:MOST_CHANNELS]
-        edits = Edits.of(host, job.case, edited.label)
         pairs = [self._pair(host, edits, channel, edited) for channel in order]
         found = places(edits, 1)
         if not found:
             return Shown(copy, why, fault="no lesion was added or removed, as far as the label maps tell.")
         channels = tuple(
-            (
-                pair.channel,
-                tuple(
-                    (
-                        plane,
-                        layers_of(pair, [cut_of_box(pair.grid, found[0].centre_vox, plane, pair.edits.body)]),
-                    )
-                    for plane in PLANES
-                ),
-            )
+            (pair.channel, tuple((plane, _plane(pair, found[0], plane)) for plane in PLANES))
             for pair in pairs
         )
         stack = _stack(pairs[0], found[0]) if with_stack else None
         return Shown(copy, why, found[0], channels, stack)
+
+    def _record(self, case: str) -> Record | None:
+        record: Any = read_record(self.space.output, case)
+        return record
 
     def _pair(self, host: LoadedCase, edits: Edits, channel: int, edited: LoadedCase) -> Pair:
         name = self.space.cohort.channels[channel]
         return pair_of(host, edits, channel, name, edited.images[channel].raw)
 
     def _load(self, host: str, case: str) -> LoadedCase:
-        """A case from the output, or a host from the input where the output does not hold it."""
-        files = self.space.cohort.case(host)
-        inside = _in_output(self.space, files, case)
-        known = self.bank.known(self.bank.case(host))
-        found = inside if case != host or inside.label.is_file() else files
-        return load_case(found, self.space.cohort, self.space.recipe.tissue, known)
+        """A case from the output, or a host from the input where the output does not hold it.
 
-    def map_over(self, job: Job) -> list[tuple[str, str]]:
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or the input's are not those that the run has read.
+        """
+        planned = self.space.cohort.case(host)
+        inside = _in_output(self.space, planned, case)
+        summary = self.bank.case(host)
+        known = self.bank.known(summary)
+        if case != host or inside.label.is_file():
+            return load_case(inside, self.space.cohort, self.space.recipe.tissue, known)
+        cohort = self.cohort
+        files = next((files for files in cohort.cases if files.case == host), None)
+        if files is None or cohort.channels != self.space.cohort.channels:
+            raise InputError("is not in the input, or with other channels.", case=host, file=cohort.root)
+        loaded = load_case(files, cohort, self.space.recipe.tissue, known)
+        if loaded.source_hashes != summary.source_hashes:
+            raise InputError("its files are not those that the run has read.", case=host, file=cohort.root)
+        return loaded
+
+    def map_over(self, job: Job, fit: Fit) -> list[tuple[str, str]]:
         """The likelihood map of a job's block over its host: planes, and pictures as data URIs."""
-        fit = Fit.read(self.space.fits, job.block)
         host = self._load(job.host, job.host)
         matrix = fit.registrations.get(job.host)
         registration = None if matrix is None else np.reshape(matrix, (4, 4))
@@ -125,7 +141,8 @@ class Pictures:
         flat = np.zeros(host.label.size, np.float32)
         flat[voxels] = np.diff(cumulated, prepend=0.0)
         density = flat.reshape(host.label.shape, order="F")
-        pair = self._pair(host, Edits.of(host, job.host, host.label), lead_channel(host), host)
+        edits, stored = Edits.of(host, job.host, host.label, None), [image.raw for image in host.images]
+        pair = self._pair(host, edits, lead_channel(host, edits, stored), host)
         cuts = [cut_of_box(pair.grid, _fullest(density), plane, pair.edits.body) for plane in PLANES]
         return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]
 
@@ -136,6 +153,10 @@ def _in_output(space: Workspace, files: CaseFiles, case: str) -> CaseFiles:
     images = tuple(space.output / space.layout.image_path(files, case, k, space.cohort) for k in count)
     label = space.output / space.layout.label_path(files, case, space.cohort)
     return replace(files, case=case, images=images, label=label)
+
+
+def _plane(pair: Pair, place: Place, plane: str) -> Layers:
+    return layers_of(pair, [cut_of_box(pair.grid, place.centre_vox, plane, pair.edits.body)])
 
 
 def _stack(pair: Pair, place: Place) -> Layers:
@@ -169,26 +190,48 @@ def _map_picture(pair: Pair, density: NDArray[np.float32], cut: Cut) -> str:
     return data_uri(Image.fromarray((ground * (1 - weight) + _WARM * weight).astype(np.uint8)))
 
 
-def draw_cases(space: Workspace, chosen: Sequence[tuple[Copy, str, Job]], stacks: int) -> list[Shown]:
-    """Pictures of the chosen copies, the first of them slice by slice too."""
+def draw_cases(
+    space: Workspace, cohort: Cohort, chosen: Sequence[tuple[Copy, str, Job]], stacks: int
+) -> list[Shown]:
+    """Pictures of the chosen copies, the first of them slice by slice too.
+
+    `cohort` is where hosts are read that the output does not hold.
+    """
     with LesionBank(space.output / BANK) as bank:
-        pictures = Pictures(space, bank)
+        pictures = Pictures(space, cohort, bank)
         return [
             pictures.shown(copy, why, job, with_stack=number < stacks)
             for number, (copy, why, job) in enumerate(chosen)
         ]
 
 
-def draw_maps(space: Workspace, jobs: Sequence[Job]) -> list[tuple[str, Fit, str, list[tuple[str, str]]]]:
-    """Likelihood maps of the first blocks: name, fit, host, pictures. One that cannot be read is left out."""
+@dataclass(frozen=True)
+class MapShown:
+    """The likelihood map of a block: how it was fitted, over which host it is shown, or why it is not."""
+
+    block: str
+    kind: str
+    fitted_on: int
+    host: str
+    pictures: tuple[tuple[str, str], ...] = ()
+    fault: str = ""
+
+
+def draw_maps(space: Workspace, cohort: Cohort, jobs: Sequence[Job]) -> list[MapShown]:
+    """Likelihood maps of the first blocks of `jobs`."""
     first = {job.block: job for job in reversed(jobs)}
     drawn = []
     with LesionBank(space.output / BANK) as bank:
+        pictures = Pictures(space, cohort, bank)
         for block in sorted(first)[:MOST_BLOCKS]:
             job = first[block]
             try:
-                pictures = Pictures(space, bank).map_over(job)
-            except LesionsynthError:
-                continue
-            drawn.append((block, Fit.read(space.fits, block), job.host, pictures))
+                fit = Fit.read(space.fits, block)
+                shown = tuple(pictures.map_over(job, fit))
+                drawn.append(MapShown(block, fit.map_kind, len(fit.fitted_on), job.host, shown))
+            except LesionsynthError as error:
+                drawn.append(MapShown(block, "", 0, job.host, fault=str(error)))
+            except (OSError, ValueError, TypeError, LookupError) as error:
+                fault = f"likelihood/{block}.json or its map cannot be read ({error})."
+                drawn.append(MapShown(block, "", 0, job.host, fault=fault))
     return drawn

@@ -20,6 +20,8 @@ from lesionsynth.run.ledger import failures, is_done, record_path
 from lesionsynth.run.prepare import Prepared
 from lesionsynth.run.workspace import BANK, PLAN, REPORT
 
+_PAUSE_S = 1800.0
+"""A case that is written so long after the one before was made by another session."""
 MOST_LESION_CASES = 1000
 """Cases of either kind whose lesions are looked at one by one; of more, an even choice."""
 
@@ -61,8 +63,8 @@ class Lesions:
 class Facts:
     """All of an output that the report tells in numbers.
 
-    `real_loads` are (mL, number of lesions) of the input's cases; `refused` counts what was drawn in vain, by
-    step and reason; `bytes` by top folder of the output; `minutes` from the plan to the last case.
+    `real_loads` are (mL, number of lesions) of the input's cases and masks; `refused` counts what was drawn
+    in vain, by step and reason; `bytes` by top folder of the output; `minutes` see :func:`worked_minutes`.
     """
 
     planned: int
@@ -131,7 +133,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
         originals=len(with_images),
         subjects=len({case.subject for case in with_images}),
         masks=len(cases) - len(with_images),
-        real_loads=tuple((case.load.ml, case.load.count) for case in with_images),
+        real_loads=tuple((case.load.ml, case.load.count) for case in cases),
         real=real,
         added=added,
         looked_at=(seen, len(copies[::step])),
@@ -141,8 +143,18 @@ def gather(output: Path, prepared: Prepared) -> Facts:
         left_out=prepared.left_out,
         tissues=tuple(sorted({case.tissue_kind for case in with_images if case.tissue_kind})),
         bytes=_sizes(output),
-        minutes=(max(times) - (output / PLAN).stat().st_mtime) / 60 if times else None,
+        minutes=worked_minutes([(output / PLAN).stat().st_mtime, *times]),
     )
+
+
+def worked_minutes(times: Sequence[float]) -> float | None:
+    """Time from the first to the last of the times in s at which files were written, pauses left out.
+
+    None where there is no telling: one file, or all written at once, as when an output is copied.
+    """
+    steps = np.diff(np.sort(np.asarray(times)))
+    seconds = float(steps[steps < _PAUSE_S].sum())
+    return seconds / 60 if seconds >= 0.5 else None
 
 
 def _copy(record: dict[str, Any]) -> Copy:
@@ -187,14 +199,18 @@ def _take_added(added: Lesions, record: dict[str, Any], host: CaseSummary) -> No
 
 
 def _real_lesions(bank: LesionBank, cases: Sequence[CaseSummary], channels: int) -> tuple[Lesions, int]:
-    """Lesions of the input's cases with images, specks left out, and the number of cases they are of."""
+    """Lesions of the input's cases, specks left out, and the number of cases they are of.
+
+    Of a mask alone only volumes are known.
+    """
     real = Lesions(contrast=[[] for _ in range(channels)])
-    with_images = [case for case in cases if case.has_images]
-    chosen = with_images[:: -(-len(with_images) // MOST_LESION_CASES) or 1]
+    chosen = cases[:: -(-len(cases) // MOST_LESION_CASES) or 1]
     by_name = {case.case: case for case in chosen}
     for info in bank.infos({case.subject for case in chosen}):
-        if info.case in by_name and info.channels:
-            real.volume_mm3.append(info.volume_mm3)
+        if info.case not in by_name:
+            continue
+        real.volume_mm3.append(info.volume_mm3)
+        if info.channels:
             real.position.append(_position(info.centre_vox, by_name[info.case]))
             for values, stats in zip(real.contrast, info.channels, strict=True):
                 values.append(stats.contrast / stats.tissue_mad if stats.tissue_mad > 0 else np.nan)

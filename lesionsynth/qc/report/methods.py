@@ -10,7 +10,7 @@ from importlib import resources
 
 import lesionsynth
 from lesionsynth.plugins.contracts import OperationSpec, SourceSpec
-from lesionsynth.recipe.model import Recipe
+from lesionsynth.recipe.model import FoldSpec, Recipe
 from lesionsynth.spec import summary_of
 
 _CITED = re.compile(r"\[((?:@\w+)(?:; ?@\w+)*)\]")
@@ -22,7 +22,30 @@ _TISSUES = {
     "organ": "Lesions were kept to the organ label.",
     "mask": "Everything that was not air counted as one tissue.",
 }
-_CHANGED = "No other voxel of a copy, and no header, differs from its host's."
+_CHANGED = "All other voxels of a copy's images are those of its host."
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has come to, as far as the section tells it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    made, hosts, subjects : int
+        Synthetic cases, the cases that they were made of, and whose these are.
+    tissues : sequence of str
+        Ways in which the tissue of the cases was found (`tissue_kind` of the bank).
+    has_folds : bool
+        Whether splits were made.
+    """
+
+    recipe: Recipe
+    made: int
+    hosts: int
+    subjects: int
+    tissues: Sequence[str]
+    has_folds: bool
 
 
 @dataclass(frozen=True)
@@ -48,18 +71,9 @@ class Methods:
         return "\n\n".join(reference.bibtex for reference in self.references) + "\n"
 
 
-def methods_of(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]) -> Methods:
-    """The methods section of a run.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    cases, subjects : int
-        Of the input.
-    tissues : sequence of str
-        Ways in which the tissue of its cases was found (`tissue_kind` of the bank).
-    """
-    told = dict.fromkeys(_sentences(recipe, cases, subjects, tissues))  # what two steps share is said once
+def methods_of(run: Run) -> Methods:
+    """The methods section of a run."""
+    told = dict.fromkeys(_sentences(run))  # what two steps share is said once
     keys: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
@@ -70,15 +84,18 @@ def methods_of(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]
     return Methods(sentences, tuple(bibliography()[key] for key in keys))
 
 
-def _sentences(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]) -> Iterator[str]:
-    copies = "copy was" if recipe.output.copies == 1 else "copies were"
-    per_fold = " for each fold" if recipe.folds.strategy == "per_fold" else ""
+def _sentences(run: Run) -> Iterator[str]:
+    recipe = run.recipe
+    each = "each and fold" if recipe.folds.strategy == "per_fold" else "each"
     yield (
-        f"With lesionsynth {lesionsynth.__version__}, {recipe.output.copies} synthetic {copies} "
-        f"made{per_fold} of each of {cases} cases of {subjects} subjects (seed {recipe.seed})."
+        f"With lesionsynth {lesionsynth.__version__}, {_counted(run.made, 'synthetic case')} "
+        f"{'was' if run.made == 1 else 'were'} made of {_counted(run.hosts, 'case')} of "
+        f"{_counted(run.subjects, 'subject')}, up to {recipe.output.copies} of {each} (seed {recipe.seed})."
     )
-    yield from recipe.folds.methods()
-    yield from (_TISSUES[kind] for kind in sorted(set(tissues)))
+    yield from recipe.folds.methods() if run.has_folds else FoldSpec(strategy="none").methods()
+    if recipe.input.resample != "none":
+        yield f"Channels on another grid than the label map were resampled to it ({recipe.input.resample})."
+    yield from (_TISSUES[kind] for kind in sorted(set(run.tissues)))
     for step in recipe.steps.values():
         sources = [recipe.sources[name] for name in step.source_names()]
         replaced = {s for source in sources if source.own_geometry for s in _geometry_of(step)}
@@ -87,9 +104,13 @@ def _sentences(recipe: Recipe, cases: int, subjects: int, tissues: Sequence[str]
         for source in sources:
             yield from _told(source)
         yield from own[1:]
-    if any(step.source_names() for step in recipe.steps.values()):
+    if any(step.uses_map for step in recipe.steps.values()):
         yield from recipe.likelihood.methods()
     yield _CHANGED
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _told(kind: OperationSpec | SourceSpec) -> list[str]:

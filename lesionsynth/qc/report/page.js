@@ -51,9 +51,23 @@ for (const box of document.querySelectorAll(".case")) {
     };
     slice.addEventListener("input", () => show(Number(slice.value) - 1));
     view.addEventListener("wheel", (event) => {
+      const before = slice.value;
+      slice.value = Number(before) + Math.sign(event.deltaY);
+      if (slice.value === before) return;  // at either end the page goes on
       event.preventDefault();
-      slice.value = Number(slice.value) + Math.sign(event.deltaY);
       show(Number(slice.value) - 1);
     }, { passive: false });
   }
 }
+
+// What is folded is printed too, and folded again.
+const opened = [];
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.open = true;
+    opened.push(folded);
+  }
+});
+addEventListener("afterprint", () => {
+  while (opened.length) opened.pop().open = false;
+});

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from lesionsynth import nifti
 from lesionsynth.qc.report.cases import draw_cases, draw_maps
 from lesionsynth.qc.report.charts import Series, histogram, scatter
 from lesionsynth.qc.report.gather import Facts, gather, shown_first
-from lesionsynth.qc.report.methods import methods_of
+from lesionsynth.qc.report.methods import Run, methods_of
 from lesionsynth.qc.report.realism import read_realism
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.prepare import read_prepared
+from lesionsynth.run.prepare import Prepared, read_prepared
 from lesionsynth.run.workspace import REPORT, read_lock
 
 STACKS = 2
@@ -60,12 +59,11 @@ def write_report(output: Path, target: Path | None = None, cases: int = 12, root
     """
     output = output.absolute()
     prepared = read_prepared(output)
-    if root is not None:
-        cohort = open_cohort(prepared.space.recipe.input, root)[1]
-        prepared = replace(prepared, space=replace(prepared.space, cohort=cohort))
     space, recipe = prepared.space, prepared.space.recipe
+    cohort = space.cohort if root is None else open_cohort(recipe.input, root)[1]
     facts = gather(output, prepared)
     jobs = {job.case: job for job in prepared.jobs}
+    uses_map = any(step.uses_map for step in recipe.steps.values())
     chosen = [(copy, why, jobs[copy.case]) for copy, why in shown_first(facts.copies)[:cases]]
     page = {
         "name": output.name,
@@ -84,16 +82,24 @@ def write_report(output: Path, target: Path | None = None, cases: int = 12, root
         "load_charts": _load_charts(facts, recipe),
         "lesion_charts": _lesion_charts(facts, space.cohort.channels),
         "realism": read_realism(output),
-        "maps": draw_maps(space, [jobs[copy.case] for copy in facts.copies]),
+        "maps": draw_maps(space, cohort, [jobs[copy.case] for copy in facts.copies]) if uses_map else [],
         "blocks": len({job.block for job in prepared.jobs}),
-        "shown": draw_cases(space, chosen, STACKS),
+        "shown": draw_cases(space, cohort, chosen, STACKS),
         "refused": [(step, why, count) for (step, why), count in facts.refused.most_common()],
-        "methods": methods_of(recipe, facts.originals, facts.subjects, facts.tissues),
+        "methods": methods_of(_run_of(prepared, facts)),
         **_lock_parts(output),
     }
     path = output / REPORT if target is None else target
     nifti.write_bytes(path, render(page).encode())
     return path
+
+
+def _run_of(prepared: Prepared, facts: Facts) -> Run:
+    hosts = {copy.host for copy in facts.copies}
+    subjects = {job.subject for job in prepared.jobs if job.host in hosts}
+    has_folds = bool(prepared.splits)
+    recipe = prepared.space.recipe
+    return Run(recipe, len(facts.copies), len(hosts), len(subjects), facts.tissues, has_folds)
 
 
 def render(page: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ def pair() -> Pair:
     source[comes], source[goes] = 2, 1
     grid = Grid(SHAPE, np.eye(4))
     inside = np.ones(SHAPE, bool)
-    edits = Edits("x__syn000", grid, stays | goes, stays | comes, inside, source)
+    edits = Edits("x__syn000", grid, stays | goes, stays | comes, goes, inside, source)
     return Pair(edits, "FLAIR", nifti.new(grid, host), copy, (0, 100))
 
 
@@ -144,20 +145,39 @@ def test_a_mosaic_holds_every_picture_whole() -> None:
     assert png_bytes(made)[:4] == b"\x89PNG"
 
 
+def test_a_lesion_put_where_one_was_removed_is_added_whole(pair: Pair) -> None:
+    old, new = ball((6, 17, 12), 4), ball((8, 17, 12), 3)
+    edits = replace(pair.edits, host_lesion=old, lesion=new, gone=old, source=None)
+    assert np.array_equal(edits.added, new)
+    assert np.array_equal(edits.removed, old)
+    assert not edits.kept.any()
+    found = {place.edit: place.volume_mm3 for place in places(edits, 2)}
+    assert found == {"added": new.sum(), "removed": old.sum()}
+
+
+def test_what_was_only_cut_off_is_no_place(pair: Pair) -> None:
+    edits = replace(pair.edits, gone=np.zeros(SHAPE, bool))
+    assert edits.removed.any()
+    assert [place.edit for place in places(edits, 5)] == ["added"]
+
+
 def test_the_leading_channel_tells_lesions_from_everything_else() -> None:
     """On the second channel lesions differ more from their tissue, but there is fluid as bright."""
     lesion, fluid = ball((6, 6, 12), 3), ball((17, 17, 12), 6)
     first, second = np.full(SHAPE, 50, np.float32), np.full(SHAPE, 50, np.float32)
-    first[lesion], first[fluid] = 70, 10
-    second[lesion], second[fluid] = 90, 90
-    case = SimpleNamespace(
-        lesion_mask=lesion,
-        tissue=np.full(SHAPE, 3, np.uint8),
-        images=[nifti.new(Grid(SHAPE, np.eye(4)), values) for values in (first, second)],
-    )
-    assert lead_channel(case) == 0  # type: ignore[arg-type]
-    case.images.reverse()
-    assert lead_channel(case) == 1  # type: ignore[arg-type]
-    case.lesion_mask = np.zeros(SHAPE, bool)
-    assert lead_channel(case) == 0  # type: ignore[arg-type]
-    assert lead_channel(case, lesion) == 1  # type: ignore[arg-type]
+    first[fluid], second[fluid] = 10, 90
+    host = SimpleNamespace(images=[nifti.new(Grid(SHAPE, np.eye(4)), values) for values in (first, second)])
+    copies = [first.copy(), second.copy()]
+    copies[0][lesion], copies[1][lesion] = 70, 90
+    nothing, everywhere = np.zeros(SHAPE, bool), np.ones(SHAPE, bool)
+    # The host has no lesion: what counts is the copy's.
+    edits = Edits("x", Grid(SHAPE, np.eye(4)), nothing, lesion, nothing, everywhere)
+    assert lead_channel(host, edits, copies) == 0  # type: ignore[arg-type]
+    host.images.reverse()
+    assert lead_channel(host, edits, copies[::-1]) == 1  # type: ignore[arg-type]
+    # The copy has none: what counts is the host's.
+    host.images = [nifti.new(Grid(SHAPE, np.eye(4)), values) for values in copies]
+    edits = Edits("x", Grid(SHAPE, np.eye(4)), lesion, nothing, lesion, everywhere)
+    assert lead_channel(host, edits, [first, second]) == 0  # type: ignore[arg-type]
+    edits = Edits("x", Grid(SHAPE, np.eye(4)), nothing, nothing, nothing, everywhere)
+    assert lead_channel(host, edits, copies) == 0  # type: ignore[arg-type]

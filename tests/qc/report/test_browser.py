@@ -145,6 +145,11 @@ def test_slices_are_scrolled_by_keys_and_by_the_wheel(page: Any) -> None:
         "arguments[0].dispatchEvent(new WheelEvent('wheel', {deltaY: -9, cancelable: true}))", view
     )
     assert number.text == f"{count - 1} of {count}"
+    goes_on = "const e = new WheelEvent('wheel', {deltaY: 9, cancelable: true}); "
+    goes_on += "arguments[0].dispatchEvent(e); return e.defaultPrevented"
+    assert page.execute_script(goes_on, view) is True
+    assert page.execute_script(goes_on, view) is False  # at the end the page scrolls on
+    slider.send_keys(Keys.ARROW_LEFT)
     assert page.execute_script("return JSON.parse(arguments[0])[arguments[1]][0]", shown, count - 2) == (
         first(page, path).get_attribute("d")
     )
@@ -176,9 +181,24 @@ def test_prints_without_controls(page: Any) -> None:
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type /Page/") >= 3
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert page.find_elements(By.CSS_SELECTOR, "details:not([open])") == []
+    page.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert len(page.find_elements(By.CSS_SELECTOR, "details:not([open])")) > 3
     for css in ("nav", ".controls"):
         assert page.find_element(By.CSS_SELECTOR, css).value_of_css_property("display") == "none"
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_the_sections_stay_in_reach(page: Any) -> None:
+    nav = page.find_element(By.CSS_SELECTOR, "nav")
+    nav.find_element(By.LINK_TEXT, "Methods").click()
+    time.sleep(0.2)
+    top = page.execute_script("return arguments[0].getBoundingClientRect().top", nav)
+    heading = page.find_element(By.ID, "h-methods")
+    under = page.execute_script("return arguments[0].getBoundingClientRect().top", heading)
+    assert top == 0
+    assert nav.size["height"] <= under < 900
 
 
 @pytest.mark.parametrize("width", [420, 1200])

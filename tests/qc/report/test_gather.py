@@ -12,8 +12,11 @@ import pytest
 from scipy import ndimage
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.qc.report.gather import Copy, gather, shown_first
+from lesionsynth.qc.report.gather import Copy, gather, shown_first, worked_minutes
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.run import session
 from lesionsynth.run.prepare import read_prepared
+from tests.test_invariants import Silent
 
 VOXEL_ML = 0.064
 
@@ -36,6 +39,7 @@ def test_loads_and_counts_are_those_of_the_label_maps(finished: Path, facts) -> 
     for copy in facts.copies:
         mask = label(finished, copy.case)
         assert copy.after_ml == pytest.approx(mask.sum() * VOXEL_ML, abs=1e-3)
+        assert copy.after == _count(mask)
         assert copy.before_ml == pytest.approx(label(finished, copy.host).sum() * VOXEL_ML, abs=1e-3)
     real = [
         (label(finished, f"case{k}").sum() * VOXEL_ML, _count(label(finished, f"case{k}")))
@@ -102,8 +106,28 @@ def test_disk_is_what_the_files_take(finished: Path, facts) -> None:  # type: ig
     assert sum(facts.bytes.values()) == total
     images = sum(path.stat().st_size for path in (finished / "imagesTr").iterdir())
     assert facts.bytes["imagesTr"] == images
-    assert facts.minutes is not None
-    assert 0 <= facts.minutes < 60
+
+
+def test_time_is_that_between_files_without_pauses() -> None:
+    assert worked_minutes([100, 160, 40, 220]) == 3
+    assert worked_minutes([0, 60, 60 + 7200, 120 + 7200]) == 2  # continued two hours later
+    assert worked_minutes([100.0, 100.01, 100.02]) is None  # copied
+    assert worked_minutes([100]) is None
+
+
+def test_masks_alone_count_in_loads_and_volumes(make_nnunet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root = make_nnunet(4)
+    (root / "masks").mkdir()
+    (root / "labelsTr/case4.nii.gz").rename(root / "masks/case4.nii.gz")
+    for path in root.glob("imagesTr/case4_*"):
+        path.unlink()
+    recipe = load_recipe("lesionmix", ["input.masks.path=masks/{subject}.nii.gz", "folds.strategy=none"])
+    session.plan(recipe, root, tmp_path / "out", Silent())
+    facts = gather(tmp_path / "out", read_prepared(tmp_path / "out"))
+    mask = np.asanyarray(nib.load(root / "masks/case4.nii.gz").dataobj) == 1
+    assert (facts.originals, facts.masks, len(facts.real_loads)) == (3, 1, 4)
+    assert any(n == _count(mask) and ml == pytest.approx(mask.sum() * VOXEL_ML) for ml, n in facts.real_loads)
+    assert len(facts.real.volume_mm3) > len(facts.real.position) == len(facts.real.contrast[0])
 
 
 def copy_of(number: int, **more: object) -> Copy:

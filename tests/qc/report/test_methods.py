@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +15,21 @@ from lesionsynth.editing import contrast
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.plugins import contracts
 from lesionsynth.plugins.registry import kinds
-from lesionsynth.qc.report.methods import bibliography, methods_of
+from lesionsynth.qc.report.methods import Run, bibliography, methods_of
 from lesionsynth.recipe.load import load_recipe, shipped
+from lesionsynth.recipe.model import Recipe
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = Path(lesionsynth.__file__).parent
 
 
+def run_of(recipe: Recipe, **more: Any) -> Run:
+    return replace(Run(recipe, 30, 8, 7, ["mixture"], True), **more)
+
+
 def of(recipe: str, *overrides: str) -> tuple[str, list[str]]:
     """The text, and the keys cited."""
-    made = methods_of(load_recipe(recipe, overrides), 8, 7, ["mixture"])
+    made = methods_of(run_of(load_recipe(recipe, overrides)))
     return " ".join(made.sentences), [reference.key for reference in made.references]
 
 
@@ -46,41 +53,88 @@ def test_every_kind_says_what_it_is(group: str) -> None:
         assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in own), own
 
 
+GEOMETRY = ["unser1999", "cardoso2015"]
+CITED = {
+    "lesionmix": ["basaran2023", *GEOMETRY, "damelin2018"],
+    "soft_poisson": ["basaran2023", *GEOMETRY, "huo2024", "damelin2018"],
+    "open_ms": ["basaran2023", *GEOMETRY, "damelin2018"],
+    "lesion_warp": ["basaran2023", "platscher2020", *GEOMETRY, "damelin2018"],
+    "mask_library": ["basaran2023", *GEOMETRY, "damelin2018"],
+    "intensity_bump": ["basaran2023", "lesionscynth", *GEOMETRY, "damelin2018"],
+    "ellipsoid": ["basaran2023", "hu2023", *GEOMETRY, "damelin2018"],
+    "lesionmix_published": ["basaran2023", *GEOMETRY, "telea2004"],
+    "pseudo_healthy": ["damelin2018"],
+    "relocate": ["damelin2018", "zhang2021objectaug", *GEOMETRY],
+    "carve_mix": ["zhang2021", "zhang2023"],
+    "carve_mix_compatible": ["zhang2021", "zhang2023"],
+    "copy_paste": ["yang2021", *GEOMETRY],
+    "self_mix": ["zhu2022", *GEOMETRY],
+}
+"""What the methods section of each shipped recipe cites, in order."""
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_cites_exactly_what_is_used(name: str) -> None:
+    assert of(name)[1] == CITED[name]
+
+
 @pytest.mark.parametrize(
-    ("recipe", "overrides", "there", "not_there"),
+    ("overrides", "more", "less"),
     [
+        (["steps.add.blend={kind: poisson}"], {"perez2003"}, set()),
+        (["steps.add.blend={kind: rim}"], set(), set()),
+        (["steps.add.surplus=keep"], set(), {"damelin2018"}),
+        (["steps.add.mass_effect.p=0.5"], {"bachcuadra2004"}, set()),
+        (["steps.add.contrast.kind=histogram"], {"nyul2000"}, set()),
+        (["likelihood.kind=affine"], {"mattes2003"}, set()),
         (
-            "lesionmix",
-            [],
-            ["basaran2023", "damelin2018"],
-            ["huo2024", "telea2004", "galerne2011", "mattes2003"],
+            ["steps.add.inpaint={kind: trend, texture: spectrum}"],
+            {"matheron1973", "galerne2011"},
+            {"damelin2018"},
         ),
-        ("soft_poisson", [], ["huo2024"], ["perez2003"]),
-        ("lesionmix", ["steps.add.blend={kind: poisson}"], ["perez2003"], ["huo2024"]),
-        ("lesionmix", ["steps.add.surplus=keep"], ["basaran2023"], ["damelin2018"]),
-        ("lesionmix", ["steps.add.mass_effect.p=0.5"], ["bachcuadra2004"], []),
-        ("lesionmix", ["steps.add.contrast.kind=histogram"], ["nyul2000"], []),
-        ("lesionmix", ["likelihood.kind=affine"], ["mattes2003"], []),
-        (
-            "pseudo_healthy",
-            ["steps.clean.inpaint.texture=spectrum"],
-            ["galerne2011"],
-            ["basaran2023", "mattes2003"],
-        ),
-        ("carve_mix", [], ["zhang2021", "zhang2023"], ["unser1999"]),
-        ("lesion_warp", [], ["platscher2020"], []),
-        ("relocate", [], ["zhang2021objectaug"], ["yang2021"]),
     ],
 )
-def test_cites_exactly_what_is_used(
-    recipe: str, overrides: list[str], there: list[str], not_there: list[str]
+def test_a_change_of_the_recipe_changes_what_is_cited(
+    overrides: list[str], more: set[str], less: set[str]
 ) -> None:
-    if recipe == "pseudo_healthy":
-        step = next(iter(load_recipe(recipe).steps))
-        overrides = [text.replace("steps.clean", f"steps.{step}") for text in overrides]
-    _, keys = of(recipe, *overrides)
-    assert set(there) <= set(keys)
-    assert not set(not_there) & set(keys)
+    assert set(of("lesionmix", *overrides)[1]) == (set(CITED["lesionmix"]) | more) - less
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_map_is_told_where_places_are_drawn_from_one(name: str) -> None:
+    text, _ = of(name, "likelihood.kind=affine") if name != "open_ms" else of(name)
+    uses = any(step.uses_map for step in load_recipe(name).steps.values())
+    assert ("likelihood map" in text) == uses
+    assert uses == (
+        name
+        not in {"pseudo_healthy", "relocate", "carve_mix", "carve_mix_compatible", "copy_paste", "self_mix"}
+    )
+
+
+def test_lesions_that_are_removed_first_are_told() -> None:
+    assert "the host's own were removed first" in of("lesionmix")[0]
+    assert (
+        "Of the host's own lesions 25 % were removed first." in of("lesionmix", "steps.add.replace=0.25")[0]
+    )
+    text, _ = of("lesionmix", "steps.add.replace=0")
+    assert "removed first" not in text
+    assert "one lesion was exchanged" in text
+    assert "exchanged" not in of("lesionmix", "steps.add.surplus=keep")[0]
+
+
+def test_limits_that_let_everything_pass_are_not_told() -> None:
+    assert "drawn again" not in of("lesionmix_published")[0]
+    assert "its contrast was not 0.25 to 4 times what was intended" in of("copy_paste")[0]
+
+
+def test_what_was_made_is_told_and_not_what_was_planned() -> None:
+    recipe = load_recipe("lesionmix", ["output.copies=5"])
+    text = methods_of(run_of(recipe, made=1, hosts=1, subjects=1)).sentences[0]
+    assert "1 synthetic case was made of 1 case of 1 subject, up to 5 of each (seed 2026)." in text
+    alone = " ".join(methods_of(run_of(recipe, has_folds=False)).sentences)
+    assert "no folds were kept apart" in alone
+    assert "validation fold" not in alone
+    assert "resampled to it (cubic)" in of("lesionmix", "input.resample=cubic")[0]
 
 
 def test_values_are_those_of_the_recipe() -> None:
@@ -88,8 +142,8 @@ def test_values_are_those_of_the_recipe() -> None:
         "soft_poisson", "steps.add.blend.k=[0.25, 0.75]", "steps.add.load=[5, 10]", "output.copies=3"
     )
     assert "with k from 0.25 to 0.75" in text
-    assert "drawn evenly from 5 to 10 mL" in text
-    assert "3 synthetic copies were made of each of 8 cases of 7 subjects (seed 2026)" in text
+    assert "drawn evenly from the range 5 to 10 mL" in text
+    assert "30 synthetic cases were made of 8 cases of 7 subjects, up to 3 of each (seed 2026)" in text
 
 
 def test_a_source_with_a_geometry_of_its_own_replaces_the_steps() -> None:
@@ -115,11 +169,11 @@ def test_a_kind_that_says_nothing_is_named() -> None:
             raise NotImplementedError
 
     recipe = load_recipe("lesionmix").model_copy(update={"steps": {"turn": Silent()}})
-    assert "Kind silent: Turn lesions into something else." in methods_of(recipe, 1, 1, []).sentences
+    assert "Kind silent: Turn lesions into something else." in methods_of(run_of(recipe)).sentences
 
 
 def test_what_two_steps_share_is_said_once() -> None:
-    made = methods_of(load_recipe("relocate"), 8, 8, ["mixture"])
+    made = methods_of(run_of(load_recipe("relocate")))
     assert len(set(made.sentences)) == len(made.sentences)
 
 
@@ -147,7 +201,7 @@ def test_the_pages_name_every_reference() -> None:
 
 
 def test_bibtex_is_whole() -> None:
-    made = methods_of(load_recipe("carve_mix"), 8, 8, ["mixture"])
+    made = methods_of(run_of(load_recipe("carve_mix")))
     for entry in made.bibtex.strip().split("\n\n"):
         assert re.match(r"@(article|inproceedings|misc)\{\w+,\n", entry)
         assert entry.count("{") == entry.count("}")

@@ -13,12 +13,16 @@ from typer.testing import CliRunner
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode, OutputError
+from lesionsynth.qc.realism.compare import compare
 from lesionsynth.qc.report.page import write_report
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
+from lesionsynth.run.pool import Engine
+from lesionsynth.run.prepare import read_prepared
 from tests.qc.report.conftest import EVIL, made
 from tests.test_invariants import Silent
 
+FEW = ["realism.min_lesions=4", "realism.lesions=20"]
 VOID = {"meta", "img", "input", "link", "br", "hr"}
 
 
@@ -116,6 +120,21 @@ def test_is_the_same_each_time(finished: Path, tmp_path: Path) -> None:
     assert one == other
 
 
+def test_what_realism_has_found_is_shown(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "realism.json").write_text('{"real": 1}')
+    assert "realism.json is not as `lesionsynth realism` writes it." in Page(write_report(copy)).text
+    found = compare(read_prepared(finished).space.cohort.root, copy, None, Engine(), Silent(), FEW)
+    (copy / "realism.json").write_text(json.dumps(found.as_json()))
+    text = Page(write_report(copy)).text
+    area = found.lesions.by_donor
+    assert area.value is not None
+    assert f"added lesions, by donor {area.value:.2f} {area.low:.2f} to {area.high:.2f}" in text
+    row = next(row for row in found.features if row.feature == "sphericity")
+    assert f"sphericity {row.real:.2f} {row.synthetic:.2f} {row.ks:.2f}" in text
+    assert "Realism" not in Page(finished / "report.html").text
+
+
 def test_names_are_no_code(evil: Path) -> None:
     page = Page(evil / "report.html")
     assert EVIL in page.text
@@ -182,6 +201,68 @@ def test_hosts_are_found_where_the_input_has_moved(make_nnunet, tmp_path: Path) 
     result = CliRunner().invoke(app, ["report", str(output), "--input", str(tmp_path / "moved")])
     assert result.exit_code == 0, result.stderr
     assert (output / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", ["other cases", "fewer channels", "other images"])
+def test_another_input_is_no_host(make_nnunet, tmp_path: Path, fault: str) -> None:  # type: ignore[no-untyped-def]
+    root = make_nnunet(3)
+    output = made(root, tmp_path / "out", "-n", "1", "--set", "output.originals=omit")
+    description = json.loads((root / "dataset.json").read_text())
+    for path in [*root.glob("imagesTr/*"), *root.glob("labelsTr/*")]:
+        if fault == "other cases":
+            path.rename(path.with_name(path.name.replace("case", "other")))
+        elif fault == "fewer channels" and "_0001" in path.name:
+            path.unlink()
+        elif fault == "other images" and "case1_0000" in path.name:
+            shutil.copy(root / "imagesTr/case2_0000.nii.gz", path)
+    if fault == "fewer channels":
+        description["channel_names"] = {"0": "FLAIR"}
+        (root / "dataset.json").write_text(json.dumps(description))
+    result = CliRunner().invoke(app, ["report", str(output), "--input", str(root)])
+    assert result.exit_code == 0, result.stderr
+    page = Page(output / "report.html")
+    said = "its files are not those" if fault == "other images" else "is not in the input, or with other"
+    assert f"case case1: {root}: {said}" in page.text
+    assert page.text.count("No pictures: ") == (1 if fault == "other images" else 3)
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_map_that_cannot_be_read_is_named(make_nnunet, tmp_path: Path, fault: str) -> None:  # type: ignore[no-untyped-def]
+    output = made(make_nnunet(3), tmp_path / "out", "-n", "1")
+    block = json.loads((output / "plan.jsonl").read_text().splitlines()[0])["block"]
+    path = output / "likelihood" / f"{block}.json"
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_text("{")
+    assert f"No picture: likelihood/{block}.json" in Page(write_report(output)).text
+
+
+@pytest.mark.parametrize("name", ["lesionmix", "carve_mix", "copy_paste"])
+def test_maps_are_shown_where_places_are_drawn_from_them(make_nnunet, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+    output = tmp_path / "out"
+    result = CliRunner().invoke(app, ["run", name, "-i", str(make_nnunet(3)), "-o", str(output), "-n", "1"])
+    assert result.exit_code in (0, ExitCode.SOME_FAILED)
+    shown = "Where lesions are likely" in Page(output / "report.html").text
+    assert shown == (name == "lesionmix")
+
+
+def test_a_lesion_put_where_one_was_removed_is_shown_as_added(make_nnunet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """All lesions of the host are removed, and new ones may lie over their places."""
+    output = made(make_nnunet(4), tmp_path / "out", "-n", "2", "--set", "steps.add.replace=1")
+    records = [json.loads(path.read_text()) for path in (output / "records").glob("*.json")]
+    assert all(record["lesions"]["removed"] == record["lesions"]["before"] for record in records)
+    html = (output / "report.html").read_text()
+    kept = re.findall(r'<path class="kept" d="([^"]*)"', html)
+    assert len(kept) > 20
+    assert set(kept) == {""}
+    largest = {
+        round(max(d["volume_mm3"] for d in record["steps"][0]["draws"] if d["edit"] == "insert"))
+        for record in records
+    }
+    shown = {int(text) for text in re.findall(r"largest lesion that was added, (\d+) mm", html)}
+    assert shown
+    assert shown <= largest
 
 
 @pytest.mark.parametrize("change", ["lesions", "load_ml", "steps", "measures"])
