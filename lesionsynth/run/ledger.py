@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,11 @@ def record_path(output: Path, case: str) -> Path:
 def read_record(output: Path, case: str) -> dict[str, Any] | None:
     """The record of a case, or None where there is none that can be read."""
     return _read_json(record_path(output, case))
+
+
+def draws_of(record: Mapping[str, Any], edit: str) -> list[dict[str, Any]]:
+    """The edits of one kind, "insert" or "remove", of all steps of a record."""
+    return [draw for step in record["steps"] for draw in step["draws"] if draw["edit"] == edit]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

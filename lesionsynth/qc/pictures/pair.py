@@ -16,6 +16,7 @@ from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.tissue import OUTSIDE
+from lesionsynth.run.ledger import draws_of
 from lesionsynth.units import mm_to_vox
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class Edits:
     ) -> Edits:
         """From the host, and label map and record of the copy; without a record none was removed."""
         lesion = np.isin(label, host.labels.lesion)
-        removed = removed_of(record) if record is not None else set()
+        removed = [] if record is None else [draw["lesion"] for draw in draws_of(record, "remove")]
         # The host's lesions are 1 to n in the order of their first voxels, added ones follow.
-        gone = np.isin(host.lesions[0], sorted(removed)) & host.lesion_mask
+        gone = np.isin(host.lesions[0], removed) & host.lesion_mask
         return cls(case, host.grid, host.lesion_mask, lesion, gone, host.tissue != OUTSIDE, source)
 
     @cached_property
@@ -98,13 +99,6 @@ class Edits:
     def samples(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Voxels, in the order of the file, from which grey values are found: of tissue, and of lesions."""
         return _sample(self.inside), _sample(self.host_lesion | self.lesion)
-
-
-def removed_of(record: Record) -> set[int]:
-    """Numbers of the lesions that a record says were removed."""
-    return {
-        int(draw["lesion"]) for step in record["steps"] for draw in step["draws"] if draw["edit"] == "remove"
-    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,7 @@ def cut_of(volume: NDArray[_Any], orientation: Orientation, cut: Cut) -> NDArray
         (max(0, -s.start), max(0, s.stop - max(n, s.start)))
         for s, n in zip(spans, picture.shape, strict=True)
     ]
-    return np.pad(picture[inner], beyond)
+    return np.pad(picture[inner], beyond) if any(map(any, beyond)) else picture[inner]
 
 
 def pixel_mm(grid: Grid, orientation: Orientation, plane: str) -> tuple[float, float]:

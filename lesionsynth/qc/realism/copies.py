@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.grid import Box, grown, origin_of
+from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
 from lesionsynth.host import LoadedCase, load_case, read_label
 from lesionsynth.json_file import read_json
 from lesionsynth.kernels.components import components, dilated
@@ -30,9 +31,7 @@ from lesionsynth.qc.realism.lesions import (
     place_look,
 )
 from lesionsynth.rng import stream
-
-FIRST_DONOR, DISPLACED = 2, 65535
-"""Values of a source map: the first added lesion, and tissue that was pushed aside."""
+from lesionsynth.run.ledger import draws_of
 
 _ADDED_FROM = 0.5
 """A component is an added lesion if at least so much of it was no lesion in the host, or one that is gone."""
@@ -88,10 +87,9 @@ def look_at_copy(way: Way, copy: CopyFiles, rim_vox: int) -> CopySeen:
     _, host_label = read_label(copy.host.case, copy.host.label, way.cohort.labels)
     before = np.isin(host_label, way.cohort.labels.lesion)
     record = read_json(copy.record)
-    edits = [draw for step in record["steps"] for draw in step["draws"]]
-    draws = [draw for draw in edits if draw["edit"] == "insert"]
+    draws = draws_of(record, "insert")
     # An added lesion may lie where one was removed.
-    removed = [draw["lesion"] for draw in edits if draw["edit"] == "remove" and "lesion" in draw]
+    removed = [draw["lesion"] for draw in draws_of(record, "remove")]
     stayed = before & ~np.isin(components(before)[0], removed) if removed else before
     labels, boxes = case.lesions
     fitting = [

@@ -16,7 +16,7 @@ from lesionsynth.errors import InputError, LesionsynthError
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.likelihood.over_host import density_over
 from lesionsynth.qc.pictures.pair import Edits, Pair, Place, lead_channel, pair_of, places
-from lesionsynth.qc.pictures.panels import grey, resized
+from lesionsynth.qc.pictures.panels import grey, picture_size
 from lesionsynth.qc.pictures.slices import PLANES, Cut, Orientation, cut_of, cut_of_box
 from lesionsynth.qc.report.gather import Copy
 from lesionsynth.qc.report.layers import Layers, data_uri, layers_of
@@ -181,13 +181,13 @@ def _fullest(density: NDArray[np.float32]) -> tuple[int, int, int]:
 
 def _map_picture(pair: Pair, density: NDArray[np.float32], cut: Cut) -> str:
     orientation = Orientation.of(pair.grid)
-    scale = _MAP_PX / max(cut.size_mm)
-    size = (round(cut.size_mm[0] * scale), round(cut.size_mm[1] * scale))
     values = pair.image.scaled(cut_of(pair.image.raw, orientation, cut))
-    ground = resized(grey(values, pair.window), size)[..., None]
-    share = resized(cut_of(density, orientation, cut), size) / max(float(density.max()), 1e-30)
+    ground = grey(values, pair.window)[..., None]
+    share = cut_of(density, orientation, cut) / max(float(density.max()), 1e-30)
     weight = 0.85 * np.sqrt(np.clip(share, 0, 1))[..., None]
-    return data_uri(Image.fromarray((ground * (1 - weight) + _WARM * weight).astype(np.uint8)))
+    picture = Image.fromarray((ground * (1 - weight) + _WARM * weight).astype(np.uint8))
+    rows, columns = picture_size(cut, _MAP_PX)
+    return data_uri(picture.resize((columns, rows), Image.Resampling.NEAREST))
 
 
 def draw_cases(

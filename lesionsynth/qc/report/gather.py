@@ -16,7 +16,7 @@ from lesionsynth.bank.harvest import CaseSummary
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.likelihood.fit import box_coordinates
-from lesionsynth.run.ledger import failures, is_done, record_path
+from lesionsynth.run.ledger import draws_of, failures, is_done, record_path
 from lesionsynth.run.prepare import Prepared
 from lesionsynth.run.workspace import BANK, PLAN, REPORT
 
@@ -161,7 +161,7 @@ def _copy(record: dict[str, Any]) -> Copy:
     load, lesions = record["load_ml"], record["lesions"]
     kept = [
         measures["contrast_kept"][measures["lead_channel"]]
-        for measures in (draw.get("measures") for draw in _inserted(record))
+        for measures in (draw.get("measures") for draw in draws_of(record, "insert"))
         if measures is not None and measures["contrast_kept"][measures["lead_channel"]] is not None
     ]
     return Copy(
@@ -181,13 +181,9 @@ def _copy(record: dict[str, Any]) -> Copy:
     )
 
 
-def _inserted(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [draw for step in record["steps"] for draw in step["draws"] if draw["edit"] == "insert"]
-
-
 def _take_added(added: Lesions, record: dict[str, Any], host: CaseSummary) -> None:
     """Note what a record says of each added lesion; carved ones have neither place nor measures."""
-    for draw in _inserted(record):
+    for draw in draws_of(record, "insert"):
         added.volume_mm3.append(draw["volume_mm3"])
         if "centre_vox" in draw:
             added.position.append(_position(draw["centre_vox"], host))

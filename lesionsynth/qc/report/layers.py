@@ -89,6 +89,8 @@ def tiled(pictures: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uin
 
 def outline(mask: NDArray[np.bool_]) -> str:
     """The border of a mask along the edges of its pixels, as the path of an SVG."""
+    if not mask.any():
+        return ""
     padded = np.pad(mask, 1)
     lines = [
         *(f"M{a} {row}h{b - a}" for row, a, b in _runs(padded[1:, 1:-1] != padded[:-1, 1:-1])),
