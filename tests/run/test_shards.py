@@ -27,7 +27,7 @@ MakeData = Callable[..., Path]
 
 def files(folder: Path) -> dict[str, bytes]:
     """Everything but what tells times and places."""
-    skipped = ("bank", "recipe.lock.yaml", "cohort.json")
+    skipped = ("bank", "recipe.lock.yaml", "cohort.json", "report.html")
     found = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith(skipped)}
 

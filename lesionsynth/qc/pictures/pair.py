@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DARK, _BRIGHT = 0.5, 99.5
 """Percentiles of the tissue between which grey values run."""
-_MOST_VOXELS = 200_000
+_MOST_VOXELS = 20_000
 """Voxels that intensities are looked up in; more would change nothing."""
 _HULL_MM = 6.0
 

@@ -1,4 +1,5 @@
 "use strict";
+// Slices lie as tiles in one PNG a layer: no volume is decoded, and no WebGL is needed.
 const FLICKER_MS = 500;
 
 for (const box of document.querySelectorAll(".case")) {
