@@ -150,11 +150,18 @@ class _Donors:
                     nearest = (distance, draw)
         if nearest is not None:
             return nearest[1]
-        carved = [
-            draw for draw in self.draws if "centre_vox" not in draw and draw["case"] in self.copy.donors
-        ]
-        overlaps = [self._carved_from(str(draw["case"]), mask, box)[0] for draw in carved]
-        return carved[int(np.argmax(overlaps))] if overlaps and max(overlaps) > 0 else None
+        return self._carving(mask, box)
+
+    def _carving(self, mask: NDArray[np.bool_], box: Box) -> dict[str, Any] | None:
+        """The draw that has carved a component: of the donor lesion that lies under it, if that is drawn."""
+        carved = [draw for draw in self.draws if "centre_vox" not in draw]
+        cases = sorted({str(draw["case"]) for draw in carved} & set(self.copy.donors))
+        found = [(*self._carved_from(case, mask, box), case) for case in cases]
+        count, name, of_case = max(found, key=lambda item: item[0], default=(0, None, ""))
+        if not count:
+            return None
+        own = [draw for draw in carved if draw["case"] == of_case]
+        return next((draw for draw in own if draw["donor"].get("lesion") in (name, None)), None)
 
     def _carved_from(self, case: str, mask: NDArray[np.bool_], box: Box) -> tuple[int, str | None]:
         """Voxels that a component shares with a donor's lesions in place, and the lesion it shares most."""

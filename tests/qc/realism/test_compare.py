@@ -136,6 +136,22 @@ def test_lesions_that_a_run_has_added_are_found_with_their_donors(real: Path, ad
     assert agree >= 0.9 * count
 
 
+@pytest.mark.parametrize("mode", ["per_lesion", "compatible"])
+def test_each_carved_lesion_has_a_donor_of_its_own(real: Path, tmp_path: Path, mode: str) -> None:
+    """Carved draws have no centre: the donor is told by the place, which they keep."""
+    options = [f"steps.carve.mode={mode}", "output.source_map=true", "output.copies=2"]
+    out = run(real, tmp_path / "out", *options, name="carve_mix")
+    groups: list[str] = []
+    for copy in open_sides(real, out, None, [FEW]).copies:
+        way = open_sides(real, out, None, [FEW]).way(6)
+        by_place = look_at_copy(way, replace(copy, source_map=None), 2).added
+        by_map = look_at_copy(way, copy, 2).added
+        assert [row.group for row in by_place] == [row.group for row in by_map]
+        groups += [row.group for row in by_place]
+    assert len(groups) > 6
+    assert len(set(groups)) > 0.5 * len(groups)
+
+
 def test_a_lesion_may_be_added_where_one_was_removed(real: Path, added: Path, tmp_path: Path) -> None:
     """A copy with the host's own files, of which one lesion was taken out and another put in its place."""
     sides = open_sides(real, added, None, [FEW])
