@@ -205,7 +205,8 @@ def _drawn(title: str, pair: Pair, at: Sequence[Place], record: Record, single: 
             pictures |= {(plane, kind): draw(panels, part) for kind, draw in KINDS.items()}
         shown.append((f"{place.edit}: {place.volume_mm3:.0f} mm3", pictures))
     about = f"{record['host']['case']}, {pair.channel}"
-    return Variant(title, about, _facts(record), tuple(shown), record, _thumbs(pair, at[0]))
+    thumbs = _thumbs(pair, at[0]) if at else None
+    return Variant(title, about, _facts(record), tuple(shown), record, thumbs)
 
 
 def _thumbs(pair: Pair, place: Place) -> tuple[Rgb, Rgb]:

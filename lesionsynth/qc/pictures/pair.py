@@ -181,10 +181,12 @@ class Place:
 def places(edits: Edits, most: int) -> list[Place]:
     """Places of up to `most` edited lesions, added and removed ones in turn, the largest first.
 
-    What was cut off a lesion of the host, by another one that was put over it, is no place of its own.
+    What was cut off a lesion of the host, by another one that was put over it, is one where there is no other.
     """
     added = _places_of(edits.added, "added", edits.grid)
     removed = _places_of(edits.gone, "removed", edits.grid)
+    if not added and not removed:
+        removed = _places_of(edits.removed, "removed", edits.grid)
     found: list[Place] = []
     while len(found) < most and (added or removed):
         found += added[:1] + removed[:1]

@@ -135,6 +135,10 @@ def test_an_edge_lies_inside_and_is_open_at_the_picture() -> None:
     ]
 
 
+def test_a_mosaic_without_pictures_is_its_words() -> None:
+    assert np.asarray(mosaic(["one"], [], ["caption"])).max() > 200
+
+
 def test_a_mosaic_holds_every_picture_whole() -> None:
     red, blue = (np.full((30, 40, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
     made = mosaic(["one", "two\nlines"], [("first", [red, blue]), ("", [None, red])], ["caption"])
@@ -159,6 +163,10 @@ def test_what_was_only_cut_off_is_no_place(pair: Pair) -> None:
     edits = replace(pair.edits, gone=np.zeros(SHAPE, bool))
     assert edits.removed.any()
     assert [place.edit for place in places(edits, 5)] == ["added"]
+    # Unless there is nothing else to see.
+    alone = replace(edits, lesion=pair.edits.kept)
+    assert [(place.edit, place.centre_vox) for place in places(alone, 5)] == [("removed", (6, 17, 12))]
+    assert places(replace(alone, lesion=alone.host_lesion), 5) == []
 
 
 def test_the_leading_channel_tells_lesions_from_everything_else() -> None:
