@@ -181,7 +181,7 @@ class Place:
 def places(edits: Edits, most: int) -> list[Place]:
     """Places of up to `most` edited lesions, added and removed ones in turn, the largest first.
 
-    What was cut off a lesion of the host, by another one that was put over it, is one where there is no other.
+    What another lesion has cut off one of the host is a place only where there is no other.
     """
     added = _places_of(edits.added, "added", edits.grid)
     removed = _places_of(edits.gone, "removed", edits.grid)
