@@ -77,7 +77,9 @@ def methods_of(run: Run) -> Methods:
     keys: dict[str, int] = {}
 
     def number(match: re.Match[str]) -> str:
-        found = [str(keys.setdefault(key, len(keys) + 1)) for key in _KEY.findall(match.group(1))]
+        cited = _KEY.findall(match.group(1))
+        # A kind of another package may cite what is not in our bibliography: its key then stands in the text.
+        found = [str(keys.setdefault(k, len(keys) + 1)) if k in bibliography() else k for k in cited]
         return f"[{', '.join(found)}]"
 
     sentences = tuple(_CITED.sub(number, sentence) for sentence in told)

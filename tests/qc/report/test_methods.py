@@ -168,8 +168,16 @@ def test_a_kind_that_says_nothing_is_named() -> None:
         def replay(self, canvas, context, draws):  # type: ignore[no-untyped-def]
             raise NotImplementedError
 
-    recipe = load_recipe("lesionmix").model_copy(update={"steps": {"turn": Silent()}})
-    assert "Kind silent: Turn lesions into something else." in methods_of(run_of(recipe)).sentences
+    class Citing(Silent):
+        """Cite what the bibliography does not have."""
+
+        method = "Lesions were turned [@nobody1900; @telea2004]."
+
+    steps = {"turn": Silent(), "cite": Citing()}
+    made = methods_of(run_of(load_recipe("lesionmix").model_copy(update={"steps": steps})))
+    assert "Kind silent: Turn lesions into something else." in made.sentences
+    assert "Lesions were turned [nobody1900, 1]." in made.sentences
+    assert [reference.key for reference in made.references] == ["telea2004"]
 
 
 def test_what_two_steps_share_is_said_once() -> None:
