@@ -167,6 +167,7 @@ def _verdict(found: Realism) -> list[str]:
 
 def _in_words(area: float) -> str:
     for limit, words in (
+        (_TURNED, "what is learned of some turns round in others, which says little"),
         (0.6, "can hardly be told from real"),
         (0.75, "can be told from real now and then"),
         (0.9, "can be told from real more often than not"),

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lesionsynth.cli.app import app
+from lesionsynth.cli.realism import _in_words
 from lesionsynth.errors import ExitCode, InputError, LesionsynthError, RecipeError
 from lesionsynth.kernels.components import components
 from lesionsynth.qc.audit import audit
@@ -316,3 +317,19 @@ def test_a_record_that_was_spoilt_is_named(real: Path, healthy: Path, tmp_path: 
     record.write_text(json.dumps({"case": "x"}))
     with pytest.raises(InputError, match="not as it was written"):
         judged(real, spoilt)
+
+
+@pytest.mark.parametrize(
+    ("area", "words"),
+    [
+        (0.28, "says little"),
+        (0.45, "hardly"),
+        (0.59, "hardly"),
+        (0.7, "now and then"),
+        (0.8, "more often"),
+        (0.95, "mostly"),
+        (1.0, "always"),
+    ],
+)
+def test_areas_in_words(area: float, words: str) -> None:
+    assert words in _in_words(area)
