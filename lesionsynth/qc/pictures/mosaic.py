@@ -80,7 +80,7 @@ def mosaic(
 def png_bytes(image: Image.Image) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=False)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
-from lesionsynth.domain.grid import Box, Grid, grown, shape_of
+from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, shape_of
 from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
@@ -26,7 +26,8 @@ _DARK, _BRIGHT = 0.5, 99.5
 """Percentiles of the tissue between which grey values run."""
 _MOST_VOXELS = 20_000
 """Voxels that intensities are looked up in; more would change nothing."""
-_HULL_MM = 6.0
+_MARGIN_MM = 6.0
+"""Around the body, in pictures of all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +93,12 @@ class Edits:
 
     @cached_property
     def body(self) -> Box:
-        """Box around the tissue, with a margin."""
-        return _hull(self.inside | self.lesion, self.grid)
+        """Box around the tissue, with a margin; the whole volume where there is none."""
+        box = bounding_box(self.inside | self.lesion)
+        if box is None:
+            i, j, k = (slice(0, n) for n in self.grid.shape)
+            return (i, j, k)
+        return grown(box, mm_to_vox(_MARGIN_MM, self.grid.spacing_mm), self.grid.shape)
 
     @cached_property
     def samples(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -148,14 +153,6 @@ def _window(image: nifti.Image, copy: NDArray[np.generic], edits: Edits) -> tupl
         return 0.0, 1.0
     low, high = min(float(f[0]) for f in found), max(float(f[1]) for f in found)
     return low, high if high > low else low + 1.0
-
-
-def _hull(inside: NDArray[np.bool_], grid: Grid) -> Box:
-    spans = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    if not all(span.size for span in spans):
-        return (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
-    i, j, k = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
-    return grown((i, j, k), mm_to_vox(_HULL_MM, grid.spacing_mm), grid.shape)
 
 
 @dataclass(frozen=True)

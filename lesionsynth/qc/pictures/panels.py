@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from lesionsynth.domain.grid import Grid
-from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, HOST, INPAINTED
+from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, INPAINTED
 from lesionsynth.qc.pictures.pair import Pair
 from lesionsynth.qc.pictures.slices import Cut, Orientation, cut_of
 
@@ -92,7 +92,6 @@ class Panels:
         picture[made] = donors[(source[made].astype(int) - FIRST_DONOR) % len(donors)]
         picture[source == INPAINTED] = _FILLED
         picture[source == DISPLACED] = _MOVED
-        assert HOST == 0
         return picture
 
     def _values(self, raw: NDArray[np.generic], cut: Cut) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesionsynth.qc.pictures.mosaic import png_bytes
 from lesionsynth.qc.pictures.pair import Pair
 from lesionsynth.qc.pictures.panels import grey
 from lesionsynth.qc.pictures.slices import Cut, Orientation, cut_of
@@ -100,7 +100,7 @@ def outline(mask: NDArray[np.bool_]) -> str:
 
 
 def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """Row, first and last-but-one column of each run of true values in the rows of an array."""
+    """Row, first column and the column after the last of each run of true values in the rows of an array."""
     steps = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(steps == 1)
     _, ends = np.nonzero(steps == -1)
@@ -109,6 +109,4 @@ def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 def data_uri(image: Image.Image) -> str:
     """A picture as the address of itself."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
