@@ -123,7 +123,7 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
             subject=case.files.subject,
             classes=tuple(int(v) for v in np.unique(case.label[crop][lesion])),
             volume_mm3=volume,
-            centre_vox=_centre(lesion, crop),
+            centre_vox=centre_of(lesion, crop),
             origin_vox=origin_of(stored),
             shape_vox=shape_of(stored),
             axes_mm=axes_of(case.grid),
@@ -167,7 +167,7 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
             subject=mask.subject,
             classes=(lesion_value,),
             volume_mm3=volume,
-            centre_vox=_centre(own, box),
+            centre_vox=centre_of(own, box),
             origin_vox=origin_of(box),
             shape_vox=shape_of(box),
             axes_mm=axes_of(grid),
@@ -199,7 +199,7 @@ def axes_of(grid: Grid) -> tuple[float, ...]:
     return tuple(float(v) for v in grid.affine[:3, :3].ravel())
 
 
-def _centre(mask: NDArray[np.bool_], box: Box) -> tuple[int, int, int]:
+def centre_of(mask: NDArray[np.bool_], box: Box) -> tuple[int, int, int]:
     """Voxel nearest the centre of mass, in the coordinates of the volume."""
     i, j, k = (int(np.rint(c.mean())) + o for c, o in zip(np.nonzero(mask), origin_of(box), strict=True))
     return (i, j, k)

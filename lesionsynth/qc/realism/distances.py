@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, wasserstein_distance
 
 from lesionsynth.kernels.intensity import MAD_TO_SD
-from lesionsynth.qc.realism.lesions import Seen
+from lesionsynth.qc.realism.lesions import POSITIONS, Seen
 
 OF_CHANNELS = {
     "contrast": "level",
@@ -25,7 +25,7 @@ OF_CHANNELS = {
 
 OF_FORM = (
     *("volume_mm3", "length_mm", "sphericity", "elongation", "flatness", "edge_mm", "fluid_mm"),
-    *("position left to right", "position back to front", "position down to up"),
+    *POSITIONS,
 )
 """Features of size, shape and location."""
 

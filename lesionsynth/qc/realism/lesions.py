@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionsynth.bank.harvest import BankSpec
+from lesionsynth.bank.harvest import BankSpec, centre_of
 from lesionsynth.domain.case import CaseFiles, Cohort
-from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of
+from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, shape_of
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.kernels.tissue import OUTSIDE, is_solid, place_of
+from lesionsynth.likelihood.fit import box_coordinates
 from lesionsynth.qc.realism import features
 from lesionsynth.rng import stream
 from lesionsynth.tissue import TissueSpec
 
 _LEAST_SHELL_VOX = 20
-_AXES = ("position left to right", "position back to front", "position down to up")
+POSITIONS = ("position left to right", "position back to front", "position down to up")
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def lesion_seen(
     own = labels[box] == number
     spacing = case.grid.spacing_mm
     edge_mm, fluid_mm = case.site_distances_mm
-    centre = _centre(own, box)
+    centre = centre_of(own, box)
     form = features.shape(own, spacing)
     form["edge_mm"] = float(edge_mm[box][own].min())
     if fluid_mm is not None:
@@ -201,15 +202,5 @@ def position(grid: Grid, tissue: Box | None, centre_vox: Sequence[int]) -> dict[
     """Where in the tissue's box a voxel lies along the world's axes, 0 to 1; nothing without tissue."""
     if tissue is None:
         return {}
-    found = {}
-    for direction, name in enumerate(_AXES):
-        axis = grid.axis_towards(direction)
-        span = tissue[axis]
-        share = (centre_vox[axis] - span.start + 0.5) / (span.stop - span.start)
-        found[name] = float(share if grid.affine[direction, axis] > 0 else 1.0 - share)
-    return found
-
-
-def _centre(mask: NDArray[np.bool_], box: Box) -> tuple[int, int, int]:
-    i, j, k = (int(np.rint(c.mean())) + o for c, o in zip(np.nonzero(mask), origin_of(box), strict=True))
-    return (i, j, k)
+    shares = box_coordinates(np.array([centre_vox]), grid, tissue)[0]
+    return dict(zip(POSITIONS, map(float, shares), strict=True))
