@@ -257,10 +257,11 @@ def lesion_test(
     """Added against real lesions: by donor, by host, by their places alone, and the floors."""
     one = Sample.of(limited(sorted(real, key=_order), most, seed, "real lesions"))
     other = Sample.of(limited(sorted(made, key=_order), most, seed, "added lesions"))
-    by_donor = told_apart(one, other, "group", "look", seed, least, n_jobs)
-    place = told_apart(one, other, "group", "place", seed, least, n_jobs, rounds=1)
-    if not donors_known:
+    if donors_known:
+        by_donor = told_apart(one, other, "group", "look", seed, least, n_jobs)
+    else:
         by_donor = Estimate(None, None, None, len(one), len(other), 0, 0, _UNKNOWN_DONORS)
+    place = told_apart(one, other, "group", "place", seed, least, n_jobs, rounds=1)
     return LesionTest(
         by_donor,
         told_apart(one, other, "host", "look", seed, least, n_jobs),

@@ -98,7 +98,8 @@ def gather(output: Path, prepared: Prepared) -> Facts:
     added = Lesions(contrast=[[] for _ in range(channels)])
     refused: Counter[tuple[str, str]] = Counter()
     copies: list[Copy] = []
-    pending: list[str] = []
+    pending: set[str] = set()
+    shown = 0
     times: list[float] = []
     with LesionBank(output / BANK) as bank:
         cases = bank.cases()
@@ -107,7 +108,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
         for number, job in enumerate(prepared.jobs):
             record = is_done(output, job)
             if record is None:
-                pending.append(job.case)
+                pending.add(job.case)
                 continue
             path = record_path(output, job.case)
             times.append(path.stat().st_mtime)
@@ -116,6 +117,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
                 for done in record["steps"]:
                     refused.update({(done["step"], why): count for why, count in done["rejected"].items()})
                 if number % step == 0:
+                    shown += 1
                     _take_added(added, record, summaries[job.host])
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(
@@ -125,7 +127,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
                     remedy="Remove it and run the same command again, so that the case is made anew.",
                 ) from None
         real, seen = _real_lesions(bank, cases, channels)
-    noted = [note for note in failures(output) if note.get("case") in set(pending)]
+    noted = [note for note in failures(output) if note.get("case") in pending]
     with_images = [case for case in cases if case.has_images]
     return Facts(
         planned=len(prepared.jobs),
@@ -136,7 +138,7 @@ def gather(output: Path, prepared: Prepared) -> Facts:
         real_loads=tuple((case.load.ml, case.load.count) for case in cases),
         real=real,
         added=added,
-        looked_at=(seen, len(copies[::step])),
+        looked_at=(seen, shown),
         refused=refused,
         failed=tuple(noted),
         missing=len(pending) - len(noted),

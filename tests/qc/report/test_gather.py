@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_added_lesions_make_up_what_was_added(finished: Path, facts) -> None:  #
     assert len(facts.added.volume_mm3) == sum(copy.inserted for copy in facts.copies) > 10
     assert sum(copy.removed for copy in facts.copies) == 0
     assert facts.looked_at == (4, 8)
+
+
+def test_of_many_cases_those_are_counted_whose_lesions_were_looked_at(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "part"
+    shutil.copytree(finished, output)
+    prepared = read_prepared(output)
+    (output / "records" / f"{prepared.jobs[0].case}.json").unlink()
+    monkeypatch.setattr("lesionsynth.qc.report.gather.MOST_LESION_CASES", 4)
+    part = gather(output, prepared)
+    shown = {job.case for job in prepared.jobs[2::2]}
+    assert part.looked_at == (4, len(shown)) == (4, 3)
+    assert len(part.added.volume_mm3) == sum(c.inserted for c in part.copies if c.case in shown)
 
 
 def test_contrasts_are_in_spreads_of_the_hosts_tissue(finished: Path, facts) -> None:  # type: ignore[no-untyped-def]
