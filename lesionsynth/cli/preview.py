@@ -34,7 +34,8 @@ def preview(
     recipe: RecipeName,
     input_folder: InputFolder,
     case: Annotated[
-        str | None, typer.Option("--case", "-c", help="Host; the first of the plan where not given.")
+        str | None,
+        typer.Option("--case", "-c", help="Host; where not given, the first of the plan that can be edited."),
     ] = None,
     montage: Annotated[
         int | None,
@@ -52,7 +53,9 @@ def preview(
         str | None,
         typer.Option("--channel", help="Channel shown; where not given, the one in which lesions stand out."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("preview.png"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write; its name ends with .png.")
+    ] = Path("preview.png"),
     keep: Annotated[
         Path | None,
         typer.Option("--keep", help="Folder in which bank and maps stay, so that the next preview is quick."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +45,7 @@ from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
 from lesionsynth.run.folds import find_splits
+from lesionsynth.run.plan import host_of
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
 from lesionsynth.run.workspace import (
     BANK,
@@ -60,7 +60,6 @@ from lesionsynth.run.workspace import (
     read_yaml,
 )
 
-_SYNTHETIC = re.compile(r"(.+)__syn\d+")
 _LIKELIHOOD = "likelihood"
 
 
@@ -184,14 +183,14 @@ class _Audit:
             path = Path(name)
             if path.parent.as_posix() != RECORDS or path.suffix != ".json":
                 continue
-            match = _SYNTHETIC.fullmatch(path.stem)
-            if match is None or match.group(1) not in self.people.of_case:
+            host = host_of(path.stem)
+            if host is None or host not in self.people.of_case:
                 fault = "is the record of a case whose host is not in the input."
                 self.findings.append(
                     Finding("error", fault, "Give the right --input, or remove it.", path.stem, name)
                 )
             else:
-                found.setdefault(match.group(1), []).append(path.stem)
+                found.setdefault(host, []).append(path.stem)
         return found
 
     def _cases(

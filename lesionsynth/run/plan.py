@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,13 @@ from lesionsynth.run.fit import Fit
 from lesionsynth.run.folds import Block
 
 SYNTHETIC = "__syn"
+_COPY = re.compile(rf"(.+){SYNTHETIC}\d+")
+
+
+def host_of(case: str) -> str | None:
+    """Id of the host by that of a synthetic case; None for the id of any other case."""
+    match = _COPY.fullmatch(case)
+    return None if match is None else match.group(1)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +19,9 @@ from lesionsynth.recipe.load import load_recipe, recipe_of
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
 from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.plan import host_of
 from lesionsynth.run.workspace import LOCK, RECORDS, read_lock
 
-_SYNTHETIC = re.compile(r"(.+)__syn\d+")
 _DEFAULT = "lesionmix"
 _ANOTHER = "Give the data set that the output was made of."
 
@@ -157,15 +156,15 @@ def _recorded(scope: Scope, cohort: Cohort) -> dict[str, list[str]]:
     known = {files.case for files in cohort.cases}
     found: dict[str, list[str]] = {}
     for path in sorted((scope.output / RECORDS).glob("*.json")):
-        match = _SYNTHETIC.fullmatch(path.stem)
-        if match is None or match.group(1) not in known:
+        host = host_of(path.stem)
+        if host is None or host not in known:
             raise InputError(
                 "is the record of a case whose host is not in the real data set.",
                 case=path.stem,
                 file=path,
                 remedy=_ANOTHER,
             )
-        found.setdefault(match.group(1), []).append(path.stem)
+        found.setdefault(host, []).append(path.stem)
     if not found:
         raise InputError(
             "the output holds no synthetic case.",
