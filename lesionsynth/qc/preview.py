@@ -135,7 +135,7 @@ def variants(
             yield Variant(wish.title or str(error.case), str(case), str(error), (), None, None)
             continue
         case = job.host
-        edits = Edits.of(host, job.case, made.canvas.label, made.record, made.canvas.source)
+        edits = Edits.of(host, made.canvas.label, made.record, made.canvas.source)
         raw = made.canvas.raw
         number = _channel(space, channel, lead_channel(host, edits, raw)) if shown is None else shown[0]
         pair = pair_of(host, edits, number, space.cohort.channels[number], raw[number])

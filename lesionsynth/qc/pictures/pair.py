@@ -36,8 +36,6 @@ class Edits:
 
     Parameters
     ----------
-    case : str
-        The copy.
     grid : Grid
     host_lesion, lesion : ndarray, (i, j, k), bool
         Lesions of the host and of the copy.
@@ -49,7 +47,6 @@ class Edits:
         Source map (:mod:`lesionsynth.editing.canvas`), where it is known.
     """
 
-    case: str
     grid: Grid
     host_lesion: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
@@ -61,7 +58,6 @@ class Edits:
     def of(
         cls,
         host: LoadedCase,
-        case: str,
         label: NDArray[np.unsignedinteger],
         record: Record | None,
         source: NDArray[np.uint16] | None = None,
@@ -71,7 +67,7 @@ class Edits:
         removed = [] if record is None else [draw["lesion"] for draw in draws_of(record, "remove")]
         # The host's lesions are 1 to n in the order of their first voxels, added ones follow.
         gone = np.isin(host.lesions[0], removed) & host.lesion_mask
-        return cls(case, host.grid, host.lesion_mask, lesion, gone, host.tissue != OUTSIDE, source)
+        return cls(host.grid, host.lesion_mask, lesion, gone, host.tissue != OUTSIDE, source)
 
     @cached_property
     def added(self) -> NDArray[np.bool_]:

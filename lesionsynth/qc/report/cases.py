@@ -86,7 +86,7 @@ class Pictures:
             edited = self._load(job.host, job.case)
         except LesionsynthError as error:
             return Shown(copy, why, fault=str(error))
-        edits = Edits.of(host, job.case, edited.label, self._record(job.case))
+        edits = Edits.of(host, edited.label, self._record(job.case))
         lead = lead_channel(host, edits, [image.raw for image in edited.images])
         order = [lead, *(k for k in range(len(host.images)) if k != lead)][:MOST_CHANNELS]
         pairs = [self._pair(host, edits, channel, edited) for channel in order]
@@ -141,7 +141,7 @@ class Pictures:
         flat = np.zeros(host.label.size, np.float32)
         flat[voxels] = np.diff(cumulated, prepend=0.0)
         density = flat.reshape(host.label.shape, order="F")
-        edits, stored = Edits.of(host, job.host, host.label, None), [image.raw for image in host.images]
+        edits, stored = Edits.of(host, host.label, None), [image.raw for image in host.images]
         pair = self._pair(host, edits, lead_channel(host, edits, stored), host)
         cuts = [cut_of_box(pair.grid, _fullest(density), plane, pair.edits.body) for plane in PLANES]
         return [(cut.plane, _map_picture(pair, density, cut)) for cut in cuts]

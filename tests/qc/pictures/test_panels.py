@@ -37,7 +37,7 @@ def pair() -> Pair:
     source[comes], source[goes] = 2, 1
     grid = Grid(SHAPE, np.eye(4))
     inside = np.ones(SHAPE, bool)
-    edits = Edits("x__syn000", grid, stays | goes, stays | comes, goes, inside, source)
+    edits = Edits(grid, stays | goes, stays | comes, goes, inside, source)
     return Pair(edits, "FLAIR", nifti.new(grid, host), copy, (0, 100))
 
 
@@ -179,13 +179,13 @@ def test_the_leading_channel_tells_lesions_from_everything_else() -> None:
     copies[0][lesion], copies[1][lesion] = 70, 90
     nothing, everywhere = np.zeros(SHAPE, bool), np.ones(SHAPE, bool)
     # The host has no lesion: what counts is the copy's.
-    edits = Edits("x", Grid(SHAPE, np.eye(4)), nothing, lesion, nothing, everywhere)
+    edits = Edits(Grid(SHAPE, np.eye(4)), nothing, lesion, nothing, everywhere)
     assert lead_channel(host, edits, copies) == 0  # type: ignore[arg-type]
     host.images.reverse()
     assert lead_channel(host, edits, copies[::-1]) == 1  # type: ignore[arg-type]
     # The copy has none: what counts is the host's.
     host.images = [nifti.new(Grid(SHAPE, np.eye(4)), values) for values in copies]
-    edits = Edits("x", Grid(SHAPE, np.eye(4)), lesion, nothing, lesion, everywhere)
+    edits = Edits(Grid(SHAPE, np.eye(4)), lesion, nothing, lesion, everywhere)
     assert lead_channel(host, edits, [first, second]) == 0  # type: ignore[arg-type]
-    edits = Edits("x", Grid(SHAPE, np.eye(4)), nothing, nothing, nothing, everywhere)
+    edits = Edits(Grid(SHAPE, np.eye(4)), nothing, nothing, nothing, everywhere)
     assert lead_channel(host, edits, copies) == 0  # type: ignore[arg-type]
