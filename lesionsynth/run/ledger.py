@@ -118,10 +118,10 @@ def forget_failures(output: Path, cases: Iterable[str]) -> None:
 
 
 def failures(output: Path) -> Iterator[dict[str, Any]]:
-    """The notes of what has failed, by name."""
+    """The notes of what has failed, by name; without what no run has written."""
     for path in sorted((output / FAILURES).glob("*.json")):
         note = _read_json(path)
-        if note is not None:
+        if note is not None and all(isinstance(note.get(key), str) for key in ("case", "stage", "error")):
             yield note
 
 

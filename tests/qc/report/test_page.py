@@ -180,6 +180,16 @@ def test_failures_and_shortfalls_are_told(make_nnunet, tmp_path: Path) -> None: 
     text = Page(write_report(output)).text
     assert "Failed 1" in text
     assert "case2__syn000 edit no room <here>" in text
+    # A note that no run writes is none: the case is missing, and nothing ends with a traceback.
+    for broken in ({**note, "case": []}, {"case": "case2__syn000"}, {**note, "error": None}):
+        (output / "failures/case2__syn000.json").write_text(json.dumps(broken))
+        text = Page(write_report(output)).text
+        assert "Failed 0" in text
+        assert "Not made yet 1" in text
+        result = CliRunner().invoke(app, ["status", str(output), "--json"])
+        assert result.exit_code == 0
+        status = json.loads(result.stdout)
+        assert (status["failed"], status["missing"]) == ([], ["case2__syn000"])
 
 
 def test_hosts_that_are_gone_cost_their_pictures_alone(make_nnunet, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
