@@ -66,10 +66,10 @@ class PasteSpec(OperationSpec):
     @abstractmethod
     def choose(
         self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
-    ) -> Draw | None:
+    ) -> Draw | str | None:
         """Choose a lesion: what is recorded under "donor"; None where there is none left.
 
-        `used` are the choices of this copy so far. One that comes again is refused.
+        A text says why what was drawn is none. `used` are the choices of this copy so far. One that comes again is refused.
         """
 
     @abstractmethod
@@ -136,6 +136,8 @@ class PasteSpec(OperationSpec):
         donor = self.choose(canvas, context, used, rng)
         if donor is None:
             return _NO_DONOR
+        if isinstance(donor, str):
+            return donor
         if donor in used:
             return "donor pasted before"
         lesion = self.lesion(donor, context)

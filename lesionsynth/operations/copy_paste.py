@@ -102,7 +102,7 @@ class CopyPaste(PasteSpec):
 
     def choose(
         self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
-    ) -> Draw | None:
+    ) -> Draw | str | None:
         """Draw from the source, which sees the subjects of the pairing alone."""
         if self.pairing == "removed":
             return draw_own(canvas, context, used, rng, only=removed_lesions(canvas))

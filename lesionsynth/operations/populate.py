@@ -199,6 +199,8 @@ class Populate(OperationSpec):
         donor = source.draw(rng, context.donors, wanted)
         if donor is None:
             return "no donor of a fitting size"
+        if isinstance(donor, str):
+            return donor
         lesion = source.lesion(donor, context.donors)
         pose = draw_geometry(geometry, lesion, rng)
         bounds = (least if single else self.min_volume_mm3, most)

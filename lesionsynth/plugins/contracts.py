@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -198,7 +198,8 @@ class Donors:
     """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves.
 
     `load` reads a whole case of these subjects, for operations that need more of a donor than its lesions.
-    `mask_subjects` are known by lesion masks alone: they have shapes to give.
+    `mask_subjects` are known by lesion masks alone: they have shapes to give. `models` are checkpoints of
+    trained models by what :meth:`SourceSpec.models_used` calls them.
     """
 
     bank: LesionBank
@@ -206,6 +207,7 @@ class Donors:
     load: Callable[[str], LoadedCase] | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
     mask_subjects: tuple[str, ...] = ()
+    models: Mapping[str, Path] = field(default_factory=dict)
 
 
 class SourceSpec(Spec):
@@ -222,9 +224,13 @@ class SourceSpec(Spec):
         """Subjects whose lesions it may give or imitate; None for a source that needs nobody's."""
         return None
 
+    def models_used(self) -> dict[str, tuple[str, ...]]:
+        """Trained models it needs: their paths, as the recipe gives them, and the kinds that will do."""
+        return {}
+
     @abstractmethod
-    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | None:
-        """Choose a lesion; None where there is none that fits.
+    def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | str | None:
+        """Choose a lesion; None where there is none that fits, or the reason why what was drawn is none.
 
         A draw that joins several lesions, or none, lists them under "from": `lesion`, `case`, `subject`.
         """

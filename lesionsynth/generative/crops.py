@@ -1,0 +1,147 @@
+"""Lesions as cubes of one size for a network, and back.
+
+A cube lies along the world axes (RAS+) and is as fine as the lesion needs: its voxel edge is what makes the
+lesion and a rim fill it, and is kept beside it, so that small and large lesions are seen equally well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionsynth.domain.grid import bounding_box
+from lesionsynth.domain.lesion import Lesion, LesionInfo
+from lesionsynth.kernels.components import components
+from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
+
+RIM_MM = 2.5
+"""Tissue around a lesion that belongs to its look: its partial-volume rim, and what a blend carries along."""
+_MOST_SPREADS = 30.0
+_WHOLE = 0.9
+"""Share of a shape that has to hang together; what is not part of it is cut off."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A lesion in a cube.
+
+    Parameters
+    ----------
+    name, case, subject : str
+        As in the bank.
+    classes : ndarray, (n, n, n), uint8
+        0 outside, k for the k-th label value of lesions.
+    edge_mm : float
+        Voxel edge.
+    image : ndarray, (C, n, n, n), float32
+        Difference from the tissue around the lesion, in units of that tissue's spread; no channels where only
+        the mask is known.
+    known : ndarray, (n, n, n), bool
+        Where `image` shows the lesion or its own kind of tissue.
+    volume_mm3 : float
+        Volume of the lesion as it was harvested.
+    """
+
+    name: str
+    case: str
+    subject: str
+    classes: NDArray[np.uint8]
+    edge_mm: float
+    image: NDArray[np.float32]
+    known: NDArray[np.bool_]
+    volume_mm3: float
+
+
+def crop_of(lesion: Lesion, size: int, values: Sequence[int]) -> Crop | None:
+    """The lesion in a cube of `size` voxels; None where too little of it is left on that grid.
+
+    Parameters
+    ----------
+    lesion : Lesion
+        Of the bank.
+    size : int
+        Voxels along each edge of the cube.
+    values : sequence of int
+        Label values of lesions, in the order of the classes.
+    """
+    body = bounding_box(lesion.label > 0)
+    if body is None:
+        return None
+    axes = np.reshape(lesion.info.axes_mm, (3, 3))
+    half_mm = np.abs(axes) @ [(b.stop - b.start) / 2 for b in body]
+    edge_mm = 2 * (float(half_mm.max()) + RIM_MM) / size
+    matrix = np.linalg.inv(axes) * edge_mm
+    middle = np.array([(b.start + b.stop - 1) / 2 for b in body])
+    warp = Warp(matrix, middle - matrix @ np.full(3, (size - 1) / 2), (0, 0, 0), (size, size, size))
+    label = warp_label(lesion.label, warp)
+    volume = np.count_nonzero(label) * edge_mm**3
+    if not 0.5 <= volume / lesion.info.volume_mm3 <= 2.0:
+        return None
+    classes = np.zeros(label.shape, dtype=np.uint8)
+    for number, value in enumerate(values, start=1):
+        classes[label == value] = number
+    image = np.empty((0, *label.shape), dtype=np.float32)
+    known = np.zeros(label.shape, dtype=bool)
+    if lesion.info.channels:
+        image = np.clip(
+            in_spreads(warp_image(lesion.image, warp, 1), lesion.info), -_MOST_SPREADS, _MOST_SPREADS
+        )
+        known = warp_mask(lesion.rim, warp) | (label > 0)
+    info = lesion.info
+    return Crop(info.lesion, info.case, info.subject, classes, edge_mm, image, known, info.volume_mm3)
+
+
+def in_spreads(image: NDArray[np.float32], info: LesionInfo) -> NDArray[np.float32]:
+    """An image as the difference from the tissue around the lesion, in units of that tissue's spread."""
+    return np.stack(
+        [
+            (channel - s.shell_median) / (s.tissue_mad if s.tissue_mad > 0 else np.inf)
+            for channel, s in zip(image, info.channels, strict=True)
+        ]
+    ).astype(np.float32)
+
+
+def whole_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
+    """A generated shape less its crumbs, or why it is none: it is empty, or is broken up.
+
+    One that touches the border of its cube is cut off, and none either.
+    """
+    mask = classes > 0
+    if not mask.any():
+        return "empty shape"
+    numbers, _ = components(mask)
+    sizes = np.bincount(numbers[mask])
+    if sizes.max() < _WHOLE * sizes.sum():
+        return "broken-up shape"
+    kept = numbers == int(sizes.argmax())
+    inner = kept[1:-1, 1:-1, 1:-1]
+    if np.count_nonzero(inner) != np.count_nonzero(kept):
+        return "cut-off shape"
+    return np.where(kept, classes, 0).astype(np.uint8)
+
+
+def shape_lesion(
+    name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int], case: str, subject: str
+) -> Lesion:
+    """A lesion without image from a shape, in its cube along the world axes."""
+    label = np.concatenate([[0], values]).astype(np.uint16)[classes]
+    found = np.nonzero(label)
+    i, j, k = (int(np.rint(axis.mean())) for axis in found)
+    info = LesionInfo(
+        lesion=name,
+        case=case,
+        subject=subject,
+        classes=tuple(int(v) for v in np.unique(label[label > 0])),
+        volume_mm3=float(len(found[0]) * edge_mm**3),
+        centre_vox=(i, j, k),
+        origin_vox=(0, 0, 0),
+        shape_vox=(label.shape[0], label.shape[1], label.shape[2]),
+        axes_mm=tuple(float(v) for v in (edge_mm * np.eye(3)).ravel()),
+        channels=(),
+        site=None,
+        source_hash="",
+    )
+    return Lesion(info, np.empty((0, *label.shape), np.float32), label, np.ones(label.shape, dtype=bool))

@@ -1,0 +1,211 @@
+"""Models of single lesions: train them, and open them to make new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from lesionsynth.errors import InputError
+from lesionsynth.generative.autoencoder import (
+    ImageTask,
+    Samples,
+    Scale,
+    ShapeTask,
+    edge_distances,
+    guide_of,
+    image_networks,
+    shape_networks,
+)
+from lesionsynth.generative.checkpoint import Card, Kind, TrainedOn, read_checkpoint
+from lesionsynth.generative.codes import Codes, fit_codes
+from lesionsynth.generative.crops import Crop
+from lesionsynth.generative.lesion_data import held_out, volume_range
+from lesionsynth.generative.nets import arrays_of, load_arrays
+from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.generative.training import Place, Told, Trained, train
+
+SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
+"""Kinds of checkpoints that give shapes of lesions."""
+_NAMES = TypeAdapter(tuple[TrainedOn, ...])
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a training hands over to its checkpoint."""
+
+    about: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    measures: dict[str, float]
+    steps: int
+    tasks: tuple[str, ...]
+
+
+def train_autoencoder(
+    crops: Sequence[Crop], values: Sequence[int], spec: AutoencoderSpec, place: Place, told: Told, key: str
+) -> Learned:
+    """Train the shape autoencoder on all crops, and that of intensities on those that have an image."""
+    scale = Scale.of([crop.edge_mm for crop in crops])
+    train_on, validate_on = held_out(crops, spec.held_out, spec.seed, "shape")
+    shape = ShapeTask(
+        spec,
+        len(values),
+        Samples(train_on, spec, scale, place.device),
+        Samples(validate_on, spec, scale, place.device),
+        place.device,
+    )
+    done = train(shape, spec, place, told, key)
+    codes = fit_codes(
+        shape.codes_of(shape.trained),
+        np.array([crop.volume_mm3 for crop in train_on]),
+        tuple(TrainedOn(name=c.name, case=c.case, subject=c.subject) for c in train_on),
+        spec.seed,
+    )
+    low, high = volume_range(crops)
+    about: dict[str, Any] = {
+        "labels": list(values),
+        "channels": 0,
+        "scale": [scale.mean, scale.spread],
+        "volumes_mm3": [low, high],
+        "trained_on": [name.model_dump() for name in codes.names],
+    }
+    arrays = {
+        **arrays_of({f"shape.{name}": shape.networks[name] for name in ("encoder", "decoder")}),
+        **codes.arrays("shape.codes/"),
+    }
+    measures = _measures("shape", done)
+    tasks = ["shape"]
+    with_image = [crop for crop in crops if crop.image.shape[0]]
+    if with_image:
+        tasks.append("image")
+        learned = _train_images(with_image, len(values), scale, spec, place, told, key)
+        about |= learned.about
+        arrays |= learned.arrays
+        measures |= learned.measures
+    return Learned(about, arrays, measures, done.steps, tuple(tasks))
+
+
+def _train_images(
+    crops: Sequence[Crop],
+    classes: int,
+    scale: Scale,
+    spec: AutoencoderSpec,
+    place: Place,
+    told: Told,
+    key: str,
+) -> Learned:
+    parts = held_out(crops, spec.held_out, spec.seed, "image")
+    inside = [np.abs(crop.image[:, crop.classes > 0]) for crop in parts[0]]
+    per_channel = np.median(np.concatenate(inside, axis=1), axis=1).clip(min=0.1).astype(np.float32)
+    trained, validated = (Samples(part, spec, scale, place.device, with_images=True) for part in parts)
+    task = ImageTask(spec, classes, trained, validated, parts, per_channel, place.device)
+    done = train(task, spec, place, told, key)
+    codes = fit_codes(
+        task.codes_of(),
+        np.array([crop.volume_mm3 for crop in parts[0]]),
+        tuple(TrainedOn(name=c.name, case=c.case, subject=c.subject) for c in parts[0]),
+        spec.seed,
+    )
+    about = {
+        "channels": len(per_channel),
+        "image_trained_on": [name.model_dump() for name in codes.names],
+    }
+    arrays = {
+        **arrays_of({f"image.{name}": task.networks[name] for name in ("encoder", "decoder")}),
+        **codes.arrays("image.codes/"),
+        "image.scale": per_channel,
+    }
+    return Learned(about, arrays, _measures("image", done), done.steps, ())
+
+
+def _measures(name: str, done: Trained) -> dict[str, float]:
+    found = {f"{name}_{key}": value for key, value in done.measures.items() if key != "score"}
+    return {**found, f"{name}_steps": float(done.steps), f"{name}_ran": float(done.ran)}
+
+
+class ShapeModel:
+    """Makes shapes from codes; on the CPU, in one thread, so that a draw always gives the same shape.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint of a kind in :data:`SHAPES`.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        torch.set_num_threads(1)
+        self.card, arrays = read_checkpoint(path, SHAPES)
+        self.channels = 0
+        try:
+            about = self.card.about
+            self.values = tuple(int(v) for v in about["labels"])
+            self.scale = Scale(*(float(v) for v in about["scale"]))
+            low, high = about["volumes_mm3"]
+            self.volumes_mm3 = (float(low), float(high))
+            self.spec = AutoencoderSpec.model_validate(self.card.config)
+            self.codes = Codes.from_arrays(
+                "shape.codes/", arrays, _NAMES.validate_python(about["trained_on"])
+            )
+            networks = {
+                f"shape.{name}": net for name, net in shape_networks(self.spec, len(self.values)).items()
+            }
+            if int(about["channels"]):
+                self.channels = int(about["channels"])
+                self.image_codes = Codes.from_arrays(
+                    "image.codes/", arrays, _NAMES.validate_python(about["image_trained_on"])
+                )
+                self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
+                made = image_networks(self.spec, len(self.values), self.channels)
+                networks |= {f"image.{name}": net for name, net in made.items()}
+            load_arrays(networks, arrays)
+        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+            raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+        self._networks = {name: network.eval() for name, network in networks.items()}
+
+    def shape(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
+        """Classes (n, n, n) and voxel edge in mm of a code."""
+        with torch.inference_mode():
+            logits, size = self._networks["shape.decoder"](torch.tensor([code], dtype=torch.float32))
+        # No lesion is far larger or smaller than all that were seen, whatever the code.
+        edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -4.0, 4.0)))
+        return logits[0].argmax(0).numpy().astype(np.uint8), round(edge_mm, 4)
+
+    def image(self, code: Sequence[float], classes: NDArray[np.uint8], edge_mm: float) -> NDArray[np.float32]:
+        """Intensities (C, n, n, n) of a code for a shape, in units of the spread of the tissue."""
+        hot = torch.from_numpy(classes[None])
+        sizes = torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32)
+        distances = torch.from_numpy(edge_distances(classes, edge_mm)[None])
+        with torch.inference_mode():
+            guide = guide_of(hot, sizes, distances, len(self.values) + 1)
+            found = self._networks["image.decoder"](torch.tensor([code], dtype=torch.float32), guide)
+        return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None])
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, changed_ns: int) -> ShapeModel:
+    return ShapeModel(path)
+
+
+def open_shapes(path: Path) -> ShapeModel:
+    """The model of a checkpoint; a process reads it once."""
+    if not path.is_file():
+        raise InputError("there is no such checkpoint.", file=path)
+    return _opened(path, path.stat().st_mtime_ns)
+
+
+def card_text(card: Card) -> str:
+    """One line on a checkpoint."""
+    seen = ", ".join(f"{name} {value:.3g}" for name, value in card.measures.items())
+    return f"{card.kind} of {card.block}, {len(card.subjects)} subjects, {card.steps} steps: {seen}"

@@ -1,0 +1,211 @@
+"""Train a model for each block of the folds, on the subjects of that block alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import lesionsynth
+from lesionsynth import nifti
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.digest import digest_json
+from lesionsynth.domain.case import Cohort
+from lesionsynth.errors import InputError, LesionsynthError, OutputError
+from lesionsynth.generative.checkpoint import SUFFIX, Card, Kind, needed, read_card, write_checkpoint
+from lesionsynth.generative.specs import TrainSpec
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.fit import build_bank, case_keys
+from lesionsynth.run.folds import Block, find_splits, make_blocks
+from lesionsynth.run.pool import ALONE, Engine, Progress
+from lesionsynth.run.prepare import check_output
+from lesionsynth.run.workspace import BANK
+
+NOTE = "training.json"
+"""What a folder of models is trained for; the file by which it is known."""
+
+
+class Trainer(Protocol):
+    """Trains one model: the part of it that differs by kind."""
+
+    def __call__(self, given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        """What its checkpoint holds, as :class:`lesionsynth.generative.training.Learned`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a training may look at.
+
+    Parameters
+    ----------
+    bank : LesionBank
+    cohort : Cohort
+        Cases of the block alone.
+    recipe : Recipe
+    subjects : tuple of str
+        Of the block, those known by masks alone included.
+    """
+
+    bank: LesionBank
+    cohort: Cohort
+    recipe: Recipe
+    subjects: tuple[str, ...]
+
+
+def train_models(
+    kind: Kind,
+    spec: TrainSpec,
+    recipe: Recipe,
+    root: Path,
+    output: Path,
+    progress: Progress,
+    engine: Engine = ALONE,
+    device: str = "auto",
+    threads: int = 1,
+    only: Sequence[str] = (),
+) -> dict[Path, Card]:
+    """Train a model of each block of the recipe's folds into `output`/<block>.safetensors.
+
+    The same call goes on with what was stopped, and leaves alone what is done.
+
+    Parameters
+    ----------
+    kind : str
+        A key of :data:`TRAINERS`.
+    spec : TrainSpec
+        Of that kind.
+    recipe : Recipe
+        Its input, tissue, bank and folds count.
+    root, output : Path
+    progress : Progress
+    engine : Engine
+        Who harvests.
+    device : str
+        auto, cpu, cuda or cuda:i.
+    threads : int
+        Of torch on the CPU.
+    only : sequence of str
+        Blocks to train; all by default.
+
+    Raises
+    ------
+    LesionsynthError
+        If the input cannot be used, there is no such block, or `output` holds other models.
+    """
+    for package in ("torch", "monai", "tensorboardX", "sklearn"):
+        needed(package)
+    from lesionsynth.generative.training import Place, forget, open_torch_device
+
+    root, output = root.absolute(), output.absolute()
+    check_output(root, output, marker=NOTE)
+    _, cohort, dropped = open_cohort(recipe.input, root)
+    for finding in dropped:
+        progress.note(f"left out: {finding}")
+    where = open_torch_device(device, threads)
+    progress.note(f"device: {where}, {threads} thread(s)" if where.type == "cpu" else f"device: {where}")
+    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+    progress.note(why)
+    blocks = [b for b in make_blocks(cohort, recipe.folds, splits, 1) if not only or b.name in only]
+    if not blocks:
+        names = ", ".join(b.name for b in make_blocks(cohort, recipe.folds, splits, 1))
+        raise InputError(f"there is no block {only[0]!r}; the folds have {names}.", file=root)
+    _claim(output, kind, spec)
+    bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
+    for failure in failures:
+        progress.note(f"left out: {failure.error}")
+    keys = case_keys(cohort, recipe)
+    made = {}
+    with bank:
+        for block in blocks:
+            path = output / f"{block.name}{SUFFIX}"
+            given = _given(bank, cohort, recipe, block)
+            of = {case.case: case.subject for case in bank.cases()}
+            key = digest_json(
+                [kind, spec.model_dump(mode="json"), lesionsynth.__version__]
+                + [[name, keys[name]] for name, subject in sorted(of.items()) if subject in given.subjects]
+            )
+            card = _finished(path, key)
+            if card is None:
+                place = Place(output, where, block.name)
+                learned = TRAINERS[kind]()(given, spec, place, progress, key)
+                card = Card(
+                    kind=kind,
+                    config=spec.model_dump(mode="json"),
+                    about={**learned.about, "key": key, "channel_names": list(cohort.channels)},
+                    subjects=tuple(sorted(given.subjects)),
+                    block=block.name,
+                    steps=learned.steps,
+                    measures={k: round(v, 6) for k, v in learned.measures.items()},
+                    weights="",
+                    lesionsynth=lesionsynth.__version__,
+                )
+                write_checkpoint(path, card, learned.arrays)
+                for task in learned.tasks:
+                    forget(place, task)
+            else:
+                progress.note(f"{block.name}: {path} is trained already.")
+            made[path] = card
+    return made
+
+
+def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
+    """Make a folder that of these models.
+
+    Raises
+    ------
+    OutputError
+        If it is that of others.
+    """
+    about = {"kind": kind, "config": spec.model_dump(mode="json"), "lesionsynth": lesionsynth.__version__}
+    path = output / NOTE
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text())
+        except (OSError, ValueError):
+            there = None
+        if there != about:
+            raise OutputError(
+                "the folder holds models of another kind, other settings or another version.",
+                file=output,
+                remedy="Choose another folder, or remove this one.",
+            )
+        return
+    nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def _given(bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
+    from dataclasses import replace
+
+    members = {*block.subjects}
+    there = {case.case for case in bank.cases()}
+    cases = tuple(c for c in cohort.cases if c.subject in members and c.case in there)
+    return Given(bank, replace(cohort, cases=cases), recipe, (*block.subjects, *block.mask_subjects))
+
+
+def _finished(path: Path, key: str) -> Card | None:
+    """The card of a model of the same data and settings; None where there is none."""
+    if not path.is_file():
+        return None
+    try:
+        card = read_card(path)
+    except LesionsynthError:
+        return None
+    return card if card.about.get("key") == key else None
+
+
+def _lesion_autoencoder() -> Trainer:
+    from lesionsynth.generative.lesion_data import crops_of
+    from lesionsynth.generative.lesion_models import train_autoencoder
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        values = given.cohort.labels.lesion
+        crops = crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
+        return train_autoencoder(crops, values, spec, place, told, key)
+
+    return train
+
+
+TRAINERS = {"lesion-autoencoder": _lesion_autoencoder}
