@@ -96,7 +96,7 @@ def draw_code(
         Of which data the neighbourhood may be; all by default.
     """
     n, d = codes.latents.shape
-    noise: NDArray[np.float64] = spread * rng.standard_normal(d)
+    noise = np.multiply(spread, rng.standard_normal(d))
     near: TrainedOn | None = None
     if sampling == "prior":
         code = noise

@@ -123,17 +123,15 @@ def whole_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
     return np.where(kept, classes, 0).astype(np.uint8)
 
 
-def shape_lesion(
-    name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int], case: str, subject: str
-) -> Lesion:
-    """A lesion without image from a shape, in its cube along the world axes."""
+def shape_lesion(name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int]) -> Lesion:
+    """A lesion without image, and of nobody, from a shape; its cube lies along the world axes."""
     label = np.concatenate([[0], values]).astype(np.uint16)[classes]
     found = np.nonzero(label)
     i, j, k = (int(np.rint(axis.mean())) for axis in found)
     info = LesionInfo(
         lesion=name,
-        case=case,
-        subject=subject,
+        case="",
+        subject="",
         classes=tuple(int(v) for v in np.unique(label[label > 0])),
         volume_mm3=float(len(found[0]) * edge_mm**3),
         centre_vox=(i, j, k),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from lesionsynth.domain.lesion import Lesion
 from lesionsynth.errors import InputError
 from lesionsynth.generative.autoencoder import (
     ImageTask,
@@ -24,9 +25,9 @@ from lesionsynth.generative.autoencoder import (
     image_networks,
     shape_networks,
 )
-from lesionsynth.generative.checkpoint import Card, Kind, TrainedOn, read_checkpoint
-from lesionsynth.generative.codes import Codes, fit_codes
-from lesionsynth.generative.crops import Crop
+from lesionsynth.generative.checkpoint import Kind, TrainedOn, read_checkpoint
+from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes
+from lesionsynth.generative.crops import Crop, shape_lesion, whole_shape
 from lesionsynth.generative.lesion_data import held_out, volume_range
 from lesionsynth.generative.nets import arrays_of, load_arrays
 from lesionsynth.generative.specs import AutoencoderSpec
@@ -35,6 +36,10 @@ from lesionsynth.generative.training import Place, Told, Trained, train
 SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
 """Kinds of checkpoints that give shapes of lesions."""
 _NAMES = TypeAdapter(tuple[TrainedOn, ...])
+_LIKE_SIZE = float(np.log(3.0))
+_MOST_SPREADS = 4.0
+_KEPT = 8
+"""Lesions that an open model keeps: one is decoded when it is drawn, and asked for again when it is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,24 +178,88 @@ class ShapeModel:
         except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
             raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
         self._networks = {name: network.eval() for name, network in networks.items()}
+        self._made: dict[tuple[float, ...], Lesion | str] = {}
 
-    def shape(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
-        """Classes (n, n, n) and voxel edge in mm of a code."""
+    def draw_shape(
+        self, sampling: Sampling, spread: float, rng: np.random.Generator, volumes_mm3: tuple[float, float]
+    ) -> dict[str, Any] | None:
+        """Draw a code; with `neighbourhood`, near a lesion of such a volume. None where there is none.
+
+        Returns
+        -------
+        dict or None
+            "code", and "near": the lesion or None.
+        """
+        seen = self.codes.volumes_mm3
+        return _drawn(
+            "",
+            draw_code(self.codes, sampling, spread, rng, (seen >= volumes_mm3[0]) & (seen <= volumes_mm3[1])),
+        )
+
+    def draw_image(
+        self, sampling: Sampling, spread: float, rng: np.random.Generator, volume_mm3: float
+    ) -> dict[str, Any]:
+        """Draw a code of intensities; with `neighbourhood`, near a lesion of like volume, or of any.
+
+        Returns
+        -------
+        dict
+            "image_code", and "image_near": the lesion or None.
+        """
+        ratio = np.abs(np.log(self.image_codes.volumes_mm3 / volume_mm3))
+        like = ratio <= max(_LIKE_SIZE, float(ratio.min()))
+        drawn = _drawn("image_", draw_code(self.image_codes, sampling, spread, rng, like))
+        assert drawn is not None
+        return drawn
+
+    def classes(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
+        """Classes (n, n, n) and voxel edge in mm of a code, as the decoder gives them."""
         with torch.inference_mode():
             logits, size = self._networks["shape.decoder"](torch.tensor([code], dtype=torch.float32))
         # No lesion is far larger or smaller than all that were seen, whatever the code.
-        edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -4.0, 4.0)))
+        edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -_MOST_SPREADS, _MOST_SPREADS)))
         return logits[0].argmax(0).numpy().astype(np.uint8), round(edge_mm, 4)
 
-    def image(self, code: Sequence[float], classes: NDArray[np.uint8], edge_mm: float) -> NDArray[np.float32]:
-        """Intensities (C, n, n, n) of a code for a shape, in units of the spread of the tissue."""
-        hot = torch.from_numpy(classes[None])
-        sizes = torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32)
-        distances = torch.from_numpy(edge_distances(classes, edge_mm)[None])
+    def lesion(self, code: Sequence[float]) -> Lesion | str:
+        """A lesion without image, or why the shape of the code is none (:func:`crops.whole_shape`)."""
+        key = tuple(code)
+        if key not in self._made:
+            self._made[key] = self._lesion(code)
+            while len(self._made) > _KEPT:
+                del self._made[next(iter(self._made))]
+        return self._made[key]
+
+    def _lesion(self, code: Sequence[float]) -> Lesion | str:
+        classes, edge_mm = self.classes(code)
+        whole = whole_shape(classes)
+        return whole if isinstance(whole, str) else shape_lesion(self.card.kind, whole, edge_mm, self.values)
+
+    def image(self, code: Sequence[float], shape_code: Sequence[float]) -> NDArray[np.float32]:
+        """Intensities (C, n, n, n) of a code for the shape of another, in units of the spread of the tissue.
+
+        They end beyond the rim (:data:`crops.RIM_MM`), where nothing was learned.
+        """
+        classes, edge_mm = self.classes(shape_code)
+        whole = whole_shape(classes)
+        assert not isinstance(whole, str)
+        distances = edge_distances(whole, edge_mm)
         with torch.inference_mode():
-            guide = guide_of(hot, sizes, distances, len(self.values) + 1)
+            guide = guide_of(
+                torch.from_numpy(whole[None]),
+                torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32),
+                torch.from_numpy(distances[None]),
+                len(self.values) + 1,
+            )
             found = self._networks["image.decoder"](torch.tensor([code], dtype=torch.float32), guide)
-        return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None])
+        fade = np.clip(2.0 - distances, 0.0, 1.0)
+        return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None] * fade)
+
+
+def _drawn(prefix: str, drawn: tuple[list[float], TrainedOn | None] | None) -> dict[str, Any] | None:
+    if drawn is None:
+        return None
+    code, near = drawn
+    return {f"{prefix}code": code, f"{prefix}near": None if near is None else near.name}
 
 
 @lru_cache(maxsize=4)
@@ -203,9 +272,3 @@ def open_shapes(path: Path) -> ShapeModel:
     if not path.is_file():
         raise InputError("there is no such checkpoint.", file=path)
     return _opened(path, path.stat().st_mtime_ns)
-
-
-def card_text(card: Card) -> str:
-    """One line on a checkpoint."""
-    seen = ", ".join(f"{name} {value:.3g}" for name, value in card.measures.items())
-    return f"{card.kind} of {card.block}, {len(card.subjects)} subjects, {card.steps} steps: {seen}"

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from lesionsynth.generative.checkpoint import Kind
 from lesionsynth.spec import Probability, Spec
 
 Widths = tuple[int, ...]
@@ -76,3 +77,7 @@ class AutoencoderSpec(TrainSpec):
         if not _halvable(value, 2):
             raise ValueError(f"should be a multiple of 4, got {value}")
         return value
+
+
+SPECS: dict[Kind, type[TrainSpec]] = {"lesion-autoencoder": AutoencoderSpec}
+"""Settings of each kind of model."""

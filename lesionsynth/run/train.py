@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -208,4 +208,5 @@ def _lesion_autoencoder() -> Trainer:
     return train
 
 
-TRAINERS = {"lesion-autoencoder": _lesion_autoencoder}
+TRAINERS: dict[Kind, Callable[[], Trainer]] = {"lesion-autoencoder": _lesion_autoencoder}
+"""What trains each kind; called before the first step, so that nothing is imported that is not needed."""
