@@ -31,6 +31,7 @@ app.add_typer(train, name="train")
 _ABOUT: dict[Kind, str] = {
     "lesion-autoencoder": "Train adversarial autoencoders of single lesions: of their shapes, and of their "
     "intensities.",
+    "mask-gan": "Train a Wasserstein GAN of the shapes of single lesions.",
 }
 
 
@@ -77,7 +78,7 @@ def _command(kind: Kind) -> Callable[..., None]:
         model = SPECS[kind]
         if preset not in model.presets:
             raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(model.presets)}.")
-        spec = settings_of(model, model.presets[preset], f"preset {preset}", settings or ())
+        spec = settings_of(model, model.presets[preset], f"preset {preset}", settings or (), "--train")
         parsed = open_recipe(recipe, overrides)
         with Terminal(quiet) as terminal:
             engine = engine_of(n_jobs, None)

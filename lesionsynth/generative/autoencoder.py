@@ -35,7 +35,7 @@ from lesionsynth.generative.nets import (
     latent_critic,
     one_hot,
 )
-from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.generative.specs import AutoencoderSpec, CubeSpec
 from lesionsynth.generative.training import SCORE, mixed
 
 _FIELD = 8
@@ -85,7 +85,7 @@ class Samples:
     def __init__(
         self,
         crops: Sequence[Crop],
-        spec: AutoencoderSpec,
+        spec: CubeSpec,
         scale: Scale,
         device: torch.device,
         with_images: bool = False,

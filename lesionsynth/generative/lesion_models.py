@@ -26,11 +26,12 @@ from lesionsynth.generative.autoencoder import (
     shape_networks,
 )
 from lesionsynth.generative.checkpoint import Kind, TrainedOn, read_checkpoint
-from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes
+from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes, prior_codes
 from lesionsynth.generative.crops import Crop, shape_lesion, whole_shape
 from lesionsynth.generative.lesion_data import held_out, volume_range
+from lesionsynth.generative.mask_gan import GanTask, gan_networks
 from lesionsynth.generative.nets import arrays_of, load_arrays
-from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.generative.specs import SPECS, AutoencoderSpec, MaskGanSpec
 from lesionsynth.generative.training import Place, Told, Trained, train
 
 SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
@@ -73,14 +74,8 @@ def train_autoencoder(
         tuple(TrainedOn(name=c.name, case=c.case, subject=c.subject) for c in train_on),
         spec.seed,
     )
-    low, high = volume_range(crops)
-    about: dict[str, Any] = {
-        "labels": list(values),
-        "channels": 0,
-        "scale": [scale.mean, scale.spread],
-        "volumes_mm3": [low, high],
-        "trained_on": [name.model_dump() for name in codes.names],
-    }
+    about = _about(crops, values, scale)
+    about["trained_on"] = [name.model_dump() for name in codes.names]
     arrays = {
         **arrays_of({f"shape.{name}": shape.networks[name] for name in ("encoder", "decoder")}),
         **codes.arrays("shape.codes/"),
@@ -95,6 +90,29 @@ def train_autoencoder(
         arrays |= learned.arrays
         measures |= learned.measures
     return Learned(about, arrays, measures, done.steps, tuple(tasks))
+
+
+def train_mask_gan(
+    crops: Sequence[Crop], values: Sequence[int], spec: MaskGanSpec, place: Place, told: Told, key: str
+) -> Learned:
+    """Train the Wasserstein GAN of shapes on all crops. It encodes no lesions: there is only the prior."""
+    scale = Scale.of([crop.edge_mm for crop in crops])
+    train_on, validate_on = held_out(crops, spec.held_out, spec.seed, "shape")
+    samples = Samples(train_on, spec, scale, place.device)
+    task = GanTask(spec, len(values), scale, samples, validate_on, place.device)
+    done = train(task, spec, place, told, key)
+    arrays = arrays_of({"shape.decoder": task.networks["decoder"]})
+    return Learned(_about(crops, values, scale), arrays, _measures("shape", done), done.steps, ("shape",))
+
+
+def _about(crops: Sequence[Crop], values: Sequence[int], scale: Scale) -> dict[str, Any]:
+    """What the user of a model of shapes has to know."""
+    return {
+        "labels": list(values),
+        "channels": 0,
+        "scale": [scale.mean, scale.spread],
+        "volumes_mm3": list(volume_range(crops)),
+    }
 
 
 def _train_images(
@@ -159,21 +177,23 @@ class ShapeModel:
             self.scale = Scale(*(float(v) for v in about["scale"]))
             low, high = about["volumes_mm3"]
             self.volumes_mm3 = (float(low), float(high))
-            self.spec = AutoencoderSpec.model_validate(self.card.config)
-            self.codes = Codes.from_arrays(
-                "shape.codes/", arrays, _NAMES.validate_python(about["trained_on"])
-            )
-            networks = {
-                f"shape.{name}": net for name, net in shape_networks(self.spec, len(self.values)).items()
-            }
-            if int(about["channels"]):
+            classes = len(self.values)
+            self.spec = SPECS[self.card.kind].model_validate(self.card.config)
+            if isinstance(self.spec, MaskGanSpec):
+                self.codes = prior_codes(self.spec.latent)
+                networks = {"shape.decoder": gan_networks(self.spec, classes)["decoder"]}
+            else:
+                assert isinstance(self.spec, AutoencoderSpec)
+                known = _NAMES.validate_python(about["trained_on"])
+                self.codes = Codes.from_arrays("shape.codes/", arrays, known)
+                networks = {f"shape.{name}": net for name, net in shape_networks(self.spec, classes).items()}
                 self.channels = int(about["channels"])
-                self.image_codes = Codes.from_arrays(
-                    "image.codes/", arrays, _NAMES.validate_python(about["image_trained_on"])
-                )
-                self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
-                made = image_networks(self.spec, len(self.values), self.channels)
-                networks |= {f"image.{name}": net for name, net in made.items()}
+                if self.channels:
+                    known = _NAMES.validate_python(about["image_trained_on"])
+                    self.image_codes = Codes.from_arrays("image.codes/", arrays, known)
+                    self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
+                    made = image_networks(self.spec, classes, self.channels)
+                    networks |= {f"image.{name}": net for name, net in made.items()}
             load_arrays(networks, arrays)
         except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
             raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from lesionsynth.generative.checkpoint import Kind
 from lesionsynth.spec import Probability, Spec
@@ -34,11 +34,28 @@ class TrainSpec(Spec):
     """Share of the subjects (of the samples, where there is one subject) that only validate; 0: none."""
 
 
-def _halvable(value: int, times: int) -> bool:
-    return value % 2**times == 0
+class CubeSpec(TrainSpec):
+    """What models of single lesions share: the cube that a lesion is brought into."""
+
+    size: int = Field(default=32, ge=8, le=128)
+    """Voxels along each edge of the cube."""
+    widths: Widths = Field(default=(32, 64, 128), min_length=1, max_length=6)
+    """Features after each halving of the cube."""
+    turn: bool = True
+    """Show lesions flipped and turned by right angles too."""
+    most_lesions: int = Field(default=4000, ge=1)
+    """Where there are more, so many are drawn of them: all are held in memory."""
+
+    @model_validator(mode="after")
+    def _halves(self) -> CubeSpec:
+        if min(self.widths) < 1:
+            raise ValueError("widths should be whole numbers from 1")
+        if self.size % 2 ** len(self.widths):
+            raise ValueError(f"size should be a multiple of {2 ** len(self.widths)}, got {self.size}")
+        return self
 
 
-class AutoencoderSpec(TrainSpec):
+class AutoencoderSpec(CubeSpec):
     """Shape and intensity autoencoder of single lesions."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -49,35 +66,34 @@ class AutoencoderSpec(TrainSpec):
         },
     }  # fmt: skip
 
-    size: int = Field(default=32, ge=8, le=128)
-    """Voxels along each edge of the cube that a lesion is brought into."""
     latent: int = Field(default=64, ge=1, le=4096)
     """Numbers of a shape's code."""
     image_latent: int = Field(default=32, ge=1, le=4096)
     """Numbers of the code of its intensities."""
-    widths: Widths = Field(default=(32, 64, 128), min_length=1, max_length=6)
-    """Features after each halving of the cube."""
     adversarial: float = Field(default=0.05, ge=0)
     """Weight of the latent discriminator."""
-    turn: bool = True
-    """Show lesions flipped and turned by right angles too."""
-    most_lesions: int = Field(default=4000, ge=1)
-    """Where there are more, so many are drawn of them: all are held in memory."""
-
-    @field_validator("widths")
-    @classmethod
-    def _positive(cls, value: Widths) -> Widths:
-        if min(value) < 1:
-            raise ValueError("should be whole numbers from 1")
-        return value
-
-    @field_validator("size")
-    @classmethod
-    def _even(cls, value: int) -> int:
-        if not _halvable(value, 2):
-            raise ValueError(f"should be a multiple of 4, got {value}")
-        return value
 
 
-SPECS: dict[Kind, type[TrainSpec]] = {"lesion-autoencoder": AutoencoderSpec}
+class MaskGanSpec(CubeSpec):
+    """Wasserstein GAN of the shapes of single lesions."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "full": {},
+        "tiny": {
+            "steps": 200, "size": 16, "latent": 16, "widths": (12, 24), "batch": 16, "learning_rate": 1e-3,
+            "validate_every": 25, "patience": 8, "critic_steps": 3,
+        },
+    }  # fmt: skip
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Of Adam."""
+    latent: int = Field(default=128, ge=1, le=4096)
+    """Numbers of a shape's code."""
+    critic_steps: int = Field(default=5, ge=1)
+    """Updates of the critic to one of the generator."""
+    penalty: float = Field(default=10.0, ge=0)
+    """Weight of the gradient penalty."""
+
+
+SPECS: dict[Kind, type[TrainSpec]] = {"lesion-autoencoder": AutoencoderSpec, "mask-gan": MaskGanSpec}
 """Settings of each kind of model."""

@@ -106,7 +106,7 @@ def recipe_of(content: dict[str, Any], source: Path, overrides: Sequence[str] = 
 
 
 def settings_of(
-    model: type[AnySpec], content: Mapping[str, Any], source: str, overrides: Sequence[str]
+    model: type[AnySpec], content: Mapping[str, Any], source: str, overrides: Sequence[str], option: str
 ) -> AnySpec:
     """Settings other than a recipe's, such as a training's: a preset, with overrides.
 
@@ -120,13 +120,15 @@ def settings_of(
         What the preset is called, for messages.
     overrides : sequence of str
         As of :func:`load_recipe`.
+    option : str
+        By which they were given, for messages.
 
     Raises
     ------
     RecipeError
         If an override does not fit.
     """
-    return _validated(dict(content), {}, Path(source), overrides, model)
+    return _validated(dict(content), {}, Path(source), overrides, model, option)
 
 
 def _validated(
@@ -135,9 +137,10 @@ def _validated(
     path: Path,
     overrides: Sequence[str],
     model: type[AnySpec] = Recipe,  # type: ignore[assignment]
+    option: str = "--set",
 ) -> AnySpec:
     for override in overrides:
-        _override(content, places, override)
+        _override(content, places, override, option)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -212,16 +215,16 @@ def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
         raise RecipeError("is nested too deeply.", file=source) from None
 
 
-def _override(content: dict[str, Any], places: Places, text: str) -> None:
+def _override(content: dict[str, Any], places: Places, text: str, option: str) -> None:
     """Set one value; errors in it are then said to be in `text` and not in a line of the file."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise RecipeError(f"--set {text}: should be dotted.key=value, such as steps.add.load=high.")
+        raise RecipeError(f"{option} {text}: should be dotted.key=value, such as steps.add.load=high.")
     if len(parts) > _MAX_DEPTH:
-        raise RecipeError(f"--set {text}: is nested too deeply.")
-    parsed, inner = _parse(value, f"--set {text}")
-    node, said = content, f"--set {text}"
+        raise RecipeError(f"{option} {text}: is nested too deeply.")
+    parsed, inner = _parse(value, f"{option} {text}")
+    node, said = content, f"{option} {text}"
     for depth, part in enumerate(parts[:-1], start=1):
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields

@@ -208,5 +208,20 @@ def _lesion_autoencoder() -> Trainer:
     return train
 
 
-TRAINERS: dict[Kind, Callable[[], Trainer]] = {"lesion-autoencoder": _lesion_autoencoder}
+def _mask_gan() -> Trainer:
+    from lesionsynth.generative.lesion_data import crops_of
+    from lesionsynth.generative.lesion_models import train_mask_gan
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        values = given.cohort.labels.lesion
+        crops = crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
+        return train_mask_gan(crops, values, spec, place, told, key)
+
+    return train
+
+
+TRAINERS: dict[Kind, Callable[[], Trainer]] = {
+    "lesion-autoencoder": _lesion_autoencoder,
+    "mask-gan": _mask_gan,
+}
 """What trains each kind; called before the first step, so that nothing is imported that is not needed."""
