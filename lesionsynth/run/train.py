@@ -17,7 +17,7 @@ from lesionsynth.errors import InputError, LesionsynthError, OutputError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, Kind, needed, read_card, write_checkpoint
 from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.cohort import masks_alone, open_cohort
 from lesionsynth.run.fit import build_bank, case_keys
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.pool import ALONE, Engine, Progress
@@ -101,17 +101,13 @@ def train_models(
 
     root, output = root.absolute(), output.absolute()
     check_output(root, output, marker=NOTE)
-    _, cohort, dropped = open_cohort(recipe.input, root)
-    for finding in dropped:
-        progress.note(f"left out: {finding}")
+    cohort, blocks = _blocks(kind, recipe, root, progress)
     where = open_torch_device(device, threads)
     progress.note(f"device: {where}, {threads} thread(s)" if where.type == "cpu" else f"device: {where}")
-    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
-    progress.note(why)
-    blocks = [b for b in make_blocks(cohort, recipe.folds, splits, 1) if not only or b.name in only]
-    if not blocks:
-        names = ", ".join(b.name for b in make_blocks(cohort, recipe.folds, splits, 1))
-        raise InputError(f"there is no block {only[0]!r}; the folds have {names}.", file=root)
+    unknown = sorted(set(only) - {block.name for block in blocks})
+    if unknown:
+        names = ", ".join(block.name for block in blocks)
+        raise InputError(f"there is no block {unknown[0]!r}; the folds have {names}.", file=root)
     _claim(output, kind, spec)
     bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
     for failure in failures:
@@ -120,6 +116,8 @@ def train_models(
     made = {}
     with bank:
         for block in blocks:
+            if only and block.name not in only:
+                continue
             path = output / f"{block.name}{SUFFIX}"
             given = _given(bank, cohort, recipe, block)
             of = {case.case: case.subject for case in bank.cases()}
@@ -149,6 +147,20 @@ def train_models(
                 progress.note(f"{block.name}: {path} is trained already.")
             made[path] = card
     return made
+
+
+def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple[Cohort, list[Block]]:
+    """The cohort and the blocks of its folds; shapes can be learned from a folder of masks too."""
+    alone = masks_alone(recipe.input, root)
+    if alone is not None and kind in ("lesion-autoencoder", "mask-gan"):
+        progress.note(f"{len(alone.masks)} masks without images: shapes alone are learned.")
+        return alone, [Block("all", (), (), tuple(mask.subject for mask in alone.masks))]
+    _, cohort, dropped = open_cohort(recipe.input, root)
+    for finding in dropped:
+        progress.note(f"left out: {finding}")
+    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+    progress.note(why)
+    return cohort, make_blocks(cohort, recipe.folds, splits, 1)
 
 
 def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
