@@ -235,7 +235,7 @@ class Painter(nn.Module):
         super().__init__()
         cube = (spec.size,) * 3
         self.field = decoder(spec.image_latent, (_FIELD, *cube), spec.widths)
-        width = max(spec.widths[0], 16)
+        width = spec.widths[0]
         self.paint = nn.Sequential(
             Convolution(3, _FIELD + classes + 3, width, act=ACT, norm=NORM),
             Convolution(3, width, width, act=ACT, norm=NORM),

@@ -32,7 +32,7 @@ from lesionsynth.generative.lesion_data import held_out, volume_range
 from lesionsynth.generative.mask_gan import GanTask, gan_networks
 from lesionsynth.generative.nets import arrays_of, load_arrays
 from lesionsynth.generative.specs import SPECS, AutoencoderSpec, MaskGanSpec
-from lesionsynth.generative.training import Place, Told, Trained, train
+from lesionsynth.generative.training import SCORE, Place, Told, Trained, train
 
 SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
 """Kinds of checkpoints that give shapes of lesions."""
@@ -149,7 +149,8 @@ def _train_images(
 
 
 def _measures(name: str, done: Trained) -> dict[str, float]:
-    found = {f"{name}_{key}": value for key, value in done.measures.items() if key != "score"}
+    found = {f"{name}_{key}": value for key, value in done.measures.items() if key != SCORE}
+    found |= {f"untrained_{name}_{key}": value for key, value in done.untrained.items() if key != SCORE}
     return {**found, f"{name}_steps": float(done.steps), f"{name}_ran": float(done.ran)}
 
 
@@ -257,7 +258,7 @@ class ShapeModel:
     def image(self, code: Sequence[float], shape_code: Sequence[float]) -> NDArray[np.float32]:
         """Intensities (C, n, n, n) of a code for the shape of another, in units of the spread of the tissue.
 
-        They end beyond the rim (:data:`crops.RIM_MM`), where nothing was learned.
+        They fade over the outer half of the rim (:data:`crops.RIM_MM`), beyond which nothing was learned.
         """
         classes, edge_mm = self.classes(shape_code)
         whole = whole_shape(classes)
@@ -271,7 +272,7 @@ class ShapeModel:
                 len(self.values) + 1,
             )
             found = self._networks["image.decoder"](torch.tensor([code], dtype=torch.float32), guide)
-        fade = np.clip(2.0 - distances, 0.0, 1.0)
+        fade = np.clip(2.0 * (1.0 - distances), 0.0, 1.0)
         return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None] * fade)
 
 

@@ -61,7 +61,7 @@ class AutoencoderSpec(CubeSpec):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "full": {},
         "tiny": {
-            "steps": 240, "size": 16, "latent": 16, "image_latent": 8, "widths": (12, 24),
+            "steps": 240, "size": 16, "latent": 16, "image_latent": 8, "widths": (8, 16),
             "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
         },
     }  # fmt: skip

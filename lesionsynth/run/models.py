@@ -13,6 +13,7 @@ from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
+from lesionsynth.plugins.contracts import ModelUse
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
 from lesionsynth.run.pool import Progress
@@ -40,11 +41,11 @@ class Model:
     subjects: tuple[str, ...]
 
 
-def used(recipe: Recipe) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Source, path of the model as the recipe gives it, and kinds that will do, of every model in use."""
+def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
+    """Source, path of the model as the recipe gives it, and what is wanted of it, of every model in use."""
     for name in sorted({name for step in recipe.steps.values() for name in step.source_names()}):
-        for path, kinds in recipe.sources[name].models_used().items():
-            yield name, path, kinds
+        for path, use in recipe.sources[name].models_used().items():
+            yield name, path, use
 
 
 def digests(recipe: Recipe) -> dict[str, str]:
@@ -67,7 +68,7 @@ def find_models(
         If one is missing, damaged, of another kind, or of other channels or labels.
     """
     found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
-    for source, path, kinds in used(recipe):
+    for source, path, use in used(recipe):
         for block in blocks:
             if not block.hosts:
                 continue
@@ -81,8 +82,8 @@ def find_models(
                     remedy="Train it on the same data with the same folds (`lesionsynth train`); give its "
                     f"folder: --set sources.{source}.model=FOLDER.",
                 )
-            card = read_card(file, kinds)
-            _check(card, cohort, source, file)
+            card = read_card(file, use.kinds)
+            _check(card, use, cohort, source, file)
             name = f"{MODELS}/{_digest(source, file)}{SUFFIX}"
             _copy(file, output / name)
             found[block.name][path] = Model(name, card.kind, card.subjects)
@@ -157,7 +158,7 @@ def _digest(source: str, file: Path) -> str:
         raise InputError(f"cannot be read ({error.strerror}).", file=file) from None
 
 
-def _check(card: Card, cohort: Cohort, source: str, file: Path) -> None:
+def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -> None:
     """A model must know the labels of lesions, and, where it makes intensities, the channels."""
     about: dict[str, Any] = card.about
     faults = []
@@ -165,6 +166,8 @@ def _check(card: Card, cohort: Cohort, source: str, file: Path) -> None:
         faults.append(f"label values of lesions {about.get('labels')}, not {list(cohort.labels.lesion)}")
     if about.get("channels") and list(about.get("channel_names", ())) != list(cohort.channels):
         faults.append(f"the channels {about.get('channel_names')}, not {list(cohort.channels)}")
+    if use.images and not about.get("channels"):
+        faults.append("shapes alone, where intensities are asked of it")
     if faults:
         raise InputError(
             f"the model of the source {source} was trained on {' and '.join(faults)}.",

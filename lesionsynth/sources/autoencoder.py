@@ -16,9 +16,10 @@ from lesionsynth.editing.likeness import (
     look_of,
     named,
     subjects_with_images,
+    with_margin,
 )
 from lesionsynth.errors import InputError
-from lesionsynth.plugins.contracts import Donors, Draw, SourceSpec, Wanted
+from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, SourceSpec, Wanted
 from lesionsynth.plugins.registry import register
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SHAPE_MODELS = ("lesion-autoencoder", "mask-gan")
 """Kinds of models that shapes can come from."""
+_MARGIN_MM = 5.0
 
 
 @register("sources")
@@ -68,9 +70,11 @@ class Autoencoder(SourceSpec):
                 "edge."
             )
 
-    def models_used(self) -> dict[str, tuple[str, ...]]:
+    def models_used(self) -> dict[str, ModelUse]:
         """The one model; intensities need an autoencoder."""
-        return {self.model: SHAPE_MODELS[:1] if self.intensities == "model" else SHAPE_MODELS}
+        if self.intensities == "model":
+            return {self.model: ModelUse(SHAPE_MODELS[:1], images=True)}
+        return {self.model: ModelUse(SHAPE_MODELS)}
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
         """Subjects of the lesions that are imitated; nobody's are needed where the model gives it all."""
@@ -101,8 +105,11 @@ class Autoencoder(SourceSpec):
         if "image_code" in draw:
             image = model.image(draw["image_code"], draw["code"])
         else:
-            look = look_of(draw["like"], donors)
-            image = apply_look(look, shape.label, shape.info.spacing_mm, self.texture, draw["seed"])
+            label, info = with_margin(shape, _MARGIN_MM)
+            image = apply_look(
+                look_of(draw["like"], donors), label, info.spacing_mm, self.texture, draw["seed"]
+            )
+            return lesion_on_host(info, label, image)
         return lesion_on_host(shape.info, shape.label, image)
 
 

@@ -10,7 +10,7 @@ import pytest
 from lesionsynth.generative.specs import AutoencoderSpec
 from lesionsynth.recipe.load import load_recipe
 
-SMALL: dict[str, Any] = {**AutoencoderSpec.presets["tiny"], "steps": 120, "validate_every": 40}
+SMALL: dict[str, Any] = {**AutoencoderSpec.presets["tiny"], "steps": 120, "validate_every": 40, "batch": 8}
 MASKS = "input.masks.path=masks/{subject}.nii.gz"
 
 

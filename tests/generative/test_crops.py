@@ -67,7 +67,7 @@ def test_intensities_are_differences_in_spreads() -> None:
 
 def test_label_values_become_classes_and_back() -> None:
     lesion = cube("a/0001", "A", 6, (2.0,), value=3)
-    lesion.label[5, 5, 5] = 7
+    lesion.label[5:8, 5:8, 5:8] = 7
     crop = crop_of(lesion, 16, (3, 7))
     assert set(np.unique(crop.classes)) == {0, 1, 2}
     back = shape_lesion("x", crop.classes, crop.edge_mm, (3, 7))
