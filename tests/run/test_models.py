@@ -164,7 +164,7 @@ class TestAudit:
             for model in text["weights"] if "weights" in text else text["models"].values():
                 model["subjects"].remove("case4")
             (output / name).write_text(json.dumps(text))
-        found = [f for f in findings(output, data) if "has seen are not those" in f]
+        found = [f for f in findings(output, data) if "was trained on are not those" in f]
         assert len(found) == 2
         assert all("case4 is on one side" in fault for fault in found)
 
