@@ -1,4 +1,4 @@
-"""Write cli, recipe and records of docs/reference from the code; `--check` only tells stale ones."""
+"""Write cli, recipe, records, training of docs/reference from the code; `--check` only tells stale ones."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from record_fields import model_named, rows
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode
+from lesionsynth.generative.specs import SPECS
 from lesionsynth.plugins.registry import GROUPS, kinds
 from lesionsynth.recipe.load import shipped
 from lesionsynth.recipe.model import Recipe
@@ -54,6 +55,11 @@ Shipped recipes, usable by name:
 | name | |
 | --- | --- |
 {recipes}
+"""
+TRAINING_INTRO = """\
+Settings of `lesionsynth train KIND`. `--preset full` takes the defaults below, `--preset tiny` what it
+names; single values are overridden by `--train KEY=VALUE`, such as `--train steps=5000`. Unknown keys are
+errors. How to train is in [Train a model](../how-to/train-a-model.md).
 """
 SIMPLE = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path"}
 SIGNS = {"ge": ">=", "gt": ">", "le": "&lt;=", "lt": "&lt;"}
@@ -120,7 +126,7 @@ def type_text(hint: Any) -> str:
         return " or ".join(dict.fromkeys(map(type_text, arguments)))  # all kinds of a group read alike
     if origin is dict:
         return f"{type_text(arguments[0])}: {type_text(arguments[1])}"
-    if origin is tuple and arguments[-1] is not Ellipsis:
+    if origin is tuple and arguments[-1] is not Ellipsis and len(arguments) == 2:
         return f"[low, high], {type_text(arguments[0])}s"
     if origin in (list, tuple):
         return f"list of {type_text(arguments[0])}"
@@ -205,6 +211,22 @@ def _default(value: Any) -> str:
     return "" if plain(value) in (None, "", {}, []) else f"`{json.dumps(plain(value))}`"
 
 
+def training_page() -> str:
+    """Every setting of every training, with what its presets change."""
+    parts = [NOTE, "# Training\n", TRAINING_INTRO]
+    for kind, model in SPECS.items():
+        parts += [f"## {kind}\n", f"{_cell(summary_of(model))}.\n", _table(model)]
+        changed = {name: values for name, values in model.presets.items() if values}
+        for name, values in changed.items():
+            told = ", ".join(f"`{key}: {json.dumps(_listed(value))}`" for key, value in values.items())
+            parts += [f"Preset `{name}`: {told}.\n"]
+    return "\n".join(parts)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def records_page() -> str:
     """Every field of what a run writes: the text of records.md.in, with a table for each class it names."""
     text = (REFERENCE / "records.md.in").read_text("utf-8")
@@ -224,6 +246,7 @@ def main() -> int:
     """Write the pages; with --check write nothing and return 1 if one is stale."""
     check, stale = "--check" in sys.argv[1:], 0
     pages = {"cli.md": cli_page(), "recipe.md": recipe_page(), "records.md": records_page()}
+    pages["training.md"] = training_page()
     for name, text in pages.items():
         path = REFERENCE / name
         if not path.is_file() or path.read_text("utf-8") != text:

@@ -149,6 +149,28 @@ class MaskChoice(TypedDict):
     """Everybody's lesions that it is made of; empty where there is none."""
 
 
+class LearnedChoice(TypedDict):
+    """Choice of `autoencoder`."""
+
+    code: list[float]
+    """Of the shape, in the latent space of the model."""
+    near: str | None
+    """The training lesion near which it was drawn; `null` but for `neighbourhood`."""
+    volume_mm3: float
+    """Volume of the shape before it was turned and scaled."""
+    image_code: NotRequired[list[float]]
+    """Of the intensities; with `intensities: model`."""
+    image_near: NotRequired[str | None]
+    """As `near`."""
+    like: NotRequired[str]
+    """The lesion whose look it has, with `intensities: host` or `bank`: name in the bank."""
+    seed: NotRequired[int]
+    """Of the texture, with these."""
+    from_: list[Giver]
+    """The lesion whose look it has; empty with `intensities: model`. Whom the model was trained on stands in
+    `weights`."""
+
+
 class Halo(TypedDict):
     """A halo or a capsule."""
 
@@ -214,7 +236,7 @@ class Insertion(TypedDict):
     """What kind of edit it is."""
     source: NotRequired[str | None]
     """Source in the recipe; `null` where removed lesions come back; missing where an operation takes none."""
-    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice
+    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | LearnedChoice
     """What the source has drawn, see [below](#choices-of-the-sources)."""
     case: str
     """Where the lesion, or its shape, comes from; empty where nobody gave it."""
