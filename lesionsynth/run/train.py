@@ -208,4 +208,20 @@ def _lesion_autoencoder() -> Trainer:
     return train
 
 
-TRAINERS = {"lesion-autoencoder": _lesion_autoencoder}
+def _translation() -> Trainer:
+    from lesionsynth.generative.tissue_map import Semantics
+    from lesionsynth.generative.translation import train_translation
+    from lesionsynth.generative.translation_data import chosen_cases, load_scans, working_spacing_mm
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        cases = chosen_cases(given.cohort, spec)
+        semantics = Semantics.of(given.cohort, cases, spec.map, spec.classes)
+        told.note(f"{place.name}: semantic maps of the {semantics.words}.")
+        spacing_mm = working_spacing_mm(given.cohort, given.bank, spec)
+        scans = load_scans(cases, given.cohort, given.bank, given.recipe.tissue, spec, semantics, spacing_mm)
+        return train_translation(scans, semantics, spacing_mm, spec, place, told, key)
+
+    return train
+
+
+TRAINERS = {"lesion-autoencoder": _lesion_autoencoder, "translation": _translation}
