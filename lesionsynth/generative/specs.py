@@ -84,8 +84,8 @@ class TranslationSpec(TrainSpec):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "full": {},
         "tiny": {
-            "steps": 240, "patch": 16, "widths": (12, 24), "discriminator_width": 12,
-            "discriminator_layers": 2, "batch": 4, "learning_rate": 2e-3, "validate_every": 60,
+            "steps": 160, "patch": 16, "widths": (8, 16), "discriminator_width": 12,
+            "discriminator_layers": 2, "batch": 4, "learning_rate": 2e-3, "validate_every": 40,
             "patience": 4, "validation_patches": 16, "pool": 8,
         },
     }  # fmt: skip

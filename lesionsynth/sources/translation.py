@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -146,7 +147,7 @@ class Translation(LesionChoice):
         return donors.mask_subjects if self.shapes == "masks" else donors.subjects
 
 
-def _path_of(name: str, field: str, kind: str, donors: Donors) -> Any:
+def _path_of(name: str, field: str, kind: str, donors: Donors) -> Path:
     """The checkpoint that a recipe calls `name`.
 
     Raises
@@ -156,9 +157,7 @@ def _path_of(name: str, field: str, kind: str, donors: Donors) -> Any:
     """
     if name not in donors.models:
         raise InputError(
-            f"the source names no trained model under {field}."
-            if not name
-            else f"the model {name} was not prepared.",
+            f"the model {name} was not prepared." if name else f"the source names no trained model: {field}.",
             remedy=f"Train one with `lesionsynth train {kind}` and give its folder: "
             f"--set sources.NAME.{field}=FOLDER.",
         )
