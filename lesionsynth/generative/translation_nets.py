@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
-from monai.networks.blocks import Convolution
-from monai.networks.nets import PatchDiscriminator, SPADENet, UNet
+from monai.networks.blocks import Convolution, ResidualUnit
+from monai.networks.nets import PatchDiscriminator, SPADENet
 from monai.networks.nets.spade_network import SPADENetResBlock
 from torch import Tensor, nn
 
@@ -17,18 +18,38 @@ _ACT = ("leakyrelu", {"negative_slope": 0.2})
 _NORM = ("instance", {"affine": True})
 
 
-def unet(spec: TranslationSpec, channels: int, out: int) -> nn.Module:
-    """U-Net without a last activation; instance norm, so that a batch may be one patch."""
-    return UNet(
-        spec.spatial_dims,
-        channels,
-        out,
-        channels=spec.widths,
-        strides=[2] * (len(spec.widths) - 1),
-        num_res_units=1,
-        act=_ACT,
-        norm=_NORM,
-    )
+class Unet(nn.Module):
+    """U-Net without a last activation; instance norm, so that a batch may be one patch.
+
+    MONAI's sees its input at half of the resolution at most, and grows by transposed convolutions, which were
+    seen as a checkerboard in lesions: this one looks at every voxel and repeats before it convolves.
+
+    References
+    ----------
+    Odena, Dumoulin, Olah, Deconvolution and Checkerboard Artifacts, Distill 2016, doi:10.23915/distill.00003.
+    """
+
+    def __init__(self, spec: TranslationSpec, channels: int, out: int) -> None:
+        super().__init__()
+        dims, widths = spec.spatial_dims, spec.widths
+
+        def unit(taken: int, width: int, stride: int = 1) -> nn.Module:
+            return ResidualUnit(dims, taken, width, strides=stride, subunits=1, act=_ACT, norm=_NORM)
+
+        self.down = nn.ModuleList([unit(channels, widths[0]), *(unit(a, b, 2) for a, b in pairwise(widths))])
+        self.up = nn.ModuleList([unit(a + b, a) for a, b in reversed(list(pairwise(widths)))])
+        self.last = Convolution(dims, widths[0], out, kernel_size=1, conv_only=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (B, channels, p, p[, p]) to (B, out, p, p[, p])."""
+        kept = []
+        for layer in self.down:
+            x = layer(x)
+            kept.append(x)
+        kept.pop()
+        for layer in self.up:
+            x = layer(torch.cat([nn.functional.interpolate(x, scale_factor=2), kept.pop()], 1))
+        return self.last(x)
 
 
 class Spade(nn.Module):
@@ -69,11 +90,11 @@ class Spade(nn.Module):
 
 
 class Altered(nn.Module):
-    """What a U-Net adds to an image: where a CycleGAN begins, an image is nearly left alone."""
+    """An image with what a U-Net adds to it, so that a CycleGAN begins near what it is given."""
 
     def __init__(self, spec: TranslationSpec, channels: int) -> None:
         super().__init__()
-        self.change = unet(spec, channels, channels)
+        self.change = Unet(spec, channels, channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, C, p, p[, p]) of an image."""
@@ -107,7 +128,7 @@ def generator(spec: TranslationSpec, classes: int, channels: int) -> nn.Module:
         return Spade(spec, classes, channels)
     if spec.network == "cyclegan":
         return Shown(spec, classes, channels)
-    return unet(spec, classes, channels)
+    return Unet(spec, classes, channels)
 
 
 def discriminator(spec: TranslationSpec, channels: int) -> nn.Module:
