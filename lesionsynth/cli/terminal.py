@@ -74,7 +74,7 @@ class Terminal:
         self.quiet, self.verbose = quiet, verbose
         self._bar: RichProgress | None = None
         self._task: Any = None
-        self._stage, self._total, self._done = "", 0, 0
+        self._stage, self._total, self._done, self._told = "", 0, 0, ""
         self._started = self._spoken = 0.0
 
     def __enter__(self) -> Terminal:
@@ -88,6 +88,7 @@ class Terminal:
         self._finish()
         self._stage, self._total, self._done = stage, total, 0
         self._started = self._spoken = time.monotonic()
+        self._told = ""
         if self.quiet or total == 0 or not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -104,13 +105,16 @@ class Terminal:
         self._bar.start()
         self._task = self._bar.add_task(stage, total=total, rate="")
 
-    def advance(self, done: int = 1) -> None:
-        """Some items are done."""
+    def advance(self, done: int = 1, told: str = "") -> None:
+        """Some items are done; `told` is shown beside the bar, or in a line of its own."""
         self._done += done
+        self._told = told or self._told
         now = time.monotonic()
         rate = self._done / max(now - self._started, 1e-6)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:.2f}/s")
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:.2f}/s {self._told}")
+        elif not self.quiet and told:
+            print(f"{self._stage}: {self._done}/{self._total}, {told}", file=sys.stderr)
         elif not self.quiet and now - self._spoken >= _PLAIN_INTERVAL_S and self._done < self._total:
             self._spoken = now
             left = (self._total - self._done) / rate

@@ -69,7 +69,8 @@ class PasteSpec(OperationSpec):
     ) -> Draw | str | None:
         """Choose a lesion: what is recorded under "donor"; None where there is none left.
 
-        A text says why what was drawn is none. `used` are the choices of this copy so far. One that comes again is refused.
+        A text says why what was drawn is none. `used` are the choices of this copy so far. One that comes
+        again is refused.
         """
 
     @abstractmethod

@@ -35,7 +35,7 @@ from lesionsynth.generative.nets import (
     latent_critic,
     one_hot,
 )
-from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.generative.specs import AutoencoderSpec, CubeSpec
 from lesionsynth.generative.training import SCORE, mixed
 
 _FIELD = 8
@@ -85,7 +85,7 @@ class Samples:
     def __init__(
         self,
         crops: Sequence[Crop],
-        spec: AutoencoderSpec,
+        spec: CubeSpec,
         scale: Scale,
         device: torch.device,
         with_images: bool = False,
@@ -235,7 +235,7 @@ class Painter(nn.Module):
         super().__init__()
         cube = (spec.size,) * 3
         self.field = decoder(spec.image_latent, (_FIELD, *cube), spec.widths)
-        width = max(spec.widths[0], 16)
+        width = spec.widths[0]
         self.paint = nn.Sequential(
             Convolution(3, _FIELD + classes + 3, width, act=ACT, norm=NORM),
             Convolution(3, width, width, act=ACT, norm=NORM),

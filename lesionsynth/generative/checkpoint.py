@@ -84,7 +84,7 @@ def write_checkpoint(path: Path, card: Card, arrays: Mapping[str, NDArray[Any]])
     nifti.write_bytes(path, save(whole, metadata={_KEY: card.model_dump_json()}))
 
 
-def read_card(path: Path, kinds: tuple[Kind, ...] = ()) -> Card:
+def read_card(path: Path, kinds: tuple[str, ...] = ()) -> Card:
     """What a checkpoint says of itself, without its weights.
 
     Parameters
@@ -101,7 +101,7 @@ def read_card(path: Path, kinds: tuple[Kind, ...] = ()) -> Card:
     return _read(path, kinds, weights=False)[0]
 
 
-def read_checkpoint(path: Path, kinds: tuple[Kind, ...] = ()) -> tuple[Card, dict[str, NDArray[Any]]]:
+def read_checkpoint(path: Path, kinds: tuple[str, ...] = ()) -> tuple[Card, dict[str, NDArray[Any]]]:
     """Card and weights of a checkpoint.
 
     Raises
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path, kinds: tuple[Kind, ...] = ()) -> tuple[Card, dic
     return card, arrays
 
 
-def _read(path: Path, kinds: tuple[Kind, ...], weights: bool) -> tuple[Card, dict[str, NDArray[Any]]]:
+def _read(path: Path, kinds: tuple[str, ...], weights: bool) -> tuple[Card, dict[str, NDArray[Any]]]:
     safetensors = needed("safetensors")
     if not path.is_file():
         raise InputError("there is no such checkpoint.", file=path, remedy=_REMEDY)

@@ -74,6 +74,12 @@ def fit_codes(
     return Codes(latents, volumes_mm3, names, best.weights_, best.means_, np.sqrt(best.covariances_))
 
 
+def prior_codes(latent: int) -> Codes:
+    """Of a model that encodes nothing: a mixture of one component, the prior, and no neighbours."""
+    nothing, one = np.empty((0, latent), np.float32), np.ones((1, latent))
+    return Codes(nothing, np.empty(0), (), np.ones(1), 0 * one, one)
+
+
 def draw_code(
     codes: Codes,
     sampling: Sampling,
@@ -96,7 +102,7 @@ def draw_code(
         Of which data the neighbourhood may be; all by default.
     """
     n, d = codes.latents.shape
-    noise: NDArray[np.float64] = spread * rng.standard_normal(d)
+    noise = np.multiply(spread, rng.standard_normal(d))
     near: TrainedOn | None = None
     if sampling == "prior":
         code = noise

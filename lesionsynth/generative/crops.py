@@ -7,7 +7,7 @@ lesion and a rim fill it, and is kept beside it, so that small and large lesions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesionsynth.domain.grid import bounding_box
 from lesionsynth.domain.lesion import Lesion, LesionInfo
 from lesionsynth.kernels.components import components
-from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
+from lesionsynth.kernels.deform import Warp, warp_image, warp_mask
 
 RIM_MM = 2.5
 """Tissue around a lesion that belongs to its look: its partial-volume rim, and what a blend carries along."""
@@ -56,7 +56,7 @@ class Crop:
 
 
 def crop_of(lesion: Lesion, size: int, values: Sequence[int]) -> Crop | None:
-    """The lesion in a cube of `size` voxels; None where too little of it is left on that grid.
+    """The lesion in a cube of `size` voxels, of the same volume; None where it has no voxel.
 
     Parameters
     ----------
@@ -76,22 +76,34 @@ def crop_of(lesion: Lesion, size: int, values: Sequence[int]) -> Crop | None:
     matrix = np.linalg.inv(axes) * edge_mm
     middle = np.array([(b.start + b.stop - 1) / 2 for b in body])
     warp = Warp(matrix, middle - matrix @ np.full(3, (size - 1) / 2), (0, 0, 0), (size, size, size))
-    label = warp_label(lesion.label, warp)
-    volume = np.count_nonzero(label) * edge_mm**3
-    if not 0.5 <= volume / lesion.info.volume_mm3 <= 2.0:
-        return None
-    classes = np.zeros(label.shape, dtype=np.uint8)
-    for number, value in enumerate(values, start=1):
-        classes[label == value] = number
-    image = np.empty((0, *label.shape), dtype=np.float32)
-    known = np.zeros(label.shape, dtype=bool)
+    classes = _classes(lesion.label, warp, edge_mm, lesion.info.volume_mm3, values)
+    image = np.empty((0, *classes.shape), dtype=np.float32)
+    known = np.zeros(classes.shape, dtype=bool)
     if lesion.info.channels:
         image = np.clip(
             in_spreads(warp_image(lesion.image, warp, 1), lesion.info), -_MOST_SPREADS, _MOST_SPREADS
         )
-        known = warp_mask(lesion.rim, warp) | (label > 0)
+        known = warp_mask(lesion.rim, warp) | (classes > 0)
     info = lesion.info
     return Crop(info.lesion, info.case, info.subject, classes, edge_mm, image, known, info.volume_mm3)
+
+
+def _classes(
+    label: NDArray[np.uint16], warp: Warp, edge_mm: float, volume_mm3: float, values: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Classes on the cube's grid: the voxels that hold most of the lesion, so many that its volume is kept.
+
+    A threshold would shrink what is as thin as a slice or two.
+    """
+    padded = np.pad(label, 1)  # a mask may be stored without a margin, and an image repeats its edge
+    shares = np.stack([(padded == value).astype(np.float32) for value in values])
+    shares = warp_image(shares, replace(warp, centre=warp.centre + 1), 1)
+    total = shares.sum(axis=0)
+    count = min(max(1, round(volume_mm3 / edge_mm**3)), int(np.count_nonzero(total > 0)))
+    most = np.argsort(-total, axis=None, kind="stable")[:count]
+    classes = np.zeros(total.shape, dtype=np.uint8)
+    classes.flat[most] = shares.argmax(axis=0).flat[most] + 1
+    return classes
 
 
 def in_spreads(image: NDArray[np.float32], info: LesionInfo) -> NDArray[np.float32]:
@@ -123,17 +135,15 @@ def whole_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
     return np.where(kept, classes, 0).astype(np.uint8)
 
 
-def shape_lesion(
-    name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int], case: str, subject: str
-) -> Lesion:
-    """A lesion without image from a shape, in its cube along the world axes."""
+def shape_lesion(name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int]) -> Lesion:
+    """A lesion without image, and of nobody, from a shape; its cube lies along the world axes."""
     label = np.concatenate([[0], values]).astype(np.uint16)[classes]
     found = np.nonzero(label)
     i, j, k = (int(np.rint(axis.mean())) for axis in found)
     info = LesionInfo(
         lesion=name,
-        case=case,
-        subject=subject,
+        case="",
+        subject="",
         classes=tuple(int(v) for v in np.unique(label[label > 0])),
         volume_mm3=float(len(found[0]) * edge_mm**3),
         centre_vox=(i, j, k),

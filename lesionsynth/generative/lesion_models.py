@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from lesionsynth.domain.lesion import Lesion
 from lesionsynth.errors import InputError
 from lesionsynth.generative.autoencoder import (
     ImageTask,
@@ -24,17 +25,22 @@ from lesionsynth.generative.autoencoder import (
     image_networks,
     shape_networks,
 )
-from lesionsynth.generative.checkpoint import Card, Kind, TrainedOn, read_checkpoint
-from lesionsynth.generative.codes import Codes, fit_codes
-from lesionsynth.generative.crops import Crop
+from lesionsynth.generative.checkpoint import Kind, TrainedOn, read_checkpoint
+from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes, prior_codes
+from lesionsynth.generative.crops import Crop, shape_lesion, whole_shape
 from lesionsynth.generative.lesion_data import held_out, volume_range
+from lesionsynth.generative.mask_gan import GanTask, gan_networks
 from lesionsynth.generative.nets import arrays_of, load_arrays
-from lesionsynth.generative.specs import AutoencoderSpec
-from lesionsynth.generative.training import Place, Told, Trained, train
+from lesionsynth.generative.specs import SPECS, AutoencoderSpec, MaskGanSpec
+from lesionsynth.generative.training import SCORE, Place, Told, Trained, train
 
 SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
 """Kinds of checkpoints that give shapes of lesions."""
 _NAMES = TypeAdapter(tuple[TrainedOn, ...])
+_LIKE_SIZE = float(np.log(3.0))
+_MOST_SPREADS = 4.0
+_KEPT = 8
+"""Lesions that an open model keeps: one is decoded when it is drawn, and asked for again when it is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +74,8 @@ def train_autoencoder(
         tuple(TrainedOn(name=c.name, case=c.case, subject=c.subject) for c in train_on),
         spec.seed,
     )
-    low, high = volume_range(crops)
-    about: dict[str, Any] = {
-        "labels": list(values),
-        "channels": 0,
-        "scale": [scale.mean, scale.spread],
-        "volumes_mm3": [low, high],
-        "trained_on": [name.model_dump() for name in codes.names],
-    }
+    about = _about(crops, values, scale)
+    about["trained_on"] = [name.model_dump() for name in codes.names]
     arrays = {
         **arrays_of({f"shape.{name}": shape.networks[name] for name in ("encoder", "decoder")}),
         **codes.arrays("shape.codes/"),
@@ -90,6 +90,29 @@ def train_autoencoder(
         arrays |= learned.arrays
         measures |= learned.measures
     return Learned(about, arrays, measures, done.steps, tuple(tasks))
+
+
+def train_mask_gan(
+    crops: Sequence[Crop], values: Sequence[int], spec: MaskGanSpec, place: Place, told: Told, key: str
+) -> Learned:
+    """Train the Wasserstein GAN of shapes on all crops. It encodes no lesions: there is only the prior."""
+    scale = Scale.of([crop.edge_mm for crop in crops])
+    train_on, validate_on = held_out(crops, spec.held_out, spec.seed, "shape")
+    samples = Samples(train_on, spec, scale, place.device)
+    task = GanTask(spec, len(values), scale, samples, validate_on, place.device)
+    done = train(task, spec, place, told, key)
+    arrays = arrays_of({"shape.decoder": task.networks["decoder"]})
+    return Learned(_about(crops, values, scale), arrays, _measures("shape", done), done.steps, ("shape",))
+
+
+def _about(crops: Sequence[Crop], values: Sequence[int], scale: Scale) -> dict[str, Any]:
+    """What the user of a model of shapes has to know."""
+    return {
+        "labels": list(values),
+        "channels": 0,
+        "scale": [scale.mean, scale.spread],
+        "volumes_mm3": list(volume_range(crops)),
+    }
 
 
 def _train_images(
@@ -126,7 +149,8 @@ def _train_images(
 
 
 def _measures(name: str, done: Trained) -> dict[str, float]:
-    found = {f"{name}_{key}": value for key, value in done.measures.items() if key != "score"}
+    found = {f"{name}_{key}": value for key, value in done.measures.items() if key != SCORE}
+    found |= {f"untrained_{name}_{key}": value for key, value in done.untrained.items() if key != SCORE}
     return {**found, f"{name}_steps": float(done.steps), f"{name}_ran": float(done.ran)}
 
 
@@ -154,43 +178,109 @@ class ShapeModel:
             self.scale = Scale(*(float(v) for v in about["scale"]))
             low, high = about["volumes_mm3"]
             self.volumes_mm3 = (float(low), float(high))
-            self.spec = AutoencoderSpec.model_validate(self.card.config)
-            self.codes = Codes.from_arrays(
-                "shape.codes/", arrays, _NAMES.validate_python(about["trained_on"])
-            )
-            networks = {
-                f"shape.{name}": net for name, net in shape_networks(self.spec, len(self.values)).items()
-            }
-            if int(about["channels"]):
+            classes = len(self.values)
+            self.spec = SPECS[self.card.kind].model_validate(self.card.config)
+            if isinstance(self.spec, MaskGanSpec):
+                self.codes = prior_codes(self.spec.latent)
+                networks = {"shape.decoder": gan_networks(self.spec, classes)["decoder"]}
+            else:
+                assert isinstance(self.spec, AutoencoderSpec)
+                known = _NAMES.validate_python(about["trained_on"])
+                self.codes = Codes.from_arrays("shape.codes/", arrays, known)
+                networks = {f"shape.{name}": net for name, net in shape_networks(self.spec, classes).items()}
                 self.channels = int(about["channels"])
-                self.image_codes = Codes.from_arrays(
-                    "image.codes/", arrays, _NAMES.validate_python(about["image_trained_on"])
-                )
-                self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
-                made = image_networks(self.spec, len(self.values), self.channels)
-                networks |= {f"image.{name}": net for name, net in made.items()}
+                if self.channels:
+                    known = _NAMES.validate_python(about["image_trained_on"])
+                    self.image_codes = Codes.from_arrays("image.codes/", arrays, known)
+                    self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
+                    made = image_networks(self.spec, classes, self.channels)
+                    networks |= {f"image.{name}": net for name, net in made.items()}
             load_arrays(networks, arrays)
         except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
             raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
         self._networks = {name: network.eval() for name, network in networks.items()}
+        self._made: dict[tuple[float, ...], Lesion | str] = {}
 
-    def shape(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
-        """Classes (n, n, n) and voxel edge in mm of a code."""
+    def draw_shape(
+        self, sampling: Sampling, spread: float, rng: np.random.Generator, volumes_mm3: tuple[float, float]
+    ) -> dict[str, Any] | None:
+        """Draw a code; with `neighbourhood`, near a lesion of such a volume. None where there is none.
+
+        Returns
+        -------
+        dict or None
+            "code", and "near": the lesion or None.
+        """
+        seen = self.codes.volumes_mm3
+        return _drawn(
+            "",
+            draw_code(self.codes, sampling, spread, rng, (seen >= volumes_mm3[0]) & (seen <= volumes_mm3[1])),
+        )
+
+    def draw_image(
+        self, sampling: Sampling, spread: float, rng: np.random.Generator, volume_mm3: float
+    ) -> dict[str, Any]:
+        """Draw a code of intensities; with `neighbourhood`, near a lesion of like volume, or of any.
+
+        Returns
+        -------
+        dict
+            "image_code", and "image_near": the lesion or None.
+        """
+        ratio = np.abs(np.log(self.image_codes.volumes_mm3 / volume_mm3))
+        like = ratio <= max(_LIKE_SIZE, float(ratio.min()))
+        drawn = _drawn("image_", draw_code(self.image_codes, sampling, spread, rng, like))
+        assert drawn is not None
+        return drawn
+
+    def classes(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
+        """Classes (n, n, n) and voxel edge in mm of a code, as the decoder gives them."""
         with torch.inference_mode():
             logits, size = self._networks["shape.decoder"](torch.tensor([code], dtype=torch.float32))
         # No lesion is far larger or smaller than all that were seen, whatever the code.
-        edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -4.0, 4.0)))
+        edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -_MOST_SPREADS, _MOST_SPREADS)))
         return logits[0].argmax(0).numpy().astype(np.uint8), round(edge_mm, 4)
 
-    def image(self, code: Sequence[float], classes: NDArray[np.uint8], edge_mm: float) -> NDArray[np.float32]:
-        """Intensities (C, n, n, n) of a code for a shape, in units of the spread of the tissue."""
-        hot = torch.from_numpy(classes[None])
-        sizes = torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32)
-        distances = torch.from_numpy(edge_distances(classes, edge_mm)[None])
+    def lesion(self, code: Sequence[float]) -> Lesion | str:
+        """A lesion without image, or why the shape of the code is none (:func:`crops.whole_shape`)."""
+        key = tuple(code)
+        if key not in self._made:
+            self._made[key] = self._lesion(code)
+            while len(self._made) > _KEPT:
+                del self._made[next(iter(self._made))]
+        return self._made[key]
+
+    def _lesion(self, code: Sequence[float]) -> Lesion | str:
+        classes, edge_mm = self.classes(code)
+        whole = whole_shape(classes)
+        return whole if isinstance(whole, str) else shape_lesion(self.card.kind, whole, edge_mm, self.values)
+
+    def image(self, code: Sequence[float], shape_code: Sequence[float]) -> NDArray[np.float32]:
+        """Intensities (C, n, n, n) of a code for the shape of another, in units of the spread of the tissue.
+
+        They fade over the outer half of the rim (:data:`crops.RIM_MM`), beyond which nothing was learned.
+        """
+        classes, edge_mm = self.classes(shape_code)
+        whole = whole_shape(classes)
+        assert not isinstance(whole, str)
+        distances = edge_distances(whole, edge_mm)
         with torch.inference_mode():
-            guide = guide_of(hot, sizes, distances, len(self.values) + 1)
+            guide = guide_of(
+                torch.from_numpy(whole[None]),
+                torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32),
+                torch.from_numpy(distances[None]),
+                len(self.values) + 1,
+            )
             found = self._networks["image.decoder"](torch.tensor([code], dtype=torch.float32), guide)
-        return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None])
+        fade = np.clip(2.0 * (1.0 - distances), 0.0, 1.0)
+        return np.asarray(found[0].numpy() * self.image_scale[:, None, None, None] * fade)
+
+
+def _drawn(prefix: str, drawn: tuple[list[float], TrainedOn | None] | None) -> dict[str, Any] | None:
+    if drawn is None:
+        return None
+    code, near = drawn
+    return {f"{prefix}code": code, f"{prefix}near": None if near is None else near.name}
 
 
 @lru_cache(maxsize=4)
@@ -203,9 +293,3 @@ def open_shapes(path: Path) -> ShapeModel:
     if not path.is_file():
         raise InputError("there is no such checkpoint.", file=path)
     return _opened(path, path.stat().st_mtime_ns)
-
-
-def card_text(card: Card) -> str:
-    """One line on a checkpoint."""
-    seen = ", ".join(f"{name} {value:.3g}" for name, value in card.measures.items())
-    return f"{card.kind} of {card.block}, {len(card.subjects)} subjects, {card.steps} steps: {seen}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from lesionsynth.generative.checkpoint import Kind
 from lesionsynth.spec import Probability, Spec
 
 Widths = tuple[int, ...]
@@ -32,50 +33,71 @@ class TrainSpec(Spec):
     held_out: Probability = 0.2
     """Share of the subjects (of the samples, where there is one subject) that only validate; 0: none."""
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Paths of further files of each case, with {case} and {subject}, relative to the input."""
+        return ()
 
-def _halvable(value: int, times: int) -> bool:
-    return value % 2**times == 0
 
-
-class AutoencoderSpec(TrainSpec):
-    """Shape and intensity autoencoder of single lesions."""
-
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "full": {},
-        "tiny": {
-            "steps": 240, "size": 16, "latent": 16, "image_latent": 8, "widths": (12, 24),
-            "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
-        },
-    }  # fmt: skip
+class CubeSpec(TrainSpec):
+    """What models of single lesions share: the cube that a lesion is brought into."""
 
     size: int = Field(default=32, ge=8, le=128)
-    """Voxels along each edge of the cube that a lesion is brought into."""
-    latent: int = Field(default=64, ge=1, le=4096)
-    """Numbers of a shape's code."""
-    image_latent: int = Field(default=32, ge=1, le=4096)
-    """Numbers of the code of its intensities."""
+    """Voxels along each edge of the cube."""
     widths: Widths = Field(default=(32, 64, 128), min_length=1, max_length=6)
     """Features after each halving of the cube."""
-    adversarial: float = Field(default=0.05, ge=0)
-    """Weight of the latent discriminator."""
     turn: bool = True
     """Show lesions flipped and turned by right angles too."""
     most_lesions: int = Field(default=4000, ge=1)
     """Where there are more, so many are drawn of them: all are held in memory."""
 
-    @field_validator("widths")
-    @classmethod
-    def _positive(cls, value: Widths) -> Widths:
-        if min(value) < 1:
-            raise ValueError("should be whole numbers from 1")
-        return value
+    @model_validator(mode="after")
+    def _halves(self) -> CubeSpec:
+        if min(self.widths) < 1:
+            raise ValueError("widths should be whole numbers from 1")
+        if self.size % 2 ** len(self.widths):
+            raise ValueError(f"size should be a multiple of {2 ** len(self.widths)}, got {self.size}")
+        return self
 
-    @field_validator("size")
-    @classmethod
-    def _even(cls, value: int) -> int:
-        if not _halvable(value, 2):
-            raise ValueError(f"should be a multiple of 4, got {value}")
-        return value
+
+class AutoencoderSpec(CubeSpec):
+    """Shape and intensity autoencoder of single lesions."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "full": {},
+        "tiny": {
+            "steps": 240, "size": 16, "latent": 16, "image_latent": 8, "widths": (8, 16),
+            "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
+        },
+    }  # fmt: skip
+
+    latent: int = Field(default=64, ge=1, le=4096)
+    """Numbers of a shape's code."""
+    image_latent: int = Field(default=32, ge=1, le=4096)
+    """Numbers of the code of its intensities."""
+    adversarial: float = Field(default=0.05, ge=0)
+    """Weight of the latent discriminator."""
+
+
+class MaskGanSpec(CubeSpec):
+    """Wasserstein GAN of the shapes of single lesions."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "full": {},
+        "tiny": {
+            "steps": 200, "size": 16, "latent": 16, "widths": (12, 24), "batch": 16, "learning_rate": 1e-3,
+            "validate_every": 25, "patience": 8, "critic_steps": 3,
+        },
+    }  # fmt: skip
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Of Adam."""
+    latent: int = Field(default=128, ge=1, le=4096)
+    """Numbers of a shape's code."""
+    critic_steps: int = Field(default=5, ge=1)
+    """Updates of the critic to one of the generator."""
+    penalty: float = Field(default=10.0, ge=0)
+    """Weight of the gradient penalty."""
 
 
 class TranslationSpec(TrainSpec):
@@ -98,7 +120,7 @@ class TranslationSpec(TrainSpec):
     """Steps between two looks at held-out data."""
     network: Literal["pix2pix", "spade", "cyclegan"] = "spade"
     """pix2pix: a U-Net; spade: the map modulates every layer; cyclegan: there and back, unpaired patches."""
-    map: str | None = None
+    map: Annotated[str, Field(min_length=1)] | None = None
     """Path of tissue label images (FreeSurfer, SynthSeg, FAST, Atropos), with {case} and {subject}, relative
     to the input. Without it, the tissue classes that lesionsynth finds by itself: a fallback."""
     classes: tuple[tuple[int, ...], ...] = ()
@@ -135,18 +157,16 @@ class TranslationSpec(TrainSpec):
     most_cases: int = Field(default=200, ge=1)
     """Where there are more, so many are drawn of them: all are held in memory."""
 
-    @field_validator("map")
-    @classmethod
-    def _map_is_named(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError("should be a path, or left out")
-        return value
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The label images."""
+        return () if self.map is None else (self.map,)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> TranslationSpec:
         if min(self.widths) < 1:
             raise ValueError("widths should be whole numbers from 1")
-        if not _halvable(self.patch, len(self.widths)):
+        if self.patch % 2 ** len(self.widths):
             raise ValueError(
                 f"patch should be a multiple of {2 ** len(self.widths)} with {len(self.widths)} widths, "
                 f"got {self.patch}"
@@ -158,3 +178,11 @@ class TranslationSpec(TrainSpec):
         if self.classes and self.map is None:
             raise ValueError("classes merge the values of `map`, which is not given")
         return self
+
+
+SPECS: dict[Kind, type[TrainSpec]] = {
+    "lesion-autoencoder": AutoencoderSpec,
+    "mask-gan": MaskGanSpec,
+    "translation": TranslationSpec,
+}
+"""Settings of each kind of model."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,6 +233,13 @@ class Donors:
     models: Mapping[str, Path] = field(default_factory=dict)
 
 
+class ModelUse(NamedTuple):
+    """What a source wants of a trained model: one of some kinds, and whether it must make intensities."""
+
+    kinds: tuple[str, ...]
+    images: bool = False
+
+
 class SourceSpec(Spec):
     """Yields lesions."""
 
@@ -247,8 +254,8 @@ class SourceSpec(Spec):
         """Subjects whose lesions it may give or imitate; None for a source that needs nobody's."""
         return None
 
-    def models_used(self) -> dict[str, tuple[str, ...]]:
-        """Trained models it needs: their paths, as the recipe gives them, and the kinds that will do."""
+    def models_used(self) -> dict[str, ModelUse]:
+        """Trained models it needs, by their paths as the recipe gives them."""
         return {}
 
     @abstractmethod

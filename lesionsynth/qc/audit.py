@@ -39,12 +39,14 @@ from lesionsynth.qc.audit_files import (
     walk,
 )
 from lesionsynth.qc.audit_folds import People, audit_fit, audit_folds, audit_people, behind
+from lesionsynth.qc.audit_models import audit_models
 from lesionsynth.qc.audit_replay import replay_host
 from lesionsynth.qc.audit_scope import Evidence, HostAudit, Scope
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
 from lesionsynth.run.folds import find_splits
+from lesionsynth.run.models import MODELS
 from lesionsynth.run.plan import host_of
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
 from lesionsynth.run.workspace import (
@@ -142,6 +144,7 @@ class _Audit:
             self._replay(recorded, engine, progress)
         fits = self._fits()
         self._bank()
+        self.findings += audit_models(self.output, self.names, self.recipe, self.evidence, fits)
         for item in self.evidence:
             self.findings += audit_people(item, self.people, fits.get(item.block))
         self._folds(fits)
@@ -311,7 +314,7 @@ class _Audit:
                 expected |= {f"{RECORDS}/{case}.json", *self.scope.files_of(files, case, synthetic=True)}
         told = {finding.file for finding in self.findings}
         names = [name for name in self.names if not (name in told and name.startswith(f"{RECORDS}/"))]
-        self.findings += audit_tree(names, expected, (BANK, _LIKELIHOOD, FAILURES))
+        self.findings += audit_tree(names, expected, (BANK, _LIKELIHOOD, FAILURES, MODELS))
         self.findings += audit_description(self.output, described)
 
     def _described(self, recorded: dict[str, list[str]], originals: Sequence[str]) -> dict[str, bytes]:

@@ -223,7 +223,7 @@ class Copy:
             host_subject=record.host.subject,
             donors=tuple(donors),
             fitted_on=tuple(record.fitted_on),
-            weights=tuple(subject for model in record.weights for subject in model.subjects),
+            weights=tuple(record.weights),
             hashes=dict(record.hashes),
             row=row,
         )

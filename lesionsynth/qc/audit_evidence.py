@@ -120,7 +120,7 @@ class Weights(Part):
     """A model that took part, and whom it was trained on."""
 
     file: str
-    subjects: list[str]
+    subjects: tuple[str, ...] = Field(strict=False)
 
 
 class Record(Part):
@@ -165,6 +165,7 @@ class BlockFit(Part):
     fitted_on: list[str]
     loads: list[FittedLoad]
     map_file: str
+    models: dict[str, Weights] = Field(default_factory=dict)
 
 
 class Lock(Part):

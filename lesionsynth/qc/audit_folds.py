@@ -64,7 +64,7 @@ def behind(made: Sequence[Evidence], people: People, fits: Mapping[str, BlockFit
     blocks: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
     found = {}
     for item in made:
-        own = dict.fromkeys(item.weights, "learned weights")
+        own = {subject: "learned weights" for model in item.weights for subject in model.subjects}
         for donor in item.donors:
             subject = people.of_case.get(donor.case) or people.of_mask.get(donor.case) or donor.subject
             own |= dict.fromkeys((donor.subject, subject), f"the donor {donor.lesion or donor.case}")

@@ -11,7 +11,7 @@ from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.plugins.contracts import LayoutSpec
-from lesionsynth.qc.audit_evidence import Donor
+from lesionsynth.qc.audit_evidence import Donor, Weights
 from lesionsynth.recipe.model import Recipe
 
 SOURCE_MAPS, LESION_MAPS = "source_maps", "lesion_maps"
@@ -66,8 +66,10 @@ class Evidence:
         As the record says.
     donors : tuple of Donor
         Of the record and of its draws.
-    fitted_on, weights : tuple of str
-        Subjects that the block's fits, and learned weights, were made on.
+    fitted_on : tuple of str
+        Subjects that the block's fits were made on.
+    weights : tuple of Weights
+        Trained models, and subjects that they were trained on.
     hashes : dict of str to str
         The record's digests of the voxels of each file.
     row : dict of str to object
@@ -80,7 +82,7 @@ class Evidence:
     host_subject: str
     donors: tuple[Donor, ...]
     fitted_on: tuple[str, ...]
-    weights: tuple[str, ...]
+    weights: tuple[Weights, ...]
     hashes: Mapping[str, str]
     row: Mapping[str, object]
 

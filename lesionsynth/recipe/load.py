@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,7 @@ _SUFFIXES = (".yaml", ".yml")
 _DATE_TAG = "tag:yaml.org,2002:timestamp"  # a date is text here
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
 Places = dict[tuple[str | int, ...], str]
 """File and line (or override) of each key."""
 
@@ -104,13 +105,46 @@ def recipe_of(content: dict[str, Any], source: Path, overrides: Sequence[str] = 
     return _validated(deepcopy(content), {}, source, overrides)
 
 
-def _validated(content: dict[str, Any], places: Places, path: Path, overrides: Sequence[str]) -> Recipe:
+def settings_of(
+    model: type[AnySpec], content: Mapping[str, Any], source: str, overrides: Sequence[str], option: str
+) -> AnySpec:
+    """Settings other than a recipe's, such as a training's: a preset, with overrides.
+
+    Parameters
+    ----------
+    model : type
+        Of the settings.
+    content : mapping
+        Values of the preset.
+    source : str
+        What the preset is called, for messages.
+    overrides : sequence of str
+        As of :func:`load_recipe`.
+    option : str
+        By which they were given, for messages.
+
+    Raises
+    ------
+    RecipeError
+        If an override does not fit.
+    """
+    return _validated(dict(content), {}, Path(source), overrides, model, option)
+
+
+def _validated(
+    content: dict[str, Any],
+    places: Places,
+    path: Path,
+    overrides: Sequence[str],
+    model: type[AnySpec] = Recipe,  # type: ignore[assignment]
+    option: str = "--set",
+) -> AnySpec:
     for override in overrides:
-        _override(content, places, override)
+        _override(content, places, override, option)
     try:
-        return Recipe.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise RecipeError("\n".join(_explain(error, content, places, path))) from None
+        raise RecipeError("\n".join(_explain(error, content, places, path, model))) from None
 
 
 def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
@@ -181,16 +215,16 @@ def _parse(text: str, source: Path | str) -> tuple[Any, Places]:
         raise RecipeError("is nested too deeply.", file=source) from None
 
 
-def _override(content: dict[str, Any], places: Places, text: str) -> None:
+def _override(content: dict[str, Any], places: Places, text: str, option: str) -> None:
     """Set one value; errors in it are then said to be in `text` and not in a line of the file."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise RecipeError(f"--set {text}: should be dotted.key=value, such as steps.add.load=high.")
+        raise RecipeError(f"{option} {text}: should be dotted.key=value, such as steps.add.load=high.")
     if len(parts) > _MAX_DEPTH:
-        raise RecipeError(f"--set {text}: is nested too deeply.")
-    parsed, inner = _parse(value, f"--set {text}")
-    node, said = content, f"--set {text}"
+        raise RecipeError(f"{option} {text}: is nested too deeply.")
+    parsed, inner = _parse(value, f"{option} {text}")
+    node, said = content, f"{option} {text}"
     for depth, part in enumerate(parts[:-1], start=1):
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields
@@ -203,7 +237,9 @@ def _override(content: dict[str, Any], places: Places, text: str) -> None:
     places.update({here: said} | {(*here, *rest): said for rest in inner})
 
 
-def _explain(error: ValidationError, content: Any, places: Places, path: Path) -> Iterator[str]:
+def _explain(
+    error: ValidationError, content: Any, places: Places, path: Path, whole: type[BaseModel]
+) -> Iterator[str]:
     """One line an error: place, key, what should be there."""
     for item in error.errors():
         kind, given = item["type"], item["input"]
@@ -220,7 +256,7 @@ def _explain(error: ValidationError, content: Any, places: Places, path: Path) -
         place = next((places[prefix] for prefix in known), str(path))
         key = ".".join(map(str, where))
         if kind == "extra_forbidden":
-            yield f"{place}: unknown key {key}.{_meant(str(where[-1]), _siblings(item['loc']))}"
+            yield f"{place}: unknown key {key}.{_meant(str(where[-1]), _siblings(item['loc'], whole))}"
         elif kind == "union_tag_invalid":
             expected = item["ctx"]["expected_tags"].replace("'", "")
             found = str(item["ctx"]["tag"])
@@ -255,9 +291,9 @@ def _visible(location: tuple[str | int, ...], content: Any, is_missing: bool) ->
     return (*result, location[-1]) if is_missing else tuple(result)
 
 
-def _siblings(location: tuple[str | int, ...]) -> list[str]:
+def _siblings(location: tuple[str | int, ...], whole: type[BaseModel]) -> list[str]:
     """Keys that are known where an unknown one was found."""
-    model: Any = Recipe
+    model: Any = whole
     for part in location[:-1]:
         model = _step_into(model, part)
         if model is None:

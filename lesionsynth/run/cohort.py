@@ -100,6 +100,20 @@ def open_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Cohort, list[F
     return layout, cohort, errors
 
 
+def masks_alone(spec: InputSpec, root: Path) -> Cohort | None:
+    """A folder of lesion masks that is no data set: it has shapes to learn, and no case.
+
+    None where the recipe names no masks, or a layout is given or recognises the folder.
+    """
+    if spec.masks is None or isinstance(spec.layout, LayoutSpec) or not root.is_dir():
+        return None
+    models = (model for model in registry.kinds("layouts").values() if issubclass(model, LayoutSpec))
+    if any(model.recognises(root) for model in models):
+        return None
+    labels = LabelTable({"background": 0, "lesion": 1}, {"background": "background", "lesion": "lesion"})
+    return Cohort(root.absolute(), "masks", (), labels, (), _masks(spec, root.absolute(), ()))
+
+
 def too_many_faults(errors: list[Finding]) -> InputError:
     """One error for several findings."""
     first = errors[0]

@@ -33,6 +33,7 @@ from lesionsynth.likelihood.fit import chosen_kind, fit_map
 from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
+from lesionsynth.run.models import Model
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
 from lesionsynth.tissue import TissueSpec, side_file
 
@@ -155,6 +156,8 @@ class Fit:
         Digest of its voxels.
     registrations : dict
         For `affine`: case to the 4x4 matrix, by rows, from reference to case millimetres (RAS+).
+    models : dict of str to Model
+        Trained models that the block's lesions come from, by the path in the recipe.
     """
 
     block: str
@@ -166,11 +169,13 @@ class Fit:
     map_kind: str
     map_hash: str
     registrations: dict[str, list[float]]
+    models: dict[str, Model]
 
     @property
     def digest(self) -> str:
         """Digest of all that jobs draw from, but for where each host lies on the map."""
         about = {k: v for k, v in asdict(self).items() if k not in ("block", "map_file", "registrations")}
+        about["models"] = sorted((model["file"], model["kind"]) for model in about["models"].values())
         return digest_json(about)
 
     def write(self, folder: Path) -> None:
@@ -184,7 +189,11 @@ class Fit:
         value = json.loads((folder / "likelihood" / f"{block}.json").read_text())
         loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
         lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
-        return cls(**value, **lists, loads=loads)
+        models = {
+            name: Model(model["file"], model["kind"], tuple(model["subjects"]))
+            for name, model in value.pop("models", {}).items()
+        }
+        return cls(**value, **lists, loads=loads, models=models)
 
     def map(self, folder: Path) -> LikelihoodMap:
         """The likelihood map as it was written."""
@@ -200,6 +209,7 @@ def fit_blocks(
     folder: Path,
     engine: Engine,
     progress: Progress,
+    models: Mapping[str, dict[str, Model]],
 ) -> dict[str, Fit]:
     """Fit loads and likelihood map of every block and write them under `folder`/likelihood."""
     cases = [case for case in bank.cases() if case.has_images]
@@ -210,7 +220,9 @@ def fit_blocks(
     fits = {}
     progress.start("likelihood", len(blocks))
     for block in blocks:
-        fits[block.name] = _fit_block(block, bank, cohort, recipe.likelihood, kind, folder, engine, progress)
+        fit = _fit_block(block, bank, cohort, recipe.likelihood, kind, folder, engine, progress)
+        fits[block.name] = replace(fit, models=models.get(block.name, {}))
+        fits[block.name].write(folder)
         progress.advance()
     return fits
 
@@ -244,7 +256,7 @@ def _fit_block(
     map_file = f"likelihood/{block.name}.nii.gz"
     image = nifti.new(likelihood.grid, likelihood.density)
     nifti.write(folder / map_file, image)
-    fit = Fit(
+    return Fit(
         block=block.name,
         subjects=block.subjects,
         fitted_on=tuple(sorted({case.subject for case in cases})),
@@ -254,9 +266,8 @@ def _fit_block(
         map_kind=likelihood.kind,
         map_hash=image.voxel_hash,
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},
+        models={},
     )
-    fit.write(folder)
-    return fit
 
 
 def _register(

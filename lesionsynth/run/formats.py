@@ -59,6 +59,15 @@ class StepDone(TypedDict):
     """The edits in order."""
 
 
+class WeightsUsed(TypedDict):
+    """An entry of `weights`."""
+
+    file: str
+    """The checkpoint, relative to the output; its name is the digest of its bytes."""
+    subjects: list[str]
+    """Everybody that it was trained on, those that only validated included."""
+
+
 class Record(TypedDict):
     """``records/<case>.json``."""
 
@@ -75,6 +84,8 @@ class Record(TypedDict):
     """How many added lesions have the shape of one of the host's own subject."""
     fitted_on: list[str]
     """Subjects that loads and likelihood map were fitted on, mask-only ones included."""
+    weights: list[WeightsUsed]
+    """Trained models that lesions came from; none where no source has one."""
     block: str
     """Block whose fits were used: `block0`, `fold2` or `all`."""
     load_ml: Loads

@@ -113,6 +113,7 @@ class HostJobs:
                 fit.subjects,
                 partial(self._donor_case, fit.subjects),
                 mask_subjects=tuple(s for s in fit.fitted_on if s not in set(fit.subjects)),
+                models={name: self.space.fits / model.file for name, model in fit.models.items()},
             )
             matrix = fit.registrations.get(self.host.files.case)
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
@@ -218,6 +219,9 @@ class HostJobs:
             "donors": [donor for d in inserted for donor in _donors_of(d)],
             "own_subject_donors": sum(d["subject"] == job.subject for d in inserted),
             "fitted_on": list(fit.fitted_on),
+            "weights": [
+                {"file": model.file, "subjects": list(model.subjects)} for model in fit.models.values()
+            ],
             "block": job.block,
             "load_ml": {
                 "before": round(self.host.load.ml, 6),
@@ -330,6 +334,7 @@ def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: Mappi
 def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest and the splits need of a record."""
     subjects = {record["host"]["subject"], *record["fitted_on"], *(d["subject"] for d in record["donors"])}
+    subjects |= {subject for model in record["weights"] for subject in model["subjects"]}
     return {
         "case": record["case"],
         "host": record["host"]["case"],

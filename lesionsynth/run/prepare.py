@@ -26,6 +26,7 @@ from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
 from lesionsynth.run.machine import bounded
+from lesionsynth.run.models import digests, find_models, serving
 from lesionsynth.run.plan import Job, make_plan, plan_lines
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.run.workspace import (
@@ -82,7 +83,14 @@ def prepare(
     layout, cohort, dropped = open_cohort(recipe.input, root)
     _check_classes(recipe, cohort)
     engine = bounded(engine, cohort, progress)
-    key = digest_json([bank_key(case_keys(cohort, recipe)), deciding(recipe), lesionsynth.__version__])
+    key = digest_json(
+        [
+            bank_key(case_keys(cohort, recipe)),
+            deciding(recipe),
+            lesionsynth.__version__,
+            *digests(recipe).items(),
+        ]
+    )
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
         progress.note(f"planned already: {output / PLAN}")
@@ -118,8 +126,10 @@ def prepare(
             for b in make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
         ]
         space = Workspace(recipe, cohort, layout, output / BANK, output, output, key)
+        models = find_models(recipe, blocks, cohort, output)
+        blocks = serving(blocks, models, splits, cohort, progress)
         _check_donors(space, blocks, bank, progress)
-        fits = fit_blocks(blocks, bank, cohort, recipe, output, engine, progress)
+        fits = fit_blocks(blocks, bank, cohort, recipe, output, engine, progress, models)
         jobs = make_plan(recipe, cohort, blocks, fits, bank)
     if lock:
         _take_out(space, jobs, earlier, progress)
@@ -172,7 +182,7 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
         return "another recipe or input, and its plan was not finished"
     changed = sorted(_changed(dict(lock["recipe"], realism=None), dict(deciding(recipe), realism=None)))
     if not changed:
-        return "another input: files have changed, are new or are gone"
+        return "another input or trained model: files have changed, are new or are gone"
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return f"another recipe: {', '.join(changed[:3])}{more} differ" + ("s" if len(changed) == 1 else "")
 

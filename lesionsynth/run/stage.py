@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lesionsynth.bank.store import INDEX
 from lesionsynth.errors import OutputError
+from lesionsynth.run.models import MODELS
 from lesionsynth.run.workspace import BANK, Workspace
 
 _LIKELIHOOD = "likelihood"
@@ -35,6 +36,8 @@ def staged(space: Workspace, work: Path) -> Workspace:
                 shutil.copyfile(space.bank / INDEX, made / BANK / INDEX)
                 shutil.copytree(space.bank / "lesions", made / BANK / "lesions")
                 shutil.copytree(space.fits / _LIKELIHOOD, made / _LIKELIHOOD)
+                if (space.fits / MODELS).is_dir():
+                    shutil.copytree(space.fits / MODELS, made / MODELS)
                 for name in ("tissue", "zones"):
                     (made / BANK / name).symlink_to((space.bank / name).resolve())
                 _move(made, target)

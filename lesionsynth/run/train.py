@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +17,13 @@ from lesionsynth.errors import InputError, LesionsynthError, OutputError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, Kind, needed, read_card, write_checkpoint
 from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.cohort import masks_alone, open_cohort
 from lesionsynth.run.fit import build_bank, case_keys
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import BANK
+from lesionsynth.tissue import side_file
 
 NOTE = "training.json"
 """What a folder of models is trained for; the file by which it is known."""
@@ -101,17 +102,13 @@ def train_models(
 
     root, output = root.absolute(), output.absolute()
     check_output(root, output, marker=NOTE)
-    _, cohort, dropped = open_cohort(recipe.input, root)
-    for finding in dropped:
-        progress.note(f"left out: {finding}")
+    cohort, blocks = _blocks(kind, recipe, root, progress)
     where = open_torch_device(device, threads)
     progress.note(f"device: {where}, {threads} thread(s)" if where.type == "cpu" else f"device: {where}")
-    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
-    progress.note(why)
-    blocks = [b for b in make_blocks(cohort, recipe.folds, splits, 1) if not only or b.name in only]
-    if not blocks:
-        names = ", ".join(b.name for b in make_blocks(cohort, recipe.folds, splits, 1))
-        raise InputError(f"there is no block {only[0]!r}; the folds have {names}.", file=root)
+    unknown = sorted(set(only) - {block.name for block in blocks})
+    if unknown:
+        names = ", ".join(block.name for block in blocks)
+        raise InputError(f"there is no block {unknown[0]!r}; the folds have {names}.", file=root)
     _claim(output, kind, spec)
     bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
     for failure in failures:
@@ -120,12 +117,15 @@ def train_models(
     made = {}
     with bank:
         for block in blocks:
+            if only and block.name not in only:
+                continue
             path = output / f"{block.name}{SUFFIX}"
             given = _given(bank, cohort, recipe, block)
             of = {case.case: case.subject for case in bank.cases()}
             key = digest_json(
                 [kind, spec.model_dump(mode="json"), lesionsynth.__version__]
                 + [[name, keys[name]] for name, subject in sorted(of.items()) if subject in given.subjects]
+                + _files_beside(given.cohort, spec.beside)
             )
             card = _finished(path, key)
             if card is None:
@@ -151,6 +151,20 @@ def train_models(
     return made
 
 
+def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple[Cohort, list[Block]]:
+    """The cohort and the blocks of its folds; shapes can be learned from a folder of masks too."""
+    alone = masks_alone(recipe.input, root)
+    if alone is not None and kind in ("lesion-autoencoder", "mask-gan"):
+        progress.note(f"{len(alone.masks)} masks without images: shapes alone are learned.")
+        return alone, [Block("all", (), (), tuple(mask.subject for mask in alone.masks))]
+    _, cohort, dropped = open_cohort(recipe.input, root)
+    for finding in dropped:
+        progress.note(f"left out: {finding}")
+    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+    progress.note(why)
+    return cohort, make_blocks(cohort, recipe.folds, splits, 1)
+
+
 def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
     """Make a folder that of these models.
 
@@ -174,6 +188,12 @@ def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
             )
         return
     nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def _files_beside(cohort: Cohort, patterns: Sequence[str]) -> list[Any]:
+    """Further files of the cases, by size and time; those that are missing are told of when they are read."""
+    paths = [side_file(pattern, case, cohort.root) for pattern in patterns for case in cohort.cases]
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
 
 
 def _given(bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
@@ -208,6 +228,18 @@ def _lesion_autoencoder() -> Trainer:
     return train
 
 
+def _mask_gan() -> Trainer:
+    from lesionsynth.generative.lesion_data import crops_of
+    from lesionsynth.generative.lesion_models import train_mask_gan
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        values = given.cohort.labels.lesion
+        crops = crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
+        return train_mask_gan(crops, values, spec, place, told, key)
+
+    return train
+
+
 def _translation() -> Trainer:
     from lesionsynth.generative.tissue_map import Semantics
     from lesionsynth.generative.translation import train_translation
@@ -224,4 +256,9 @@ def _translation() -> Trainer:
     return train
 
 
-TRAINERS = {"lesion-autoencoder": _lesion_autoencoder, "translation": _translation}
+TRAINERS: dict[Kind, Callable[[], Trainer]] = {
+    "lesion-autoencoder": _lesion_autoencoder,
+    "mask-gan": _mask_gan,
+    "translation": _translation,
+}
+"""What trains each kind; called before the first step, so that nothing is imported that is not needed."""

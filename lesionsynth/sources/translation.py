@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +14,12 @@ from pydantic import Field
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import with_margin
 from lesionsynth.errors import InputError
-from lesionsynth.plugins.contracts import Donors, Draw, Painter, Placed, Wanted
+from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, Painter, Placed, Wanted
 from lesionsynth.plugins.registry import register
+from lesionsynth.sources.autoencoder import SHAPE_MODELS, draw_shape, open_model
 from lesionsynth.sources.lesion_bank import LesionChoice
 
 if TYPE_CHECKING:
-    from lesionsynth.generative.lesion_models import ShapeModel
     from lesionsynth.generative.translation_models import Translator
 
 _MARGIN_MM = 5.0
@@ -61,11 +60,11 @@ class Translation(LesionChoice):
             "lesion and without it was added to the host."
         )
 
-    def models_used(self) -> dict[str, tuple[str, ...]]:
+    def models_used(self) -> dict[str, ModelUse]:
         """The translation, and a model of shapes where one is asked."""
-        used: dict[str, tuple[str, ...]] = {self.model: ("translation",)}
+        used = {self.model: ModelUse(("translation",), images=True)}
         if self.shapes == "model":
-            used[self.shape_model] = ("lesion-autoencoder", "mask-gan")
+            used[self.shape_model] = ModelUse(SHAPE_MODELS)
         return used
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
@@ -75,15 +74,24 @@ class Translation(LesionChoice):
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | str | None:
         """Choose a shape of the bank, or draw its code."""
         if self.shapes == "model":
-            return self._draw_code(rng, donors, wanted)
+            low, high = max(wanted.min_mm3, self.min_volume_mm3), min(wanted.max_mm3, self.max_volume_mm3)
+            limits = replace(wanted, min_mm3=low, max_mm3=high)
+            shapes = open_model(self.shape_model, donors, "shape_model")
+            drawn = draw_shape(shapes, self.sampling, self.spread, rng, limits)
+            return {**drawn, "from": []} if isinstance(drawn, dict) else drawn
         chosen = self.choose(rng, donors, wanted)
         return None if chosen is None else {"lesion": chosen.lesion}
 
     def lesion(self, draw: Draw, donors: Donors) -> Lesion:
         """The shape, without an image."""
-        shape = self._shape(draw["code"], donors) if "code" in draw else donors.bank.read(draw["lesion"])
+        if "code" in draw:
+            shape = open_model(self.shape_model, donors, "shape_model").lesion(draw["code"])
+        else:
+            shape = donors.bank.read(draw["lesion"])
         if isinstance(shape, str):
-            raise InputError(f"a recorded code gives no lesion ({shape}): the model has changed.")
+            raise InputError(
+                f"a recorded code gives no lesion ({shape}): the model {self.shape_model} has changed."
+            )
         label, info = with_margin(shape, _MARGIN_MM)
         image = np.empty((0, *label.shape), dtype=np.float32)
         return Lesion(replace(info, channels=()), image, label, np.ones(label.shape, dtype=bool))
@@ -101,43 +109,17 @@ class Translation(LesionChoice):
         return model.added(canvas.host, donors.cache[key], canvas.label, placed.box, placed.label)
 
     def _translator(self, donors: Donors) -> Translator:
-        path = _path_of(self.model, "model", "translation", donors)
+        if self.model not in donors.models:
+            raise InputError(
+                f"the model {self.model} was not prepared."
+                if self.model
+                else "the source names no trained model.",
+                remedy="Train one with `lesionsynth train translation` and give its folder: "
+                "--set sources.NAME.model=FOLDER.",
+            )
         from lesionsynth.generative.translation_models import open_translation
 
-        return open_translation(path)
-
-    def _shapes(self, donors: Donors) -> ShapeModel:
-        path = _path_of(self.shape_model, "shape_model", "lesion-autoencoder", donors)
-        from lesionsynth.generative.lesion_models import open_shapes
-
-        return open_shapes(path)
-
-    def _draw_code(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | str | None:
-        from lesionsynth.generative.codes import draw_code
-
-        model = self._shapes(donors)
-        low, high = max(wanted.min_mm3, self.min_volume_mm3), min(wanted.max_mm3, self.max_volume_mm3)
-        volumes = model.codes.volumes_mm3
-        drawn = draw_code(model.codes, self.sampling, self.spread, rng, (volumes >= low) & (volumes <= high))
-        if drawn is None:
-            return None
-        code, near = drawn
-        shape = self._shape(code, donors)
-        if isinstance(shape, str):
-            return shape
-        if not low <= shape.info.volume_mm3 <= high:
-            return "generated lesion of another size"
-        return {"code": code, "near": None if near is None else near.name, "from": []}
-
-    def _shape(self, code: Any, donors: Donors) -> Lesion | str:
-        from lesionsynth.generative.crops import shape_lesion, whole_shape
-
-        model = self._shapes(donors)
-        classes, edge_mm = model.shape(code)
-        whole = whole_shape(classes)
-        if isinstance(whole, str):
-            return whole
-        return shape_lesion(model.card.kind, whole, edge_mm, model.values, "", "")
+        return open_translation(donors.models[self.model])
 
     @property
     def _with_image(self) -> bool:
@@ -145,20 +127,3 @@ class Translation(LesionChoice):
 
     def _givers(self, donors: Donors) -> tuple[str, ...]:
         return donors.mask_subjects if self.shapes == "masks" else donors.subjects
-
-
-def _path_of(name: str, field: str, kind: str, donors: Donors) -> Path:
-    """The checkpoint that a recipe calls `name`.
-
-    Raises
-    ------
-    InputError
-        If the recipe names none.
-    """
-    if name not in donors.models:
-        raise InputError(
-            f"the model {name} was not prepared." if name else f"the source names no trained model: {field}.",
-            remedy=f"Train one with `lesionsynth train {kind}` and give its folder: "
-            f"--set sources.NAME.{field}=FOLDER.",
-        )
-    return donors.models[name]

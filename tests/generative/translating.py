@@ -1,59 +1,47 @@
-"""Small translations, trained once a process on phantoms."""
+"""Small translations, trained when a test first asks for one, for all tests of a session."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lesionsynth.generative.checkpoint import Card
 from lesionsynth.generative.specs import TranslationSpec
-from lesionsynth.recipe.model import Recipe
-from lesionsynth.run.train import train_models
-from tests.conftest import write_phantoms
+from lesionsynth.recipe.load import load_recipe
+from tests.generative.models import MASKS, Told
 
-SHORT = {"steps": 100, "validate_every": 50}
-"""Shorter than `tiny`, which takes half a minute."""
-_made: dict[str, tuple[Path, Card]] = {}
-
-
-class Notes:
-    """Whom a training tells."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, done: int = 1, told: str = "") -> None: ...
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
+STEPS = {"pix2pix": 100, "spade": 80, "cyclegan": 40}
+"""Fewer than `tiny` has."""
 
 
 def spec_of(**more: Any) -> TranslationSpec:
+    """The preset `tiny`, changed."""
     return TranslationSpec.model_validate({**TranslationSpec.presets["tiny"], **more})
 
 
-def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "sources": {"donors": {"kind": "lesion_bank"}},
-            "steps": {"add": {"kind": "populate"}},
-            "folds": {"strategy": "none"},
-        }
-    )
+@pytest.fixture(scope="session")
+def translations(tmp_path_factory: pytest.TempPathFactory, masks_of_phantoms: Path) -> Callable[[str], Path]:
+    """Gives the folder of a translation by a network, of all of `masks_of_phantoms`, in all.safetensors."""
+    from lesionsynth.run.train import train_models
 
+    @cache
+    def trained(network: str) -> Path:
+        folder = tmp_path_factory.mktemp("translation") / "models"
+        recipe = load_recipe("lesionmix", ["folds.strategy=none", MASKS])
+        told = Told()
+        train_models(
+            "translation",
+            spec_of(network=network, steps=STEPS[network]),
+            recipe,
+            masks_of_phantoms,
+            folder,
+            told,
+            device="cpu",
+        )
+        assert any("fallback" in note for note in told.notes)
+        return folder
 
-def trained(network: str, phantoms: Any, folders: pytest.TempPathFactory) -> tuple[Path, Card]:
-    """Checkpoint and card of a translation of four phantoms; the data lie in `data` beside its folder."""
-    if network not in _made:
-        folder = folders.mktemp(network)
-        root = write_phantoms(folder / "data", phantoms[:4])
-        spec = spec_of(network=network, **SHORT)
-        notes = Notes()
-        made = train_models("translation", spec, recipe(), root, folder / "models", notes, device="cpu")
-        assert any("fallback" in note for note in notes.notes)
-        _made[network] = next(iter(made.items()))
-    return _made[network]
+    return trained

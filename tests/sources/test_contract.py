@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -12,7 +13,12 @@ from lesionsynth.plugins.contracts import Donors, Wanted
 from tests.bank.making import make_bank, make_lesion, make_summary
 
 # Large ellipsoids are the same as small ones, and slow.
-SETTINGS = {"ellipsoid": {"sizes": [{"radius_mm": 4}, {"radius_mm": 6}]}}
+# A model gives lesions whoever may be a donor, unless their look is a real lesion's.
+SETTINGS = {
+    "ellipsoid": {"sizes": [{"radius_mm": 4}, {"radius_mm": 6}]},
+    "autoencoder": {"model": "m", "intensities": "bank"},
+    "translation": {"model": "t"},
+}
 
 pytestmark = pytest.mark.parametrize(
     "source",
@@ -26,7 +32,12 @@ ANY = Wanted(0, 1e9, "A", "a")
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory):
+def models(shape_models):
+    return {"m": shape_models / "all.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory, models):
     """Five lesions of 20 to 2000 mm3 of each subject: A to D with images, M to O as masks alone."""
     cases = []
     for subject in "ABCDMNO":
@@ -38,13 +49,16 @@ def bank(tmp_path_factory):
         ]
         cases.append((make_summary(name, subject, has_images=not masks_only), lesions))
     with make_bank(tmp_path_factory.mktemp("bank"), cases) as opened:
+        opened.models = models
         yield opened
 
 
 def drawn(source, bank, wanted, subjects=SUBJECTS, masks=MASKS, n=20):
-    donors = Donors(bank, subjects, mask_subjects=masks)
-    draws = [source.draw(np.random.default_rng(seed), donors, wanted) for seed in range(n)]
-    return [(draw, None if draw is None else source.lesion(draw, donors)) for draw in draws]
+    """Draws with their lesions; those that were refused are drawn again."""
+    donors = Donors(bank, subjects, mask_subjects=masks, models=bank.models)
+    draws = (source.draw(np.random.default_rng(seed), donors, wanted) for seed in count())
+    kept = islice((draw for draw in draws if not isinstance(draw, str)), n)
+    return [(draw, None if draw is None else source.lesion(draw, donors)) for draw in kept]
 
 
 def test_donors_come_from_the_given_subjects_and_the_shape_not_from_the_host(source, bank):

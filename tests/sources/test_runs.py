@@ -20,6 +20,8 @@ from tests.conftest import write_nifti
 from tests.test_invariants import Silent
 
 MakeData = Callable[..., Path]
+MODELS = {"autoencoder", "translation"}
+"""Sources that need a trained model."""
 STEP = {"kind": "populate", "source": "s", "load": [8, 20], "replace": 1, "site": {"like_donor": False}}
 
 
@@ -46,8 +48,17 @@ def root(make_nnunet: MakeData, phantoms: Any) -> Path:
 
 
 @pytest.mark.parametrize("kind", sorted(registry.kinds("sources")))
-def test_lesions_are_accepted_replayed_and_named(kind: str, root: Path, tmp_path: Path) -> None:
-    prepared = prepare(recipe_of({"kind": kind}), root, tmp_path / "out", Silent())
+def test_lesions_are_accepted_replayed_and_named(
+    kind: str, root: Path, shape_models: Path, translations: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source: dict[str, Any] = {"kind": kind}
+    if kind in MODELS:
+        folder = shape_models if kind == "autoencoder" else translations("pix2pix")
+        source["model"] = str(folder / "all.safetensors")
+    recipe = recipe_of(source)
+    if kind in MODELS:  # which has seen everybody
+        recipe = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"strategy": "none"})})
+    prepared = prepare(recipe, root, tmp_path / "out", Silent())
     inserted = 0
     for job in prepared.jobs[:2]:
         maker = HostJobs(prepared.space, prepared.space.cohort.case(job.host))
@@ -56,7 +67,8 @@ def test_lesions_are_accepted_replayed_and_named(kind: str, root: Path, tmp_path
         assert np.array_equal(canvas.label, again.label)
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
         inserted += record["lesions"]["inserted"]
-        assert record["donors"]
+        assert bool(record["donors"]) == (kind != "autoencoder")
+        assert bool(record["weights"]) == (kind in MODELS)
         fit = Fit.read(prepared.space.fits, job.block)
         allowed = {*fit.subjects, *fit.fitted_on}
         assert {donor["subject"] for donor in record["donors"]} <= allowed

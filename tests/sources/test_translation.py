@@ -8,27 +8,27 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import InputError, LesionsynthError
-from lesionsynth.generative.checkpoint import Card, read_checkpoint, write_checkpoint
-from lesionsynth.generative.lesion_data import crops_of
-from lesionsynth.generative.lesion_models import train_autoencoder
-from lesionsynth.generative.specs import AutoencoderSpec
-from lesionsynth.generative.training import Place
+from lesionsynth.generative.checkpoint import read_checkpoint, write_checkpoint
 from lesionsynth.host import load_case
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.copy_paste import CopyPaste
 from lesionsynth.operations.populate import Populate
-from lesionsynth.plugins.contracts import Donors, Placed, StepContext, Wanted
+from lesionsynth.plugins.contracts import Donors, ModelUse, Placed, StepContext, Wanted
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.train import train_models
 from lesionsynth.sources.translation import Translation
 from lesionsynth.tissue import TissueSpec
-from tests.generative.translating import Notes, recipe, trained
+from tests.conftest import write_nifti, write_phantoms
+from tests.generative.models import Told
+from tests.generative.translating import spec_of
 
 ANY = Wanted(0, 1e9, "case4", "case4")
 TARGET = LoadTarget(30.0, 30.0, 0.3)
@@ -39,39 +39,21 @@ STEP = {
 
 
 @pytest.fixture(scope="module")
-def path(phantoms, tmp_path_factory):
-    return trained("pix2pix", phantoms, tmp_path_factory)[0]
+def path(translations):
+    return translations("pix2pix") / "all.safetensors"
 
 
 @pytest.fixture(scope="module")
 def donors(path):
-    """Lesions of three phantoms, those of the third as masks alone."""
+    """Lesions of three phantoms, and those of two more as masks alone."""
     with LesionBank(path.parent / "bank") as bank:
-        yield Donors(bank, ("case1", "case2"), models={"m": path}, mask_subjects=("case3",))
+        yield Donors(bank, ("case1", "case2", "case3"), models={"m": path}, mask_subjects=("out4", "out5"))
 
 
 @pytest.fixture(scope="module")
-def host(path):
-    _, cohort, _ = open_cohort(recipe().input, path.parent.parent / "data")
+def host(masks_of_phantoms):
+    _, cohort, _ = open_cohort(InputSpec(), masks_of_phantoms)
     return load_case(cohort.case("case4"), cohort, TissueSpec())
-
-
-@pytest.fixture(scope="module")
-def shape_model(donors, tmp_path_factory):
-    """A small autoencoder of the lesions' shapes."""
-    folder = tmp_path_factory.mktemp("shapes")
-    spec = AutoencoderSpec.model_validate({**AutoencoderSpec.presets["tiny"], "steps": 60, "turn": False})
-    crops = crops_of(donors.bank, ("case1", "case2", "case3"), (1,), spec.size, 100, 0)
-    crops = [replace(crop, image=crop.image[:0]) for crop in crops]
-    place = Place(folder, torch.device("cpu"), "all")
-    learned = train_autoencoder(crops, (1,), spec, place, Notes(), "key")
-    card = Card(
-        kind="lesion-autoencoder", config=spec.model_dump(mode="json"), about=learned.about,
-        subjects=("case1",), block="all", steps=learned.steps, measures=learned.measures, weights="",
-        lesionsynth="0",
-    )  # fmt: skip
-    write_checkpoint(folder / "all.safetensors", card, learned.arrays)
-    return folder / "all.safetensors"
 
 
 def context_of(source, host, donors):
@@ -162,25 +144,28 @@ def test_copy_paste_paints_too(host, donors):
 
 def test_shapes_of_masks_need_no_image_and_are_named(host, donors):
     source = Translation(model="m", shapes="masks")
-    assert source.donor_subjects(donors) == {"case3"}
+    assert source.donor_subjects(donors) == {"out4", "out5"}
     draw = source.draw(np.random.default_rng(0), donors, ANY)
     lesion = source.lesion(draw, donors)
-    assert lesion.info.subject == "case3"
+    assert lesion.info.subject in {"out4", "out5"}
     assert len(lesion.image) == len(lesion.info.channels) == 0
     *_, report = populated(source, host, donors)
-    assert {draw["subject"] for draw in report.draws} == {"case3"}
+    assert {draw["subject"] for draw in report.draws} <= {"out4", "out5"}
+    assert report.draws
 
 
-def test_shapes_of_a_model_are_new(host, donors, shape_model):
+def test_shapes_of_a_model_are_new(host, donors, shape_models):
     source = Translation(model="m", shapes="model", shape_model="s", sampling="neighbourhood", spread=0.5)
-    assert source.models_used() == {"m": ("translation",), "s": ("lesion-autoencoder", "mask-gan")}
+    assert source.models_used() == {
+        "m": ModelUse(("translation",), images=True),
+        "s": ModelUse(("lesion-autoencoder", "mask-gan")),
+    }
     assert source.donor_subjects(donors) is None
-    both = replace(donors, models={**donors.models, "s": shape_model})
+    both = replace(donors, models={**donors.models, "s": shape_models / "all.safetensors"})
     wanted = replace(ANY, min_mm3=300, max_mm3=20000)
     draws = [source.draw(np.random.default_rng(seed), both, wanted) for seed in range(20)]
     kept = [draw for draw in draws if isinstance(draw, dict)]
     assert len(kept) > 3
-    assert {draw["near"].split("/")[0] for draw in kept} <= {"case1", "case2", "case3"}
     for draw in kept:
         lesion = source.lesion(json.loads(json.dumps(draw)), both)
         assert 300 <= lesion.info.volume_mm3 <= 20000
@@ -193,10 +178,10 @@ def test_shapes_of_a_model_are_new(host, donors, shape_model):
 
 
 def test_a_model_that_is_not_given_or_not_of_this_data_is_refused(host, donors, path, tmp_path):
-    with pytest.raises(InputError, match="names no trained model: model") as caught:
+    with pytest.raises(InputError, match="names no trained model") as caught:
         populated(Translation(), host, donors)
     assert "lesionsynth train translation" in caught.value.remedy
-    with pytest.raises(InputError, match="names no trained model: shape_model"):
+    with pytest.raises(InputError, match=r"NAME\.shape_model=FOLDER"):
         Translation(model="m", shapes="model").draw(np.random.default_rng(0), donors, ANY)
     with pytest.raises(LesionsynthError, match="was not prepared"):
         populated(Translation(model="else"), host, donors)
@@ -215,3 +200,32 @@ def test_the_methods_say_whose_shapes_they_are():
         (told,) = Translation(shapes=shapes).methods()
         assert words in told
         assert "@platscher2020" in told
+
+
+def test_label_images_of_the_user_are_the_map_of_the_host_too(phantoms, tmp_path):
+    root = write_phantoms(tmp_path / "data", phantoms[:2])
+    _, cohort, _ = open_cohort(InputSpec(), root)
+    for files in cohort.cases:
+        case = load_case(files, cohort, TissueSpec())
+        aseg = np.array([0, 24, 3, 41, 4], np.int16)[case.tissue]  # values as FreeSurfer has them
+        write_nifti(root / "aseg" / f"{files.case}.nii.gz", aseg, case.grid.affine)
+    spec = spec_of(
+        network="pix2pix", map="aseg/{case}.nii.gz", steps=2, validate_every=2, validation_patches=2
+    )
+    recipe, told = load_recipe("lesionmix", ["folds.strategy=none"]), Told()
+    (made,) = train_models("translation", spec, recipe, root, tmp_path / "m", told, device="cpu")
+    assert any("4 tissue classes of the label images" in note for note in told.notes)
+    with LesionBank(tmp_path / "m" / "bank") as bank:
+        donors = Donors(bank, ("case1",), models={"m": made})
+        painter = Translation(model="m").painter({}, donors)
+        host = load_case(cohort.case("case2"), cohort, TissueSpec())
+        placed = Placed(Canvas(host), (slice(8, 14),) * 3, np.ones((6, 6, 6), np.uint16))
+        assert painter(placed).shape == (2, 6, 6, 6)
+        (classes,) = (value for key, value in donors.cache.items() if key[0] == "tissue classes")
+        assert np.array_equal(np.array([0, 24, 3, 41, 4])[host.tissue], np.array([0, 3, 4, 24, 41])[classes])
+        train_models("translation", spec, recipe, root, tmp_path / "m", told, device="cpu")
+        assert any("trained already" in note for note in told.notes)
+        (root / "aseg" / "case2.nii.gz").unlink()
+        donors.cache.clear()
+        with pytest.raises(LesionsynthError, match=r"case2\.nii\.gz"):
+            painter(placed)

@@ -1,0 +1,181 @@
+"""Trained models that a recipe uses: which serves each block, whom it has seen, its copy in the output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesionsynth import nifti
+from lesionsynth.digest import digest_bytes
+from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.errors import InputError, LeakError
+from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
+from lesionsynth.plugins.contracts import ModelUse
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.folds import Block
+from lesionsynth.run.pool import Progress
+
+MODELS = "models"
+"""Folder of an output for the models that it was made with."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model of a block.
+
+    Parameters
+    ----------
+    file : str
+        Its copy, relative to the output; named by the digest of its bytes.
+    kind : str
+        Kind of the checkpoint.
+    subjects : tuple of str
+        Everybody it was trained on.
+    """
+
+    file: str
+    kind: str
+    subjects: tuple[str, ...]
+
+
+def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
+    """Source, path of the model as the recipe gives it, and what is wanted of it, of every model in use."""
+    for name in sorted({name for step in recipe.steps.values() for name in step.source_names()}):
+        for path, use in recipe.sources[name].models_used().items():
+            yield name, path, use
+
+
+def digests(recipe: Recipe) -> dict[str, str]:
+    """Digest of every file that a recipe's models may be taken from, by its path."""
+    found = {}
+    for source, path, _ in used(recipe):
+        for file in sorted(_folder(source, path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]:
+            found[str(file)] = _digest(source, file)
+    return found
+
+
+def find_models(
+    recipe: Recipe, blocks: Sequence[Block], cohort: Cohort, output: Path
+) -> dict[str, dict[str, Model]]:
+    """Models of each block that has hosts, by the path that the recipe gives; copied into the output.
+
+    Raises
+    ------
+    InputError
+        If one is missing, damaged, of another kind, or of other channels or labels.
+    """
+    found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
+    for source, path, use in used(recipe):
+        for block in blocks:
+            if not block.hosts:
+                continue
+            file = Path(path)
+            if file.is_dir():
+                file /= f"{block.name}{SUFFIX}"
+            if not file.is_file():
+                raise InputError(
+                    f"the source {source} has no model for {block.name}.",
+                    file=file if path else None,
+                    remedy="Train it on the same data with the same folds (`lesionsynth train`); give its "
+                    f"folder: --set sources.{source}.model=FOLDER.",
+                )
+            card = read_card(file, use.kinds)
+            _check(card, use, cohort, source, file)
+            name = f"{MODELS}/{_digest(source, file)}{SUFFIX}"
+            _copy(file, output / name)
+            found[block.name][path] = Model(name, card.kind, card.subjects)
+    return found
+
+
+def serving(
+    blocks: Sequence[Block],
+    models: Mapping[str, Mapping[str, Model]],
+    splits: Sequence[Split],
+    cohort: Cohort,
+    progress: Progress,
+) -> list[Block]:
+    """The blocks whose copies can train at least one fold; the rest lose their hosts, and it is said.
+
+    Raises
+    ------
+    LeakError
+        If none is left: all that would be made were of no use to anybody.
+    """
+    of = {case.case: case.subject for case in cohort.cases}
+    known = set(cohort.subjects)
+    kept = []
+    for block in blocks:
+        seen = {subject for model in models[block.name].values() for subject in model.subjects}
+        everybody = {*block.subjects, *seen}
+        folds = [
+            number
+            for number, split in enumerate(splits)
+            if not everybody & {of[c] for c in split.val if c in of}
+            and everybody & known <= {of[c] for c in split.train if c in of}
+        ]
+        if folds or not splits or not seen or not block.hosts:
+            kept.append(block)
+            continue
+        outside = sorted(seen & known - set(block.subjects))
+        progress.note(
+            f"{block.name}: its {len(block.hosts)} hosts are left out. Its model has seen {len(outside)} "
+            f"subjects of other blocks, such as {outside[0]}, so that its copies could train no fold."
+        )
+    if not any(block.hosts for block in kept):
+        raise LeakError(
+            "every model has seen subjects that are validated in every fold its copies could train.",
+            file=cohort.root,
+            remedy="Train one model a block (`lesionsynth train` does so by default), or choose "
+            "folds.strategy none where there is no cross-validation.",
+        )
+    return kept
+
+
+def _folder(source: str, path: str) -> Path:
+    if not path:
+        raise InputError(
+            f"the source {source} names no trained model.",
+            remedy="Train one with `lesionsynth train`, and give its folder: "
+            f"--set sources.{source}.model=FOLDER.",
+        )
+    if not Path(path).exists():
+        raise InputError(
+            f"the model of the source {source} is not there.",
+            file=Path(path),
+            remedy=f"Train one with `lesionsynth train`, or correct it: --set sources.{source}.model=FOLDER.",
+        )
+    return Path(path)
+
+
+def _digest(source: str, file: Path) -> str:
+    _folder(source, str(file))
+    try:
+        return digest_bytes(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}).", file=file) from None
+
+
+def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -> None:
+    """A model must know the labels of lesions, and, where it makes intensities, the channels."""
+    about: dict[str, Any] = card.about
+    faults = []
+    if list(about.get("labels", ())) != list(cohort.labels.lesion):
+        faults.append(f"label values of lesions {about.get('labels')}, not {list(cohort.labels.lesion)}")
+    if about.get("channels") and list(about.get("channel_names", ())) != list(cohort.channels):
+        faults.append(f"the channels {about.get('channel_names')}, not {list(cohort.channels)}")
+    if use.images and not about.get("channels"):
+        faults.append("shapes alone, where intensities are asked of it")
+    if faults:
+        raise InputError(
+            f"the model of the source {source} was trained on {' and '.join(faults)}.",
+            file=file,
+            remedy="Train one on data like these.",
+        )
+
+
+def _copy(file: Path, target: Path) -> None:
+    if not target.is_file() or target.stat().st_size != os.stat(file).st_size:
+        nifti.write_bytes(target, file.read_bytes())
