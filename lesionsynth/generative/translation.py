@@ -76,6 +76,7 @@ def train_translation(
         ranges_of(train_on),
         means_of(train_on, semantics.count),
     )
+    torch.manual_seed(int(stream(spec.seed, "train", "translation", place.name).integers(2**63)))
     task = (CycleTask if spec.network == "cyclegan" else PairedTask)(spec, lessons, place.device)
     done = train(task, spec, place, told, key)
     about = {

@@ -55,12 +55,13 @@ def lessons(spec: TranslationSpec) -> Lessons:
     return Lessons(Patches(SCANS[:2], spec), held, SEMANTICS, ranges_of(SCANS), means_of(SCANS, 5))
 
 
-@pytest.mark.parametrize("network", ["pix2pix", "spade", "cyclegan"])
-def test_a_translation_learns_tissue_and_lesions(network, translations):
+# A CycleGAN begins with each class at its mean, and has less to gain.
+@pytest.mark.parametrize(("network", "part"), [("pix2pix", 0.5), ("spade", 0.5), ("cyclegan", 0.75)])
+def test_a_translation_learns_tissue_and_lesions(network, part, translations):
     path = translations(network) / "all.safetensors"
     card = read_card(path)
     seen = card.measures
-    assert seen["l1"] < 0.5 * seen["untrained_l1"]
+    assert seen["l1"] < part * seen["untrained_l1"]
     assert 0.6 < seen["lesion_contrast"] < 1.4
     # Real images differ from the mean of their class too: that is what no translation can know.
     assert seen["l1_lesion"] < 2 * seen["l1_lesion_of_means"]
@@ -257,6 +258,17 @@ def slices(tmp_path_factory):
     spec = spec_of(network="pix2pix", spatial_dims=2, steps=3, validate_every=3, validation_patches=4)
     learned = train_translation(SCANS, SEMANTICS, 1.0, spec, Place(folder, CPU, "all"), Told(), "key")
     return spec, learned
+
+
+def test_the_same_training_comes_to_the_same_weights(slices, tmp_path):
+    spec, learned = slices
+    torch.manual_seed(7)  # whatever was drawn before
+    again = train_translation(SCANS, SEMANTICS, 1.0, spec, Place(tmp_path, CPU, "all"), Told(), "key")
+    assert learned.arrays.keys() == again.arrays.keys()
+    assert all(np.array_equal(array, again.arrays[name]) for name, array in learned.arrays.items())
+    other = spec.model_copy(update={"seed": 1})
+    third = train_translation(SCANS, SEMANTICS, 1.0, other, Place(tmp_path, CPU, "all"), Told(), "other")
+    assert any(not np.array_equal(array, third.arrays[name]) for name, array in learned.arrays.items())
 
 
 def test_slices_are_translated_one_by_one(slices, translations, tmp_path):

@@ -13,7 +13,7 @@ from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.recipe.load import load_recipe
 from tests.generative.models import MASKS, Told
 
-STEPS = {"pix2pix": 100, "spade": 80, "cyclegan": 40}
+STEPS = {"pix2pix": 100, "spade": 80, "cyclegan": 60}
 """Fewer than `tiny` has."""
 
 
