@@ -76,6 +76,8 @@ class LoadedCase:
         Channels that were brought onto the grid of the others.
     source_hashes : dict of str to str
         Digest of each input file by its path in the input.
+    root : Path
+        The input, to which further files of the case are relative.
     """
 
     files: CaseFiles
@@ -89,6 +91,7 @@ class LoadedCase:
     known: Known | None = None
     resampled: tuple[str, ...] = ()
     source_hashes: dict[str, str] = field(default_factory=dict)
+    root: Path = Path()
 
     @property
     def grid(self) -> Grid:
@@ -260,6 +263,7 @@ def load_case(
         known,
         aligned.resampled,
         hashes,
+        cohort.root,
     )
 
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from tests.fake_device import device, fake_device, fake_gpus
 from tests.generative.models import masks_of_phantoms, shape_models
+from tests.generative.translating import translations
 
-__all__ = ["device", "fake_device", "fake_gpus", "masks_of_phantoms", "shape_models"]
+__all__ = ["device", "fake_device", "fake_gpus", "masks_of_phantoms", "shape_models", "translations"]
 
 # Compiled kernels are loaded when they are first called, which has nothing to do with the example.
 settings.register_profile("compiled", deadline=None)

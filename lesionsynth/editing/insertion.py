@@ -21,13 +21,15 @@ from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, SHELL_MM, measure, shell_mask
 from lesionsynth.kernels.tissue import OUTSIDE, is_solid
-from lesionsynth.plugins.contracts import BlendSpec
+from lesionsynth.plugins.contracts import BlendSpec, Painter, Placed
 from lesionsynth.spec import Range, Spec, words_of
 from lesionsynth.units import mm_to_vox
 
 _PLAIN = 1000.0
 _ANY = 10.0
 """A ratio up to which everything passes is no limit in words."""
+_UNSTATED = (ChannelStats(0.0, 1.0, 0.0, 0.0, 0.0),)
+"""Of a painted lesion: there is no donor whose contrast, edge and detail it could keep."""
 
 
 class CheckSpec(Spec):
@@ -104,6 +106,7 @@ def make_insertion(
     contrast: ContrastSpec,
     overlap: str,
     bank: LesionBank,
+    painter: Painter | None = None,
 ) -> Insertion | None:
     """Warp, match and blend a lesion as `draw` says.
 
@@ -118,6 +121,9 @@ def make_insertion(
         Of the step.
     bank : LesionBank
         Knows the whole-image statistics of donor and host.
+    painter : callable, optional
+        Paints a lesion that has no image of its own. Of `contrast`, only brightness and noise apply to it:
+        there is no donor to be like.
 
     Returns
     -------
@@ -136,13 +142,16 @@ def make_insertion(
     allowed &= warp_mask(lesion.rim, warp)[crop] & (canvas.instances[box] == 0)
     allowed |= mask
     shell_values, spread = surroundings(canvas, box, mask)
-    if lesion.on_host:
+    image, stats, adds = lesion.image, lesion.info.channels, lesion.on_host
+    if painter is not None:
+        image, stats, adds = painter(Placed(canvas, box, label)), _UNSTATED * len(spread), True
+    if adds:
         maps = [{"scale": [s * draw["contrast"]["brightness"]], "offset": [0.0]} for s in spread]
     else:
         maps = intensity_map(
             draw["contrast"],
             contrast.factor_limits,
-            lesion.info.channels,
+            stats,
             shell_values,
             spread,
             lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
@@ -154,16 +163,18 @@ def make_insertion(
     def join(before: Any, image: Any, table: Any, noise: Any, alpha: Any, allowed: Any, moved: Any) -> Any:
         """Composite and lesion image of each channel, (C, 2, i, j, k)."""
         xp, _ = modules_of(before)
-        bent = replace(warp, displacement_vox=moved if warp.displacement_vox is not None else None)
-        donor = apply_map(warp_image(image, bent)[(slice(None), *crop)], table) + noise
-        if lesion.on_host:
+        if painter is None:
+            bent = replace(warp, displacement_vox=moved if warp.displacement_vox is not None else None)
+            image = warp_image(image, bent)[(slice(None), *crop)]
+        donor = apply_map(image, table) + noise
+        if adds:
             donor = donor + before
         composite = blend.compose(before, donor, alpha, allowed, draw["blend"], grid.spacing_mm)
         return xp.stack([composite, donor], axis=1)
 
     joined = canvas.device.run(
         join,
-        [before, lesion.image, table_of(maps), _noise(draw, spread, mask.shape)],
+        [before, image, table_of(maps), _noise(draw, spread, mask.shape)],
         [alpha, allowed, np.zeros(0) if warp.displacement_vox is None else warp.displacement_vox],
     )
     values, donor = joined[:, 0], joined[:, 1]
@@ -172,11 +183,13 @@ def make_insertion(
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
         changed |= around & (values != before).any(axis=0)
         values = np.where(changed, values, before)
-    measures = _measures(values, mask, allowed, grid.spacing_mm, lesion.info.channels, maps, shell_values)
+    measures = _measures(values, mask, allowed, grid.spacing_mm, stats, maps, shell_values)
+    if painter is not None:
+        measures["lead_channel"] = int(np.argmax(np.abs(image[:, mask].mean(axis=1))))
     measures["contrast_kept"] = _kept(before[:, mask], donor[:, mask], values[:, mask])
     lead = measures["lead_channel"]
     # On its host a lesion is what it adds: the place itself may be unlike its surroundings.
-    seen = (values - before)[lead][mask].mean() if lesion.on_host else measures["contrast_achieved"][lead]
+    seen = (values - before)[lead][mask].mean() if adds else measures["contrast_achieved"][lead]
     measures["visible"] = visibility(float(seen), spread[lead])
     return Insertion(box, values, changed, label, measures)
 

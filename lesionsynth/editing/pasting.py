@@ -19,7 +19,7 @@ from lesionsynth.editing.site import SiteFinder, SiteSpec
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.likelihood.over_host import CentreDensity
-from lesionsynth.plugins.contracts import BlendSpec, Draw, OperationSpec, StepContext, StepReport
+from lesionsynth.plugins.contracts import BlendSpec, Draw, OperationSpec, Painter, StepContext, StepReport
 from lesionsynth.spec import words_of
 
 
@@ -76,6 +76,10 @@ class PasteSpec(OperationSpec):
     @abstractmethod
     def lesion(self, donor: Draw, context: StepContext) -> Lesion:
         """The lesion of a choice, without any randomness."""
+
+    def painter(self, donor: Draw, context: StepContext) -> Painter | None:
+        """Paints the lesion of a choice in its place; None where it has an image of its own."""
+        return None
 
     @abstractmethod
     def blend_of(self, draw: Draw) -> BlendSpec:
@@ -181,6 +185,7 @@ class PasteSpec(OperationSpec):
             contrast=self.contrast,
             overlap=self.site.overlap,
             bank=context.donors.bank,
+            painter=self.painter(draw["donor"], context),
         )
 
 

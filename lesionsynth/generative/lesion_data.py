@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -10,6 +11,17 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.generative.crops import Crop, crop_of
 from lesionsynth.rng import stream
+
+
+class Sample(Protocol):
+    """What a network is trained on."""
+
+    @property
+    def subject(self) -> str:
+        """Whose it is."""
+
+
+AnySample = TypeVar("AnySample", bound=Sample)
 
 
 def crops_of(
@@ -41,26 +53,28 @@ def crops_of(
     return crops
 
 
-def held_out(crops: Sequence[Crop], share: float, seed: int, what: str) -> tuple[list[Crop], list[Crop]]:
-    """Crops that train, and those that only validate.
+def held_out(
+    samples: Sequence[AnySample], share: float, seed: int, what: str
+) -> tuple[list[AnySample], list[AnySample]]:
+    """Samples that train, and those that only validate.
 
-    A share of the subjects, one at least; of the crops where there is one subject. Where nothing can be held
-    out, the training data validate too.
+    A share of the subjects, one at least; of the samples where there is one subject. Where nothing can be
+    held out, the training data validate too.
     """
     rng = stream(seed, "train", "held out", what)
-    subjects = sorted({crop.subject for crop in crops})
-    if share == 0 or len(crops) == 1:
-        return list(crops), list(crops)
+    subjects = sorted({sample.subject for sample in samples})
+    if share == 0 or len(samples) == 1:
+        return list(samples), list(samples)
     if len(subjects) > 1:
         count = min(len(subjects) - 1, max(1, round(share * len(subjects))))
         kept = {subjects[k] for k in rng.permutation(len(subjects))[:count].tolist()}
-        held = [crop.subject in kept for crop in crops]
+        held = [sample.subject in kept for sample in samples]
     else:
-        count = min(len(crops) - 1, max(1, round(share * len(crops))))
-        index = set(rng.permutation(len(crops))[:count].tolist())
-        held = [k in index for k in range(len(crops))]
-    train = [crop for crop, out in zip(crops, held, strict=True) if not out]
-    return train, [crop for crop, out in zip(crops, held, strict=True) if out]
+        count = min(len(samples) - 1, max(1, round(share * len(samples))))
+        index = set(rng.permutation(len(samples))[:count].tolist())
+        held = [k in index for k in range(len(samples))]
+    train = [sample for sample, out in zip(samples, held, strict=True) if not out]
+    return train, [sample for sample, out in zip(samples, held, strict=True) if out]
 
 
 def volume_range(crops: Sequence[Crop]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,11 @@ class TrainSpec(Spec):
     """Looks without gain after which training ends."""
     held_out: Probability = 0.2
     """Share of the subjects (of the samples, where there is one subject) that only validate; 0: none."""
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Paths of further files of each case, with {case} and {subject}, relative to the input."""
+        return ()
 
 
 class CubeSpec(TrainSpec):
@@ -95,5 +100,89 @@ class MaskGanSpec(CubeSpec):
     """Weight of the gradient penalty."""
 
 
-SPECS: dict[Kind, type[TrainSpec]] = {"lesion-autoencoder": AutoencoderSpec, "mask-gan": MaskGanSpec}
+class TranslationSpec(TrainSpec):
+    """Translation of semantic maps to images."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "full": {},
+        "tiny": {
+            "steps": 160, "patch": 16, "widths": (8, 16), "discriminator_width": 12,
+            "discriminator_layers": 2, "batch": 4, "learning_rate": 2e-3, "validate_every": 40,
+            "patience": 4, "validation_patches": 16, "pool": 8,
+        },
+    }  # fmt: skip
+
+    steps: int = Field(default=50000, ge=1)
+    """Updates of the networks at most."""
+    batch: int = Field(default=2, ge=1)
+    """Patches an update."""
+    validate_every: int = Field(default=1000, ge=1)
+    """Steps between two looks at held-out data."""
+    network: Literal["pix2pix", "spade", "cyclegan"] = "spade"
+    """pix2pix: a U-Net; spade: the map modulates every layer; cyclegan: there and back, unpaired patches."""
+    map: Annotated[str, Field(min_length=1)] | None = None
+    """Path of tissue label images (FreeSurfer, SynthSeg, FAST, Atropos), with {case} and {subject}, relative
+    to the input. Without it, the tissue classes that lesionsynth finds by itself: a fallback."""
+    classes: tuple[tuple[int, ...], ...] = ()
+    """Values of `map` that make up each class; all others are background. Empty: each value is a class."""
+    spatial_dims: Literal[2, 3] = 3
+    """2: axial slices, each by itself, for images with thick slices."""
+    spacing_mm: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """Voxel edge that the networks work at, the same along all axes (2-D: within the slice); auto: the median
+    of the training cases."""
+    patch: int = Field(default=64, ge=8, le=256)
+    """Voxels along each edge of a patch."""
+    lesion_share: Probability = 0.5
+    """Share of the patches that are drawn at lesions, all of them as likely; the others lie in the tissue."""
+    flip: bool = True
+    """Show patches mirrored left to right too."""
+    widths: Widths = Field(default=(32, 64, 128, 256), min_length=2, max_length=6)
+    """Features of the generator at each resolution, the finest first."""
+    discriminator_width: int = Field(default=64, ge=1)
+    """Features of its first layer."""
+    discriminator_layers: int = Field(default=3, ge=1, le=5)
+    """How often it halves the patch."""
+    l1: float = Field(default=10.0, ge=0)
+    """Weight of the mean absolute error (pix2pix and spade)."""
+    lesion_weight: float = Field(default=1.0, ge=0)
+    """Weight, beside that of a whole patch, of the error in its lesions, whatever their size."""
+    cycle: float = Field(default=10.0, ge=0)
+    """Weight of the way there and back (cyclegan)."""
+    identity: float = Field(default=5.0, ge=0)
+    """Weight of leaving alone what is of the other kind already (cyclegan)."""
+    pool: int = Field(default=24, ge=1, le=1000)
+    """Earlier translations that the discriminators are shown again (cyclegan)."""
+    validation_patches: int = Field(default=64, ge=1)
+    """Patches of held-out cases that are looked at."""
+    most_cases: int = Field(default=200, ge=1)
+    """Where there are more, so many are drawn of them: all are held in memory."""
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The label images."""
+        return () if self.map is None else (self.map,)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> TranslationSpec:
+        if min(self.widths) < 1:
+            raise ValueError("widths should be whole numbers from 1")
+        if self.patch % 2 ** len(self.widths):
+            raise ValueError(
+                f"patch should be a multiple of {2 ** len(self.widths)} with {len(self.widths)} widths, "
+                f"got {self.patch}"
+            )
+        if self.patch < 2 ** (self.discriminator_layers + 2):
+            raise ValueError(
+                f"patch should be {2 ** (self.discriminator_layers + 2)} or more, got {self.patch}"
+            )
+        if self.classes and self.map is None:
+            raise ValueError("classes merge the values of `map`, which is not given")
+        return self
+
+
+SPECS: dict[Kind, type[TrainSpec]] = {
+    "lesion-autoencoder": AutoencoderSpec,
+    "mask-gan": MaskGanSpec,
+    "translation": TranslationSpec,
+}
 """Settings of each kind of model."""

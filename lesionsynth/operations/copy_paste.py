@@ -16,7 +16,7 @@ from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.geometry import ElasticSpec, GeometrySpec, RotateSpec, ScaleSpec
 from lesionsynth.editing.pasting import PasteSpec, draw_own, removed_lesions
 from lesionsynth.plugins import registry
-from lesionsynth.plugins.contracts import BlendSpec, Donors, Draw, StepContext, Wanted
+from lesionsynth.plugins.contracts import BlendSpec, Donors, Draw, Painter, StepContext, Wanted
 from lesionsynth.spec import Probability, Range, Spec, words_of
 
 if TYPE_CHECKING:
@@ -123,6 +123,12 @@ class CopyPaste(PasteSpec):
             return context.donors.bank.read(donor["lesion"])
         return context.sources[self.source].lesion(donor, context.donors)
 
+    def painter(self, donor: Draw, context: StepContext) -> Painter | None:
+        """Ask the source."""
+        if self.pairing == "removed":
+            return None
+        return context.sources[self.source].painter(donor, context.donors)
+
     def blend_of(self, draw: Draw) -> BlendSpec:
         """The recipe's."""
         return self.blend
@@ -139,8 +145,10 @@ class CopyPaste(PasteSpec):
         }
 
     def altered(self, lesion: Lesion, draw: Draw) -> Lesion:
-        """The lesion's crop after gamma and blur, before it is turned."""
+        """The lesion's crop after gamma and blur, before it is turned; as it is where it has no image yet."""
         image = lesion.image
+        if len(image) == 0:
+            return lesion
         if draw["gamma"] != 1.0 and not lesion.on_host:
             image = gamma_curve(image, draw["gamma"])
         if draw["blur_mm"] > 0:

@@ -308,4 +308,5 @@ class Populate(OperationSpec):
             contrast=self.contrast,
             overlap=self.site.overlap,
             bank=context.donors.bank,
+            painter=context.sources[self.source].painter(draw["donor"], context.donors),
         )

@@ -194,6 +194,29 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
+class Placed:
+    """A lesion at its place on a host, before its intensities are there.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        Is not to be changed.
+    box : Box
+        Where it lies, with what the blend may change around it.
+    label : ndarray, of the shape of the box, uint16
+        Its label as it will be written.
+    """
+
+    canvas: Canvas
+    box: Box
+    label: NDArray[np.uint16]
+
+
+Painter = Callable[[Placed], NDArray[np.float32]]
+"""Gives what a lesion adds to its host (C, i, j, k) in its box, in units of the host tissue's spread."""
+
+
+@dataclass(frozen=True, eq=False)
 class Donors:
     """Where lesions may be taken from in one job: a bank and the subjects that the leak rule leaves.
 
@@ -244,7 +267,14 @@ class SourceSpec(Spec):
 
     @abstractmethod
     def lesion(self, draw: Draw, donors: Donors) -> Lesion:
-        """The lesion of a draw, without any randomness."""
+        """The lesion of a draw, without any randomness; without channels where it is painted."""
+
+    def painter(self, draw: Draw, donors: Donors) -> Painter | None:
+        """Paints the lesion of a draw where it has come to lie, without any randomness.
+
+        None for a source whose lesions have their image before a place is found for them.
+        """
+        return None
 
 
 class Streams(Protocol):

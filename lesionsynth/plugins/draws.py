@@ -102,7 +102,7 @@ class Measures(TypedDict):
     lead_channel: int
     """Where the donor stands out most, 0 the first: the one that is judged."""
     contrast: list[float | None]
-    """Achieved over intended, per channel; `null` where nothing was intended."""
+    """Achieved over intended, per channel; `null` where nothing was intended, as of painted lesions."""
     edge: list[float | None]
     """The same of the gradient at its border."""
     detail: list[float | None]
@@ -229,6 +229,21 @@ class EllipsoidChoice(TypedDict):
     """Everybody's lesions that it is made of; empty where there is none."""
 
 
+class TranslationChoice(TypedDict):
+    """Choice of `translation`: a shape. What is painted depends on the place, and on nothing random."""
+
+    lesion: NotRequired[str]
+    """The shape: name in the bank; of `shapes: bank` and `masks`."""
+    code: NotRequired[list[float]]
+    """Of `shapes: model`: the shape's place in the latent space of the shape model."""
+    near: NotRequired[str | None]
+    """Of `shapes: model`: the training lesion whose code it is near; `null` but for `neighbourhood`."""
+    volume_mm3: NotRequired[float]
+    """Of `shapes: model`: volume of the shape on its own grid."""
+    from_: NotRequired[list[Giver]]
+    """Of `shapes: model`: empty, since nobody's lesion is used."""
+
+
 class Insertion(TypedDict):
     """An edit that adds a lesion."""
 
@@ -236,7 +251,7 @@ class Insertion(TypedDict):
     """What kind of edit it is."""
     source: NotRequired[str | None]
     """Source in the recipe; `null` where removed lesions come back; missing where an operation takes none."""
-    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | LearnedChoice
+    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | LearnedChoice | TranslationChoice
     """What the source has drawn, see [below](#choices-of-the-sources)."""
     case: str
     """Where the lesion, or its shape, comes from; empty where nobody gave it."""

@@ -23,6 +23,7 @@ from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import BANK
+from lesionsynth.tissue import side_file
 
 NOTE = "training.json"
 """What a folder of models is trained for; the file by which it is known."""
@@ -124,6 +125,7 @@ def train_models(
             key = digest_json(
                 [kind, spec.model_dump(mode="json"), lesionsynth.__version__]
                 + [[name, keys[name]] for name, subject in sorted(of.items()) if subject in given.subjects]
+                + _files_beside(given.cohort, spec.beside)
             )
             card = _finished(path, key)
             if card is None:
@@ -188,6 +190,12 @@ def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
     nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
 
 
+def _files_beside(cohort: Cohort, patterns: Sequence[str]) -> list[Any]:
+    """Further files of the cases, by size and time; those that are missing are told of when they are read."""
+    paths = [side_file(pattern, case, cohort.root) for pattern in patterns for case in cohort.cases]
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
+
+
 def _given(bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
     from dataclasses import replace
 
@@ -232,8 +240,25 @@ def _mask_gan() -> Trainer:
     return train
 
 
+def _translation() -> Trainer:
+    from lesionsynth.generative.tissue_map import Semantics
+    from lesionsynth.generative.translation import train_translation
+    from lesionsynth.generative.translation_data import chosen_cases, load_scans, working_spacing_mm
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        cases = chosen_cases(given.cohort, spec)
+        semantics = Semantics.of(given.cohort, cases, spec.map, spec.classes)
+        told.note(f"{place.name}: semantic maps of the {semantics.words}.")
+        spacing_mm = working_spacing_mm(given.cohort, given.bank, spec)
+        scans = load_scans(cases, given.cohort, given.bank, given.recipe.tissue, spec, semantics, spacing_mm)
+        return train_translation(scans, semantics, spacing_mm, spec, place, told, key)
+
+    return train
+
+
 TRAINERS: dict[Kind, Callable[[], Trainer]] = {
     "lesion-autoencoder": _lesion_autoencoder,
     "mask-gan": _mask_gan,
+    "translation": _translation,
 }
 """What trains each kind; called before the first step, so that nothing is imported that is not needed."""

@@ -113,8 +113,8 @@ class Autoencoder(SourceSpec):
         return lesion_on_host(shape.info, shape.label, image)
 
 
-def open_model(name: str, donors: Donors) -> ShapeModel:
-    """The shape model that a recipe calls `name`.
+def open_model(name: str, donors: Donors, field: str = "model") -> ShapeModel:
+    """The shape model that a recipe calls `name`, in the field `field` of a source.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def open_model(name: str, donors: Donors) -> ShapeModel:
         raise InputError(
             "the source names no trained model." if not name else f"the model {name} was not prepared.",
             remedy="Train one with `lesionsynth train lesion-autoencoder` and give its folder: "
-            "--set sources.NAME.model=FOLDER.",
+            f"--set sources.NAME.{field}=FOLDER.",
         )
     from lesionsynth.generative.lesion_models import open_shapes
 

@@ -249,7 +249,12 @@ def test_fits_on_a_validated_subject(output: Output) -> None:
 def test_weights_learned_from_a_validated_subject(output: Output) -> None:
     learned = [{"file": "shape.pt", "subjects": ["elsewhere", "case4"]}]
     output.record(CASE, lambda record: record.update(weights=learned))
-    expect(output.findings(), (CASE, SPLITS, r"shares the subject case4 \(learned weights\)"))
+    expect(
+        output.findings(),
+        (None, "shape.pt", "a model that lesions came from is missing"),
+        (CASE, RECORD, "the models are not those of"),
+        (CASE, SPLITS, r"shares the subject case4 \(learned weights\)"),
+    )
 
 
 def test_a_block_with_a_validated_subject(output: Output) -> None:

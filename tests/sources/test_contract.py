@@ -17,6 +17,7 @@ from tests.bank.making import make_bank, make_lesion, make_summary
 SETTINGS = {
     "ellipsoid": {"sizes": [{"radius_mm": 4}, {"radius_mm": 6}]},
     "autoencoder": {"model": "m", "intensities": "bank"},
+    "translation": {"model": "t"},
 }
 
 pytestmark = pytest.mark.parametrize(

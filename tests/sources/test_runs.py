@@ -20,7 +20,7 @@ from tests.conftest import write_nifti
 from tests.test_invariants import Silent
 
 MakeData = Callable[..., Path]
-MODELS = {"autoencoder"}
+MODELS = {"autoencoder", "translation"}
 """Sources that need a trained model."""
 STEP = {"kind": "populate", "source": "s", "load": [8, 20], "replace": 1, "site": {"like_donor": False}}
 
@@ -49,11 +49,12 @@ def root(make_nnunet: MakeData, phantoms: Any) -> Path:
 
 @pytest.mark.parametrize("kind", sorted(registry.kinds("sources")))
 def test_lesions_are_accepted_replayed_and_named(
-    kind: str, root: Path, shape_models: Path, tmp_path: Path
+    kind: str, root: Path, shape_models: Path, translations: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    source = (
-        {"kind": kind, "model": str(shape_models / "all.safetensors")} if kind in MODELS else {"kind": kind}
-    )
+    source: dict[str, Any] = {"kind": kind}
+    if kind in MODELS:
+        folder = shape_models if kind == "autoencoder" else translations("pix2pix")
+        source["model"] = str(folder / "all.safetensors")
     recipe = recipe_of(source)
     if kind in MODELS:  # which has seen everybody
         recipe = recipe.model_copy(update={"folds": recipe.folds.model_copy(update={"strategy": "none"})})
@@ -66,7 +67,7 @@ def test_lesions_are_accepted_replayed_and_named(
         assert np.array_equal(canvas.label, again.label)
         assert all(np.array_equal(a, b) for a, b in zip(canvas.raw, again.raw, strict=True))
         inserted += record["lesions"]["inserted"]
-        assert bool(record["donors"]) == (kind not in MODELS)
+        assert bool(record["donors"]) == (kind != "autoencoder")
         assert bool(record["weights"]) == (kind in MODELS)
         fit = Fit.read(prepared.space.fits, job.block)
         allowed = {*fit.subjects, *fit.fitted_on}

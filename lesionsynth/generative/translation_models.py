@@ -1,0 +1,153 @@
+"""Open a trained translation, and paint lesions with it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from lesionsynth.domain.grid import Box, grown
+from lesionsynth.errors import InputError
+from lesionsynth.generative.checkpoint import read_checkpoint
+from lesionsynth.generative.nets import load_arrays, one_hot
+from lesionsynth.generative.specs import TranslationSpec
+from lesionsynth.generative.tissue_map import Frame, Semantics
+from lesionsynth.generative.translation_data import patch_shape
+from lesionsynth.generative.translation_nets import generator
+from lesionsynth.host import LoadedCase
+
+_OVERLAP = 0.5
+
+
+class Translator:
+    """Makes images of semantic maps; on the CPU, in one thread, so that a map always gives the same image.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint of the kind translation.
+
+    Raises
+    ------
+    InputError
+        If it is damaged or of another kind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        torch.set_num_threads(1)
+        self.path = path
+        self.card, arrays = read_checkpoint(path, ("translation",))
+        try:
+            about = self.card.about
+            self.semantics = Semantics.from_about(about)
+            self.channels = int(about["channels"])
+            self.spacing_mm = float(about["spacing_mm"])
+            self.spec = TranslationSpec.model_validate(self.card.config)
+            self.ranges = np.asarray(arrays["ranges"], dtype=np.float32).reshape(self.channels, 1, 1, 1)
+            self._network = generator(self.spec, self.semantics.count, self.channels)
+            load_arrays({"generator": self._network}, arrays)
+        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+            raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+        self._network.eval()
+        self._windows = SlidingWindowInferer(
+            [self.spec.patch] * self.spec.spatial_dims, overlap=_OVERLAP, mode="gaussian"
+        )
+
+    def require(self, case: LoadedCase) -> None:
+        """Refuse a case of other channels or lesions than those trained on.
+
+        Raises
+        ------
+        InputError
+        """
+        for what, own, other in (
+            ("channels", self.channels, len(case.images)),
+            ("lesion labels", self.semantics.lesions, case.labels.lesion),
+        ):
+            if own != other:
+                raise InputError(
+                    f"the model was trained on {what} {own}; the case has {other}.",
+                    case=case.files.case,
+                    file=self.path,
+                    remedy="Give a model that was trained on this data set.",
+                )
+
+    def image(self, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Image of a semantic map on the network's grid, by windows that overlap by half.
+
+        Parameters
+        ----------
+        classes : ndarray, (i, j, k), uint8
+            Axes along the world's (RAS+).
+
+        Returns
+        -------
+        ndarray, (C, i, j, k), float32
+            Difference from the tissue's median, in units of its spread.
+        """
+        sizes = classes.shape
+        short = [max(0, p - n) for p, n in zip(patch_shape(self.spec), sizes, strict=True)]
+        whole = torch.from_numpy(np.pad(classes, [(s // 2, s - s // 2) for s in short]))
+        hot = one_hot(whole[None], self.semantics.count)
+        if self.spec.spatial_dims == 2:
+            hot = hot[0].movedim(-1, 0)  # slices are a batch
+        with torch.inference_mode():
+            found = self._windows(hot, self._network)
+        if self.spec.spatial_dims == 2:
+            found = found.movedim(0, -1)[None]
+        part = tuple(slice(s // 2, s // 2 + n) for s, n in zip(short, sizes, strict=True))
+        return np.asarray(found[0].numpy()[(slice(None), *part)] * self.ranges)
+
+    def added(
+        self,
+        case: LoadedCase,
+        tissue: NDArray[np.uint8],
+        label: NDArray[np.unsignedinteger],
+        box: Box,
+        lesion: NDArray[np.unsignedinteger],
+    ) -> NDArray[np.float32]:
+        """What a lesion adds to its host: the image of the host's map with it less that without it.
+
+        Parameters
+        ----------
+        case : LoadedCase
+        tissue : ndarray, (i, j, k), uint8
+            Its tissue, from :meth:`Semantics.tissue_of`.
+        label : ndarray, (i, j, k)
+            Its present label map, without the lesion.
+        box : Box
+            Where the lesion lies, with a margin.
+        lesion : ndarray, of the shape of the box
+            Label values of the lesion.
+
+        Returns
+        -------
+        ndarray, (C, *box), float32
+            In units of the spread of the tissue.
+        """
+        frame = Frame.of(case.grid, self.spacing_mm, self.spec.spatial_dims)
+        window = frame.window(box).at_least(patch_shape(self.spec))
+        around = grown(frame.box(window, case.grid.shape), (1, 1, 1), case.grid.shape)
+        before = self.semantics.with_lesions(tissue[around], label[around])
+        after = before.copy()
+        inner = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(around, box, strict=True))
+        after[inner] = self.semantics.with_lesions(before[inner], lesion)
+        made = [self.image(frame.classes(classes, around, window)) for classes in (after, before)]
+        return frame.back(made[0] - made[1], window, box)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, changed_ns: int) -> Translator:
+    return Translator(path)
+
+
+def open_translation(path: Path) -> Translator:
+    """The translation of a checkpoint; a process reads it once."""
+    if not path.is_file():
+        raise InputError("there is no such checkpoint.", file=path)
+    return _opened(path, path.stat().st_mtime_ns)
