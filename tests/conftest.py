@@ -15,8 +15,9 @@ from make_sample_data import make_subject
 from numpy.typing import NDArray
 
 from tests.fake_device import device, fake_device, fake_gpus
+from tests.trained_hvae import trained_hvae
 
-__all__ = ["device", "fake_device", "fake_gpus"]
+__all__ = ["device", "fake_device", "fake_gpus", "trained_hvae"]
 
 # Compiled kernels are loaded when they are first called, which has nothing to do with the example.
 settings.register_profile("compiled", deadline=None)

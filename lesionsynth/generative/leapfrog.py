@@ -1,9 +1,9 @@
 """Hamiltonian moves of a posterior sample, and the bound on the evidence that they give.
 
 A sample z of an encoder's Gaussian is moved along the gradient of a potential U(z) = -log p(x, z) by leapfrog
-steps whose momentum is tempered: it starts wide, with variance 1/beta0, and is cooled to variance 1. The moves
+steps whose momentum is tempered: it starts wide, with variance 1/beta0, and is cooled to variance 1. Moves
 are deterministic and their volume is known, so that the importance weight of the moved sample is an unbiased
-estimate of the evidence p(x), and its logarithm a lower bound on log p(x) in the mean, with any number of
+estimate of the evidence p(x), and its logarithm in the mean a lower bound on log p(x), with any number of
 steps. With none it is the bound of the plain variational autoencoder.
 
 References
@@ -44,7 +44,7 @@ class Moves:
     sqrt_beta0: float
 
     def sqrt_beta(self, k: int) -> float:
-        """Square root of the inverse temperature after step `k`, quadratic in its reciprocal; 1 at the end."""
+        """Square root of the inverse temperature after step `k`; 1 after the last."""
         hot = 1 / self.sqrt_beta0
         return 1 / ((1 - hot) * (k / self.steps) ** 2 + hot)
 
@@ -54,7 +54,7 @@ def leapfrog(
 ) -> tuple[Tensor, Tensor]:
     """Move positions and momenta (B, d) by `moves`.
 
-    The volume of (z, rho) shrinks by the factor sqrt_beta0 ** d: leapfrog steps keep it, tempering scales rho.
+    The volume of (z, rho) shrinks by the factor sqrt_beta0 ** d: steps keep it, tempering scales rho.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -10,6 +11,14 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.generative.crops import Crop, crop_of
 from lesionsynth.rng import stream
+
+
+class _Owned(Protocol):
+    @property
+    def subject(self) -> str: ...
+
+
+_Part = TypeVar("_Part", bound=_Owned)
 
 
 def crops_of(
@@ -41,8 +50,8 @@ def crops_of(
     return crops
 
 
-def held_out(crops: Sequence[Crop], share: float, seed: int, what: str) -> tuple[list[Crop], list[Crop]]:
-    """Crops that train, and those that only validate.
+def held_out(crops: Sequence[_Part], share: float, seed: int, what: str) -> tuple[list[_Part], list[_Part]]:
+    """Crops, or other parts of cases, that train, and those that only validate.
 
     A share of the subjects, one at least; of the crops where there is one subject. Where nothing can be held
     out, the training data validate too.

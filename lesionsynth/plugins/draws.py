@@ -207,6 +207,15 @@ class EllipsoidChoice(TypedDict):
     """Everybody's lesions that it is made of; empty where there is none."""
 
 
+class HvaeChoice(TypedDict):
+    """Choice of `hvae`."""
+
+    code: list[float]
+    """Where in the latent space of the model: what is decoded."""
+    from_: list[Giver]
+    """With `sampling: neighbourhood` the training lesion that the code is near; else empty."""
+
+
 class Insertion(TypedDict):
     """An edit that adds a lesion."""
 
@@ -214,7 +223,7 @@ class Insertion(TypedDict):
     """What kind of edit it is."""
     source: NotRequired[str | None]
     """Source in the recipe; `null` where removed lesions come back; missing where an operation takes none."""
-    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice
+    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | HvaeChoice
     """What the source has drawn, see [below](#choices-of-the-sources)."""
     case: str
     """Where the lesion, or its shape, comes from; empty where nobody gave it."""

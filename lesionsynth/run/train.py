@@ -208,4 +208,15 @@ def _lesion_autoencoder() -> Trainer:
     return train
 
 
-TRAINERS = {"lesion-autoencoder": _lesion_autoencoder}
+def _hvae() -> Trainer:
+    from lesionsynth.generative.hvae_models import train_hvae
+    from lesionsynth.generative.samples import samples_of
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        samples = samples_of(given.bank, given.cohort, given.recipe.tissue, spec, told)
+        return train_hvae(samples, given.cohort.labels, spec, place, told, key)
+
+    return train
+
+
+TRAINERS = {"lesion-autoencoder": _lesion_autoencoder, "hvae": _hvae}
