@@ -14,8 +14,8 @@ from scipy import ndimage
 
 SHAPE, EDGE_MM = (26, 30, 24), 4.0
 SETTINGS = {
-    "sample": "patches", "size": 12, "latent": 8, "widths": (8, 16), "samples": 160, "steps": 150,
-    "batch": 8, "learning_rate": 6e-3, "validate_every": 50, "patience": 4,
+    "sample": "patches", "size": 12, "latent": 8, "widths": (8, 16), "samples": 160, "steps": 120,
+    "batch": 8, "learning_rate": 6e-3, "validate_every": 40, "patience": 4,
     "leapfrog_steps": 1, "leapfrog_size": 0.01, "jitter": 0.05, "lesion_share": 0.9,
 }  # fmt: skip
 
