@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -13,12 +12,6 @@ from lesionsynth.cli.terminal import AsJson, Quiet, Terminal, print_json
 
 generate = typer.Typer(no_args_is_help=True, help="Whole cases from trained models, image and label.")
 app.add_typer(generate, name="generate")
-
-
-class _Sampling(StrEnum):
-    prior = "prior"
-    mixture = "mixture"
-    neighbourhood = "neighbourhood"
 
 
 @generate.command()
@@ -37,13 +30,14 @@ def hvae(
         ),
     ] = None,
     sampling: Annotated[
-        _Sampling,
+        str,
         typer.Option(
             "--sampling",
+            metavar="prior|mixture|neighbourhood",
             help="Where codes are drawn. prior: N(0, I); mixture: Gaussians fitted to the training codes; "
             "neighbourhood: near one of them.",
         ),
-    ] = _Sampling.mixture,
+    ] = "mixture",
     spread: Annotated[
         float, typer.Option("--spread", help="Factor on the spread of the draws.", min=0.01, max=4)
     ] = 1.0,
@@ -63,13 +57,17 @@ def hvae(
 
     Nobody's images are in them, but the model has seen its training subjects: test on none of them.
     """
+    from lesionsynth.generative.codes import Sampling
     from lesionsynth.recipe.load import load_recipe
     from lesionsynth.run.generate import Wish
     from lesionsynth.run.generate import generate as write
 
+    known: dict[str, Sampling] = {name: name for name in get_args(Sampling)}
+    if sampling not in known:
+        raise typer.BadParameter(f"{sampling!r} is none of {', '.join(known)}", param_hint="--sampling")
     chosen = layout or ("same" if input_like else "nnunet")
     parsed = load_recipe("lesionmix", [f"output.layout={chosen}"]).output.layout
-    wish = Wish(count, sampling.value, spread, seed)
+    wish = Wish(count, known[sampling], spread, seed)
     with Terminal(quiet) as terminal:
         made = write(model, output, wish, parsed, terminal, input_like)
     if as_json:

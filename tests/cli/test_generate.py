@@ -117,7 +117,14 @@ def test_other_layouts_and_that_of_a_data_set(trained_hvae, tmp_path):
 
 
 def test_slices_become_volumes_of_one_slice(trained_hvae, tmp_path):
-    settings = {"sample": "slices", "size": 16, "steps": 20, "validate_every": 20, "samples": 40}
+    settings = {
+        "sample": "slices",
+        "size": 16,
+        "steps": 80,
+        "validate_every": 80,
+        "samples": 60,
+        "lesion_share": 1.0,
+    }
     (path,) = train_hvae(trained_hvae.root, tmp_path / "m", settings)
     out = tmp_path / "o"
     call("generate", "hvae", path, "-o", out, "-n", 1, "--sampling", "neighbourhood", "--spread", 0.1, "-q")
@@ -134,6 +141,12 @@ class TestRefusals:
             "holds other files"
             in call("generate", "hvae", trained_hvae.path, "-o", tmp_path, "-n", 1, "-q", code=5).stderr
         )
+
+    def test_a_sampling_that_is_not_known(self, trained_hvae, tmp_path):
+        found = call(
+            "generate", "hvae", trained_hvae.path, "-o", tmp_path / "o", "-n", 1, "--sampling", "grid", code=2
+        )
+        assert "'grid' is none of prior" in " ".join(found.stderr.split())
 
     def test_no_model(self, tmp_path):
         (tmp_path / "x").write_text("x")

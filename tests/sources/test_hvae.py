@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from record_fields import misfits
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.load import LoadTarget
@@ -16,6 +17,7 @@ from lesionsynth.host import load_case
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.populate import Populate
 from lesionsynth.plugins.contracts import Donors, StepContext, Wanted
+from lesionsynth.plugins.draws import HvaeChoice
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.cohort import open_cohort
@@ -87,6 +89,7 @@ def test_a_draw_is_plain_json_and_gives_the_same_lesion(donors):
         assert np.array_equal(one.image, two.image)
         assert np.array_equal(one.label, two.label)
         assert draw["from"] == []
+        assert not misfits(draw, HvaeChoice, "draw", set())
 
 
 def test_a_neighbour_is_named_and_never_the_host(donors):
