@@ -142,6 +142,12 @@ class HvaeModel:
         """Why a mask is none, or None where it is one."""
         return self.seen.refusal(classes, self.spacing_mm)
 
+    def is_tissue(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where an image (C, n, ...) is nearer to tissue than to the least intensity, in every channel."""
+        median, spread, least = self.tissue.T
+        half = 0.5 * (least - median) / np.where(spread > 0, spread, 1.0)
+        return np.asarray((image > half.reshape(-1, *[1] * self.spec.dims)).all(axis=0))
+
     def in_units(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """An image in the units of the training cases, not below their least intensity."""
         shape = (self.channels, *[1] * self.spec.dims)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import ndimage
 
 from lesionsynth.domain.grid import bounding_box, grown
 from lesionsynth.domain.lesion import Lesion
@@ -77,7 +78,7 @@ class Hvae(SourceSpec):
                 remedy="Use the checkpoint that the record names.",
             )
         spacing = (model.spacing_mm,) * 3
-        added = _added(image, classes, body > 0, spacing)
+        added = _added(image, body > 0, model.is_tissue(image) & (classes == 0), spacing)
         # Room for the rim and two voxels of nothing, beyond the patch too.
         margin = int(np.ceil(_rim_mm(spacing) / model.spacing_mm)) + 2
         around = [(margin, margin)] * 3
@@ -140,17 +141,17 @@ def _rim_mm(spacing_mm: tuple[float, float, float]) -> float:
 
 def _added(
     image: NDArray[np.float32],
-    classes: NDArray[np.uint8],
     body: NDArray[np.bool_],
+    tissue: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
 ) -> NDArray[np.float32]:
     """What a lesion adds to the tissue around it, (C, n, n, n); it fades to 0 over a rim."""
-    others = (classes > 0) & ~body
-    near = distance_to_mm(others, spacing_mm) <= max(spacing_mm)
-    shell = shell_mask(body, ~near, spacing_mm)
+    # Neither air nor other lesions, nor their rims, are tissue that the lesion stands out from.
+    clean = ndimage.binary_erosion(tissue | body, border_value=1) & ~body
+    shell = shell_mask(body, clean, spacing_mm)
     if np.count_nonzero(shell) < MIN_SHELL_VOXELS:
-        shell = ~body
+        shell = clean if clean.any() else ~body
     median = np.median(image[:, shell], axis=1).astype(np.float32)
     fade = np.clip(1.0 - distance_to_mm(body, spacing_mm) / _rim_mm(spacing_mm), 0.0, 1.0)
-    fade[near & ~body] = 0.0
+    fade[~(clean | body)] = 0.0
     return np.asarray((image - median[:, None, None, None]) * fade, dtype=np.float32)
