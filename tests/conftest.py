@@ -17,8 +17,17 @@ from numpy.typing import NDArray
 from tests.fake_device import device, fake_device, fake_gpus
 from tests.generative.models import masks_of_phantoms, shape_models
 from tests.generative.translating import translations
+from tests.trained_hvae import trained_hvae
 
-__all__ = ["device", "fake_device", "fake_gpus", "masks_of_phantoms", "shape_models", "translations"]
+__all__ = [
+    "device",
+    "fake_device",
+    "fake_gpus",
+    "masks_of_phantoms",
+    "shape_models",
+    "trained_hvae",
+    "translations",
+]
 
 # Compiled kernels are loaded when they are first called, which has nothing to do with the example.
 settings.register_profile("compiled", deadline=None)

@@ -111,7 +111,20 @@ def output(tmp_path_factory: pytest.TempPathFactory, phantoms: Any) -> Path:
     return folder / "out"
 
 
-def test_everything_that_is_written_is_documented_and_the_other_way_round(output: Path) -> None:
+@pytest.fixture(scope="module")
+def generated(trained_hvae: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated data set with a neighbour in each record."""
+    folder = tmp_path_factory.mktemp("generated") / "out"
+    arguments = ["--count", "1", "--sampling", "neighbourhood", "-q"]
+    with pytest.raises(SystemExit) as ended:
+        app(["generate", "hvae", str(trained_hvae.path), "-o", str(folder), *arguments])
+    assert ended.value.code == 0
+    return folder
+
+
+def test_everything_that_is_written_is_documented_and_the_other_way_round(
+    output: Path, generated: Path
+) -> None:
     seen: Seen = set()
     assert_fits(yaml.safe_load((output / "recipe.lock.yaml").read_text()), formats.Lock, seen)
     for line in (output / "plan.jsonl").read_text().splitlines():
@@ -125,6 +138,11 @@ def test_everything_that_is_written_is_documented_and_the_other_way_round(output
         assert_fits(json.loads(path.read_text()), formats.FailureNote, seen)
     for fold in json.loads((output / "splits_final.json").read_text()):
         assert_fits(fold, formats.Fold, seen)
+    assert_fits(json.loads((generated / "generated.json").read_text()), formats.GeneratedSet, seen)
+    record = json.loads((generated / "records" / "gen0000.json").read_text())
+    assert_fits(record, formats.GeneratedRecord, seen)
+    # The draws of the source hvae are tested against its class in tests/sources/test_hvae.py.
+    seen |= {(draws.HvaeChoice, name) for name in texts_of(draws.HvaeChoice)}
     with (output / "manifest.csv").open() as stream:
         columns = next(csv.reader(stream))
     assert columns == list(formats.ManifestRow.__annotations__)

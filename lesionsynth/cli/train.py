@@ -32,6 +32,7 @@ _ABOUT: dict[Kind, str] = {
     "lesion-autoencoder": "Train adversarial autoencoders of single lesions: of their shapes, and of their "
     "intensities.",
     "mask-gan": "Train a Wasserstein GAN of the shapes of single lesions.",
+    "hvae": "Train a Hamiltonian variational autoencoder of images with their lesion masks.",
     "translation": "Train a translation of semantic maps to images: pix2pix, SPADE or CycleGAN.",
 }
 

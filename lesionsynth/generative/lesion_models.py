@@ -32,7 +32,7 @@ from lesionsynth.generative.lesion_data import held_out, volume_range
 from lesionsynth.generative.mask_gan import GanTask, gan_networks
 from lesionsynth.generative.nets import arrays_of, load_arrays
 from lesionsynth.generative.specs import SPECS, AutoencoderSpec, MaskGanSpec
-from lesionsynth.generative.training import SCORE, Place, Told, Trained, train
+from lesionsynth.generative.training import SCORE, Place, Told, Trained, seed_weights, train
 
 SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
 """Kinds of checkpoints that give shapes of lesions."""
@@ -60,6 +60,7 @@ def train_autoencoder(
     """Train the shape autoencoder on all crops, and that of intensities on those that have an image."""
     scale = Scale.of([crop.edge_mm for crop in crops])
     train_on, validate_on = held_out(crops, spec.held_out, spec.seed, "shape")
+    seed_weights(spec, place, "shape")
     shape = ShapeTask(
         spec,
         len(values),
@@ -99,6 +100,7 @@ def train_mask_gan(
     scale = Scale.of([crop.edge_mm for crop in crops])
     train_on, validate_on = held_out(crops, spec.held_out, spec.seed, "shape")
     samples = Samples(train_on, spec, scale, place.device)
+    seed_weights(spec, place, "shape")
     task = GanTask(spec, len(values), scale, samples, validate_on, place.device)
     done = train(task, spec, place, told, key)
     arrays = arrays_of({"shape.decoder": task.networks["decoder"]})
@@ -128,6 +130,7 @@ def _train_images(
     inside = [np.abs(crop.image[:, crop.classes > 0]) for crop in parts[0]]
     per_channel = np.median(np.concatenate(inside, axis=1), axis=1).clip(min=0.1).astype(np.float32)
     trained, validated = (Samples(part, spec, scale, place.device, with_images=True) for part in parts)
+    seed_weights(spec, place, "image")
     task = ImageTask(spec, classes, trained, validated, parts, per_channel, place.device)
     done = train(task, spec, place, told, key)
     codes = fit_codes(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.networks.blocks import Convolution
+from monai.networks.layers import Reshape
 from monai.networks.nets import FullyConnectedNet, Generator, Regressor
 from torch import Tensor, nn
 
@@ -33,6 +36,23 @@ def decoder(latent: int, shape: Sequence[int], widths: Sequence[int], res_units:
         act=ACT,
         norm=NORM,
     )
+
+
+def smooth_decoder(latent: int, shape: Sequence[int], widths: Sequence[int]) -> nn.Module:
+    """As :func:`decoder`, by interpolation and convolutions: transposed ones print a checkerboard on images.
+
+    References
+    ----------
+    Odena, Dumoulin, Olah, Deconvolution and checkerboard artifacts, Distill 2016, doi:10.23915/distill.00003.
+    """
+    dims = len(shape) - 1
+    start = [n // 2 ** len(widths) for n in shape[1:]]
+    layers: list[nn.Module] = [nn.Linear(latent, widths[-1] * math.prod(start)), Reshape(widths[-1], *start)]
+    width = widths[-1]
+    for after in [*reversed(widths[:-1]), widths[0]]:
+        layers += [nn.Upsample(scale_factor=2), Convolution(dims, width, after, act=ACT, norm=NORM)]
+        width = after
+    return nn.Sequential(*layers, Convolution(dims, width, shape[0], conv_only=True))
 
 
 def critic(shape: Sequence[int], widths: Sequence[int]) -> nn.Module:

@@ -39,6 +39,14 @@ class TrainSpec(Spec):
         return ()
 
 
+def _check_halving(size: int, widths: Widths) -> None:
+    """A size that can be halved once for each width, and no width of 0."""
+    if min(widths) < 1:
+        raise ValueError("widths should be whole numbers from 1")
+    if size % 2 ** len(widths):
+        raise ValueError(f"size should be a multiple of {2 ** len(widths)}, got {size}")
+
+
 class CubeSpec(TrainSpec):
     """What models of single lesions share: the cube that a lesion is brought into."""
 
@@ -53,10 +61,7 @@ class CubeSpec(TrainSpec):
 
     @model_validator(mode="after")
     def _halves(self) -> CubeSpec:
-        if min(self.widths) < 1:
-            raise ValueError("widths should be whole numbers from 1")
-        if self.size % 2 ** len(self.widths):
-            raise ValueError(f"size should be a multiple of {2 ** len(self.widths)}, got {self.size}")
+        _check_halving(self.size, self.widths)
         return self
 
 
@@ -180,9 +185,70 @@ class TranslationSpec(TrainSpec):
         return self
 
 
+class HvaeSpec(TrainSpec):
+    """Variational autoencoder of images with their lesion masks, its codes moved by Hamiltonian steps.
+
+    Samples, steps, batch and learning rate of `full` are those of Kebaili et al., arXiv:2311.10472.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "full": {},
+        "tiny": {
+            "sample": "patches", "size": 16, "latent": 16, "widths": (12, 24), "samples": 400,
+            "steps": 300, "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
+        },
+    }  # fmt: skip
+
+    learning_rate: float = Field(default=4.5e-5, gt=0)
+    """Of AdamW."""
+    sample: Literal["slices", "patches", "volumes"] = "slices"
+    """slices: axial ones; patches: cubes; volumes: all tissue of a case in a cube, at a low resolution."""
+    size: int = Field(default=128, ge=8, le=512)
+    """Voxels along each edge of a sample."""
+    spacing_mm: float | None = Field(default=None, gt=0)
+    """Voxel edge. Without it: slices and volumes hold the tissue of every case; patches are as fine as the
+    images, but hold nine of ten lesions in their middle half."""
+    samples: int = Field(default=2000, ge=2)
+    """Slices or patches of all cases together; all are held in memory."""
+    lesion_share: float = Field(default=0.8, gt=0, le=1)
+    """Share of them that lies on a lesion; the others lie anywhere in the tissue."""
+    jitter: Probability = 0.15
+    """How far patches and slices are moved off their middle at most, as a share of their edge."""
+    flip: bool = True
+    """Show samples flipped left to right too."""
+    latent: int = Field(default=64, ge=1, le=4096)
+    """Numbers of a code."""
+    widths: Widths = Field(default=(32, 64, 128, 256), min_length=1, max_length=7)
+    """Features after each halving of the sample."""
+    leapfrog_steps: int = Field(default=3, ge=0, le=50)
+    """Hamiltonian steps of a posterior sample; 0: the plain variational autoencoder."""
+    leapfrog_size: float = Field(default=1e-3, gt=0, le=1)
+    """Size of a step."""
+    sqrt_beta0: float = Field(default=0.3, gt=0, le=1)
+    """Square root of the inverse temperature at the start; 1: no tempering."""
+    image_sd: float | None = Field(default=None, gt=0)
+    """Standard deviation of an image about its decoded mean, relative to the spread of the training images;
+    learned for each channel where not given."""
+    mask_weight: float = Field(default=5.0, gt=0)
+    """Weight of the mask's log-likelihood beside that of the image."""
+    dice: float = Field(default=1.0, ge=0)
+    """Weight of the Dice loss of lesions, for which the background counts nothing."""
+
+    @model_validator(mode="after")
+    def _halves(self) -> HvaeSpec:
+        _check_halving(self.size, self.widths)
+        return self
+
+    @property
+    def dims(self) -> int:
+        """Dimensions of a sample."""
+        return 2 if self.sample == "slices" else 3
+
+
 SPECS: dict[Kind, type[TrainSpec]] = {
     "lesion-autoencoder": AutoencoderSpec,
     "mask-gan": MaskGanSpec,
+    "hvae": HvaeSpec,
     "translation": TranslationSpec,
 }
 """Settings of each kind of model."""

@@ -180,6 +180,11 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
     return result
 
 
+def seed_weights(spec: TrainSpec, place: Place, task: str) -> None:
+    """Have the first weights of a task's networks follow from the seed; before they are made."""
+    torch.manual_seed(int(stream(spec.seed, "train", task, place.name, "weights").integers(2**63)))
+
+
 def forget(place: Place, task: str) -> None:
     """Remove the state of a training whose checkpoint is written."""
     (place.folder / "state" / f"{place.name}-{task}.pt").unlink(missing_ok=True)

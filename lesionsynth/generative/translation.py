@@ -25,7 +25,7 @@ from lesionsynth.generative.lesion_models import Learned
 from lesionsynth.generative.nets import arrays_of, one_hot
 from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.generative.tissue_map import Semantics
-from lesionsynth.generative.training import SCORE, Place, Told, mixed, train
+from lesionsynth.generative.training import SCORE, Place, Told, mixed, seed_weights, train
 from lesionsynth.generative.translation_data import Patches, Scan, means_of, ranges_of
 from lesionsynth.generative.translation_nets import Altered, Pool, discriminator, generator
 from lesionsynth.rng import stream
@@ -76,7 +76,7 @@ def train_translation(
         ranges_of(train_on),
         means_of(train_on, semantics.count),
     )
-    torch.manual_seed(int(stream(spec.seed, "train", "translation", place.name).integers(2**63)))
+    seed_weights(spec, place, "translation")
     task = (CycleTask if spec.network == "cyclegan" else PairedTask)(spec, lessons, place.device)
     done = train(task, spec, place, told, key)
     about = {

@@ -244,6 +244,17 @@ class TranslationChoice(TypedDict):
     """Of `shapes: model`: empty, since nobody's lesion is used."""
 
 
+class HvaeChoice(TypedDict):
+    """Choice of `hvae`."""
+
+    code: list[float]
+    """Where in the latent space of the model: what is decoded."""
+    near: str | None
+    """The training sample near which it was drawn; `null` but for `neighbourhood`."""
+    from_: list[Giver]
+    """Empty, since nobody's lesion is used. Whom the model was trained on stands in `weights`."""
+
+
 class Insertion(TypedDict):
     """An edit that adds a lesion."""
 
@@ -251,7 +262,15 @@ class Insertion(TypedDict):
     """What kind of edit it is."""
     source: NotRequired[str | None]
     """Source in the recipe; `null` where removed lesions come back; missing where an operation takes none."""
-    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | LearnedChoice | TranslationChoice
+    donor: (
+        BankChoice
+        | BumpChoice
+        | MaskChoice
+        | EllipsoidChoice
+        | LearnedChoice
+        | HvaeChoice
+        | TranslationChoice
+    )
     """What the source has drawn, see [below](#choices-of-the-sources)."""
     case: str
     """Where the lesion, or its shape, comes from; empty where nobody gave it."""

@@ -240,6 +240,17 @@ def _mask_gan() -> Trainer:
     return train
 
 
+def _hvae() -> Trainer:
+    from lesionsynth.generative.hvae_models import train_hvae
+    from lesionsynth.generative.samples import samples_of
+
+    def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
+        samples = samples_of(given.bank, given.cohort, given.recipe.tissue, spec, told)
+        return train_hvae(samples, given.cohort.labels, spec, place, told, key)
+
+    return train
+
+
 def _translation() -> Trainer:
     from lesionsynth.generative.tissue_map import Semantics
     from lesionsynth.generative.translation import train_translation
@@ -259,6 +270,7 @@ def _translation() -> Trainer:
 TRAINERS: dict[Kind, Callable[[], Trainer]] = {
     "lesion-autoencoder": _lesion_autoencoder,
     "mask-gan": _mask_gan,
+    "hvae": _hvae,
     "translation": _translation,
 }
 """What trains each kind; called before the first step, so that nothing is imported that is not needed."""

@@ -45,7 +45,16 @@ def test_the_commands_that_are_promised() -> None:
     assert {" ".join(name) for name in COMMANDS} == {
         *("init", "check", "run", "plan", "finalize", "status", "replay", "list", "schema", "doctor"),
         *("audit", "realism", "convert", "preview", "report"),
-        *("bank", "bank build", "bank ls", "bank show", "likelihood", "likelihood build"),
+        *(
+            "bank",
+            "bank build",
+            "bank ls",
+            "bank show",
+            "generate",
+            "generate hvae",
+            "likelihood",
+            "likelihood build",
+        ),
     }
 
 

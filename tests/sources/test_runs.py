@@ -18,9 +18,10 @@ from lesionsynth.run.job import HostJobs
 from lesionsynth.run.prepare import prepare
 from tests.conftest import write_nifti
 from tests.test_invariants import Silent
+from tests.trained_hvae import Trained
 
 MakeData = Callable[..., Path]
-MODELS = {"autoencoder", "translation"}
+MODELS = {"autoencoder", "hvae", "translation"}
 """Sources that need a trained model."""
 STEP = {"kind": "populate", "source": "s", "load": [8, 20], "replace": 1, "site": {"like_donor": False}}
 
@@ -49,11 +50,18 @@ def root(make_nnunet: MakeData, phantoms: Any) -> Path:
 
 @pytest.mark.parametrize("kind", sorted(registry.kinds("sources")))
 def test_lesions_are_accepted_replayed_and_named(
-    kind: str, root: Path, shape_models: Path, translations: Callable[[str], Path], tmp_path: Path
+    kind: str,
+    root: Path,
+    shape_models: Path,
+    translations: Callable[[str], Path],
+    trained_hvae: Trained,
+    tmp_path: Path,
 ) -> None:
     source: dict[str, Any] = {"kind": kind}
     if kind in MODELS:
-        folder = shape_models if kind == "autoencoder" else translations("pix2pix")
+        folder = {"autoencoder": shape_models, "hvae": trained_hvae.folder}.get(kind) or translations(
+            "pix2pix"
+        )
         source["model"] = str(folder / "all.safetensors")
     recipe = recipe_of(source)
     if kind in MODELS:  # which has seen everybody

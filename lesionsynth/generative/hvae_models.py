@@ -1,0 +1,177 @@
+"""Models of images with their lesion masks: train one, and open it to make new pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from lesionsynth.domain.case import LabelTable
+from lesionsynth.errors import InputError
+from lesionsynth.generative.checkpoint import TrainedOn, read_checkpoint
+from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes
+from lesionsynth.generative.hvae import Batches, HvaeTask, networks_of
+from lesionsynth.generative.lesion_data import held_out
+from lesionsynth.generative.lesion_models import Learned
+from lesionsynth.generative.nets import arrays_of, load_arrays
+from lesionsynth.generative.samples import Samples, Seen, component_sizes
+from lesionsynth.generative.specs import HvaeSpec
+from lesionsynth.generative.training import SCORE, Place, Told, train
+from lesionsynth.rng import stream
+
+SAMPLINGS: tuple[Sampling, ...] = ("prior", "mixture", "neighbourhood")
+_TRIALS = 64
+"""Draws by which the share of usable samples is measured."""
+_NAMES = TypeAdapter(tuple[TrainedOn, ...])
+
+
+def train_hvae(
+    samples: Samples, labels: LabelTable, spec: HvaeSpec, place: Place, told: Told, key: str
+) -> Learned:
+    """Train on the samples of all but some subjects, and fit where codes of new samples are drawn.
+
+    Codes are kept of the training samples that lie on a lesion and show some of it.
+    """
+    values = labels.lesion
+    train_on, validate_on = held_out(samples.parts, spec.held_out, spec.seed, "hvae")
+    images = np.stack([s.image for s in train_on])
+    scale = images.std(axis=(0, *range(2, images.ndim)), dtype=np.float64).clip(min=0.1).astype(np.float32)
+    trained, validated = (Batches(part, scale, place.device) for part in (train_on, validate_on))
+    task = HvaeTask(spec, len(values), trained, validated, place.device)
+    seen = Seen.of(train_on, samples.spacing_mm)
+    done = train(task, spec, place, told, key)
+    on_lesion = [k for k, s in enumerate(train_on) if s.on_lesion and (s.classes > 0).any()]
+    if not on_lesion:
+        on_lesion = [k for k, s in enumerate(train_on) if (s.classes > 0).any()]
+    codes = fit_codes(
+        task.codes_of(trained)[on_lesion],
+        np.array([largest_mm3(train_on[k].classes, samples.spacing_mm) for k in on_lesion]),
+        tuple(train_on[k].about for k in on_lesion),
+        spec.seed,
+    )
+    about: dict[str, Any] = {
+        "labels": list(values),
+        "label_values": dict(labels.values),
+        "label_roles": dict(labels.roles),
+        "channels": len(scale),
+        "spacing_mm": samples.spacing_mm,
+        "tissue": [list(channel) for channel in samples.tissue],
+        "volumes_mm3": list(vars(seen).values()),
+        "trained_on": [name.model_dump() for name in codes.names],
+    }
+    arrays = {**arrays_of(task.networks), **codes.arrays("codes/"), "scale": scale}
+    measures = {
+        **{name: value for name, value in done.measures.items() if name != SCORE},
+        "samples": float(len(train_on)),
+        "held_out": float(len(validate_on)),
+        "ran": float(done.ran),
+    }
+    model = HvaeModel(spec, about, arrays)
+    for sampling in SAMPLINGS:
+        reasons = trials(model, sampling)
+        measures |= {f"{sampling}_accepted": reasons["accepted"] / _TRIALS}
+    return Learned(about, arrays, measures, done.steps, (task.name,))
+
+
+def largest_mm3(classes: NDArray[np.uint8], spacing_mm: float) -> float:
+    """Volume of the largest lesion of a sample; 0 where it has none."""
+    return float(component_sizes(classes).max(initial=0)) * spacing_mm**3
+
+
+def trials(model: HvaeModel, sampling: Sampling, spread: float = 1.0) -> Counter[str]:
+    """How many of some draws are usable ("accepted"), and why the others are not."""
+    found: Counter[str] = Counter()
+    for number in range(_TRIALS):
+        drawn = draw_code(model.codes, sampling, spread, stream(model.spec.seed, "trials", sampling, number))
+        assert drawn is not None
+        found[model.refusal(model.pair(drawn[0])[1]) or "accepted"] += 1
+    return found
+
+
+class HvaeModel:
+    """Makes images with their masks from codes; on the CPU, in one thread: a code always gives the same pair.
+
+    Parameters
+    ----------
+    spec : HvaeSpec
+        It was trained with.
+    about : dict
+        Of its card.
+    arrays : dict of str to ndarray
+        Of its checkpoint.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, RuntimeError, ValidationError
+        If they are not those of such a model.
+    """
+
+    def __init__(self, spec: HvaeSpec, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        self.spec = spec
+        self.values = tuple(int(v) for v in about["labels"])
+        self.channels = int(about["channels"])
+        self.spacing_mm = float(about["spacing_mm"])
+        self.tissue = np.array(about["tissue"], dtype=np.float64).reshape(self.channels, 3)
+        self.seen = Seen(*(float(v) for v in about["volumes_mm3"]))
+        self.codes = Codes.from_arrays("codes/", arrays, _NAMES.validate_python(about["trained_on"]))
+        self.scale = np.asarray(arrays["scale"], np.float32).reshape(self.channels, *[1] * spec.dims)
+        networks = networks_of(spec, len(self.values), self.channels)
+        load_arrays(networks, arrays)
+        self._decoder = networks["decoder"].eval()
+
+    def pair(self, code: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Image (C, n, n[, n]) and classes (n, n[, n]) of a code.
+
+        The image is the difference from the median of the tissue, in units of the tissue's spread.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            mean, logits = self._decoder(torch.tensor([code], dtype=torch.float32))
+        torch.set_num_threads(threads)
+        return np.asarray(mean[0].numpy() * self.scale), logits[0].argmax(0).numpy().astype(np.uint8)
+
+    def refusal(self, classes: NDArray[np.uint8]) -> str | None:
+        """Why a mask is none, or None where it is one."""
+        return self.seen.refusal(classes, self.spacing_mm)
+
+    def is_tissue(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where an image (C, n, ...) is nearer to tissue than to the least intensity, in every channel."""
+        median, spread, least = self.tissue.T
+        half = 0.5 * (least - median) / np.where(spread > 0, spread, 1.0)
+        return np.asarray((image > half.reshape(-1, *[1] * self.spec.dims)).all(axis=0))
+
+    def in_units(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An image in the units of the training cases, not below their least intensity."""
+        shape = (self.channels, *[1] * self.spec.dims)
+        median, spread, least = (column.reshape(shape) for column in self.tissue.T)
+        return np.maximum(median + spread * image, least).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, changed_ns: int) -> HvaeModel:
+    card, arrays = read_checkpoint(path, ("hvae",))
+    try:
+        return HvaeModel(HvaeSpec.model_validate(card.config), card.about, arrays)
+    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+        raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+
+
+def open_hvae(path: Path) -> HvaeModel:
+    """The model of a checkpoint; a process reads it once.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is damaged or of another kind.
+    """
+    if not path.is_file():
+        raise InputError("there is no such checkpoint.", file=path)
+    return _opened(path, path.stat().st_mtime_ns)
