@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesionsynth.generative.nets import encoder, smooth_decoder
+from lesionsynth.generative.nets import decoder, encoder
 from lesionsynth.rng import stream
 
 _WIDTHS = (8, 16)
@@ -85,8 +85,8 @@ class Features:
         torch.manual_seed(int(stream(seed, "evaluate", "weights").integers(2**63)))
         shape = real.shape[1:]
         self._encoder = encoder(shape, count, _WIDTHS)
-        decoder = smooth_decoder(count, shape, _WIDTHS)
-        self._train(nn.Sequential(self._encoder, decoder), self._tensor(real), steps, seed)
+        decode = decoder(count, shape, _WIDTHS)
+        self._train(nn.Sequential(self._encoder, decode), self._tensor(real), steps, seed)
         self._encoder.eval()
         # Every number of a code counts alike.
         codes = self._codes(real)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesionsynth.generative.leapfrog import Moves, Posterior, log_weight, prior_energy
-from lesionsynth.generative.nets import encoder, one_hot, smooth_decoder
+from lesionsynth.generative.nets import decoder, encoder, one_hot
 from lesionsynth.generative.samples import Sample
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.generative.training import SCORE, mixed
@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         super().__init__()
         shape = (channels + classes + 1, *(spec.size,) * spec.dims)
         self.channels = channels
-        self.net = smooth_decoder(spec.latent, shape, spec.widths)
+        self.net = decoder(spec.latent, shape, spec.widths)
         start = torch.full((channels,), math.log(spec.image_sd or 1.0))
         self.log_sd = nn.Parameter(start, requires_grad=spec.image_sd is None)
 

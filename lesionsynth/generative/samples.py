@@ -198,8 +198,10 @@ class _View:
 
     def _level(self, info: LesionInfo, rng: np.random.Generator) -> float:
         """One of the slices that a lesion lies in, by how much of it lies there."""
-        places = np.nonzero(self.case.lesions[0] == info.component)[self.up]
-        return float(places[int(rng.integers(places.size))])
+        numbers, boxes = self.case.lesions
+        box = boxes[info.component - 1]
+        places = np.nonzero(numbers[box] == info.component)[self.up]
+        return float(box[self.up].start + places[int(rng.integers(places.size))])
 
     def _cut(
         self, centre: NDArray[np.float64], shape: tuple[int, int, int], about: TrainedOn, on_lesion: bool

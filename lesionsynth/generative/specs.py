@@ -72,7 +72,7 @@ class AutoencoderSpec(CubeSpec):
         "full": {},
         "tiny": {
             "steps": 240, "size": 16, "latent": 16, "image_latent": 8, "widths": (8, 16),
-            "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
+            "batch": 8, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
         },
     }  # fmt: skip
 
@@ -90,7 +90,7 @@ class MaskGanSpec(CubeSpec):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "full": {},
         "tiny": {
-            "steps": 200, "size": 16, "latent": 16, "widths": (12, 24), "batch": 16, "learning_rate": 1e-3,
+            "steps": 200, "size": 16, "latent": 16, "widths": (8, 16), "batch": 8, "learning_rate": 1e-3,
             "validate_every": 25, "patience": 8, "critic_steps": 3,
         },
     }  # fmt: skip

@@ -21,6 +21,7 @@ from torch import nn
 from lesionsynth.digest import digest_json
 from lesionsynth.errors import DeviceError, LesionsynthError
 from lesionsynth.generative.checkpoint import needed
+from lesionsynth.generative.nets import features_last
 from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.rng import stream
 
@@ -106,6 +107,9 @@ def open_torch_device(wanted: str, threads: int = 1) -> torch.device:
             f"there is no {wanted} for torch {torch.__version__}, which sees {count} GPU(s).",
             remedy="Use --device auto or cpu, or install a build of torch for CUDA.",
         )
+    torch.backends.cudnn.benchmark = (
+        True  # all batches have one shape, and the fastest way for it differs much
+    )
     return torch.device("cuda", int(index or 0))
 
 
@@ -132,6 +136,9 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
     LesionsynthError
         If a loss is no longer a number.
     """
+    if place.device.type == "cpu":
+        for network in task.networks.values():
+            features_last(network)
     state_path = place.folder / "state" / f"{place.name}-{task.name}.pt"
     key = digest_json([key, task.name, torch.__version__])
     result, best, since = Trained(), None, 0

@@ -25,6 +25,8 @@ from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import BANK
 from lesionsynth.tissue import side_file
 
+OF_SHAPES = ("lesion-autoencoder", "mask-gan")
+"""Kinds that learn from lesion masks without images too."""
 NOTE = "training.json"
 """What a folder of models is trained for; the file by which it is known."""
 
@@ -120,7 +122,7 @@ def train_models(
             if only and block.name not in only:
                 continue
             path = output / f"{block.name}{SUFFIX}"
-            given = _given(bank, cohort, recipe, block)
+            given = _given(kind, bank, cohort, recipe, block)
             of = {case.case: case.subject for case in bank.cases()}
             key = digest_json(
                 [kind, spec.model_dump(mode="json"), lesionsynth.__version__]
@@ -154,7 +156,7 @@ def train_models(
 def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple[Cohort, list[Block]]:
     """The cohort and the blocks of its folds; shapes can be learned from a folder of masks too."""
     alone = masks_alone(recipe.input, root)
-    if alone is not None and kind in ("lesion-autoencoder", "mask-gan"):
+    if alone is not None and kind in OF_SHAPES:
         progress.note(f"{len(alone.masks)} masks without images: shapes alone are learned.")
         return alone, [Block("all", (), (), tuple(mask.subject for mask in alone.masks))]
     _, cohort, dropped = open_cohort(recipe.input, root)
@@ -196,13 +198,14 @@ def _files_beside(cohort: Cohort, patterns: Sequence[str]) -> list[Any]:
     return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
 
 
-def _given(bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
+def _given(kind: Kind, bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
     from dataclasses import replace
 
-    members = {*block.subjects}
+    members = set(block.subjects)
     there = {case.case for case in bank.cases()}
     cases = tuple(c for c in cohort.cases if c.subject in members and c.case in there)
-    return Given(bank, replace(cohort, cases=cases), recipe, (*block.subjects, *block.mask_subjects))
+    masks = block.mask_subjects if kind in OF_SHAPES else ()
+    return Given(bank, replace(cohort, cases=cases), recipe, (*block.subjects, *masks))
 
 
 def _finished(path: Path, key: str) -> Card | None:

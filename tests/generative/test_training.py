@@ -39,7 +39,7 @@ class Line:
         return {"loss": loss.detach()}
 
     def validate(self) -> dict[str, float]:
-        return {"score": abs(float(self.networks["net"][1].weight[0, 0]) - 3)}
+        return {"score": abs(float(self.networks["net"][1].weight.detach()[0, 0]) - 3)}
 
     @property
     def weights(self) -> list[float]:
