@@ -20,6 +20,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.cli.app import app
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.errors import LesionsynthError
+from lesionsynth.generative.checkpoint import read_checkpoint, write_checkpoint
 from lesionsynth.plugins import draws
 from lesionsynth.run import formats
 from lesionsynth.run.fit import Fit
@@ -29,6 +30,7 @@ from lesionsynth.run.pool import Failure
 from lesionsynth.run.workspace import Found
 from tests.conftest import write_phantoms
 from tests.pages import DOCS
+from tests.trained_hvae import Trained
 
 RECIPE = """
 seed: 3
@@ -45,6 +47,15 @@ sources:
     halo: {p: 0.7}
     capsule: {p: 0.7}
     core: {p: 0.7}
+  learned: {kind: autoencoder, model: MODELS/shapes.safetensors}
+  learned_shapes: {kind: autoencoder, model: MODELS/shapes.safetensors, intensities: bank}
+  generated: {kind: hvae, model: MODELS/hvae.safetensors}
+  painted: {kind: translation, model: MODELS/translation.safetensors}
+  painted_shapes:
+    kind: translation
+    model: MODELS/translation.safetensors
+    shapes: model
+    shape_model: MODELS/shapes.safetensors
 steps:
   less: {kind: inpaint, share: [0.1, 0.2], inpaint: {kind: mirror, texture: spectrum}}
   add:
@@ -59,6 +70,11 @@ steps:
   shape: {kind: copy_paste, source: shapes, tries: 20, pairing: inter}
   bump_of_mask: {kind: copy_paste, source: bumps_of_masks, tries: 20, pairing: inter}
   ellipsoid: {kind: copy_paste, source: made_up, tries: 20}
+  learn: {kind: copy_paste, source: learned, tries: 40}
+  learn_shape: {kind: copy_paste, source: learned_shapes, tries: 40}
+  generate: {kind: copy_paste, source: generated, tries: 40}
+  paint: {kind: copy_paste, source: painted, tries: 40}
+  paint_shape: {kind: copy_paste, source: painted_shapes, tries: 40}
   back: {kind: copy_paste, pairing: removed, tries: 20}
   mix: {kind: self_mix}
   carve: {kind: carve_mix}
@@ -92,7 +108,13 @@ def models_in_fields(model: type[Any]) -> list[tuple[str, type[Any]]]:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory, phantoms: Any) -> Path:
+def output(
+    tmp_path_factory: pytest.TempPathFactory,
+    phantoms: Any,
+    shape_models: Path,
+    translations: Callable[[str], Path],
+    trained_hvae: Trained,
+) -> Path:
     """What a run with everything in it has written, of phantoms, one of which is known by its mask alone."""
     folder = tmp_path_factory.mktemp("records")
     root = write_phantoms(folder / "data", phantoms[:5])
@@ -103,7 +125,12 @@ def output(tmp_path_factory: pytest.TempPathFactory, phantoms: Any) -> Path:
     folds = [{"train": ["case3", "case4"], "val": ["case1", "case2"]}]
     folds.append({"train": ["case1", "case2"], "val": ["case3", "case4"]})
     (root / "splits_final.json").write_text(json.dumps(folds))
-    (folder / "recipe.yaml").write_text(RECIPE)
+    trained = {"shapes": shape_models, "hvae": trained_hvae.folder, "translation": translations("pix2pix")}
+    for name, models in trained.items():  # as if of people that are in no fold
+        card, arrays = read_checkpoint(models / "all.safetensors")
+        card = card.model_copy(update={"subjects": ("elsewhere",)})
+        write_checkpoint(folder / "models" / f"{name}.safetensors", card, arrays)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("MODELS", str(folder / "models")))
     with pytest.raises(SystemExit) as ended:
         app(["run", str(folder / "recipe.yaml"), "-i", str(root), "-o", str(folder / "out"), "-q"])
     assert ended.value.code == 0

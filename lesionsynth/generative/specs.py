@@ -194,8 +194,9 @@ class HvaeSpec(TrainSpec):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "full": {},
         "tiny": {
-            "sample": "patches", "size": 16, "latent": 16, "widths": (12, 24), "samples": 400,
-            "steps": 300, "batch": 16, "learning_rate": 2e-3, "validate_every": 60, "patience": 4,
+            "sample": "patches", "size": 16, "latent": 16, "widths": (8, 16), "samples": 240,
+            "steps": 200, "batch": 8, "learning_rate": 3e-3, "validate_every": 50, "patience": 4,
+            "leapfrog_steps": 1, "leapfrog_size": 0.01,
         },
     }  # fmt: skip
 

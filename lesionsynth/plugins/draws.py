@@ -117,7 +117,7 @@ class Measures(TypedDict):
 
 
 class BankChoice(TypedDict):
-    """Choice of `lesion_bank`, `lesion_warp`, and of operations without a source."""
+    """Choice of `lesion_bank`, `lesion_warp`, `translation`, and of operations without a source."""
 
     lesion: str | None
     """Name in the bank; `null` where a compatible `carve_mix` took all of a case."""
@@ -150,7 +150,7 @@ class MaskChoice(TypedDict):
 
 
 class LearnedChoice(TypedDict):
-    """Choice of `autoencoder`."""
+    """Choice of `autoencoder`, and of `translation` with `shapes: model`."""
 
     code: list[float]
     """Of the shape, in the latent space of the model."""
@@ -229,21 +229,6 @@ class EllipsoidChoice(TypedDict):
     """Everybody's lesions that it is made of; empty where there is none."""
 
 
-class TranslationChoice(TypedDict):
-    """Choice of `translation`: a shape. What is painted depends on the place, and on nothing random."""
-
-    lesion: NotRequired[str]
-    """The shape: name in the bank; of `shapes: bank` and `masks`."""
-    code: NotRequired[list[float]]
-    """Of `shapes: model`: the shape's place in the latent space of the shape model."""
-    near: NotRequired[str | None]
-    """Of `shapes: model`: the training lesion whose code it is near; `null` but for `neighbourhood`."""
-    volume_mm3: NotRequired[float]
-    """Of `shapes: model`: volume of the shape on its own grid."""
-    from_: NotRequired[list[Giver]]
-    """Of `shapes: model`: empty, since nobody's lesion is used."""
-
-
 class HvaeChoice(TypedDict):
     """Choice of `hvae`."""
 
@@ -262,15 +247,7 @@ class Insertion(TypedDict):
     """What kind of edit it is."""
     source: NotRequired[str | None]
     """Source in the recipe; `null` where removed lesions come back; missing where an operation takes none."""
-    donor: (
-        BankChoice
-        | BumpChoice
-        | MaskChoice
-        | EllipsoidChoice
-        | LearnedChoice
-        | HvaeChoice
-        | TranslationChoice
-    )
+    donor: BankChoice | BumpChoice | MaskChoice | EllipsoidChoice | LearnedChoice | HvaeChoice
     """What the source has drawn, see [below](#choices-of-the-sources)."""
     case: str
     """Where the lesion, or its shape, comes from; empty where nobody gave it."""

@@ -40,8 +40,8 @@ class Autoencoder(SourceSpec):
 
     kind: Literal["autoencoder"] = "autoencoder"
     method: ClassVar[str] = (
-        "Shapes of lesions were drawn from the latent space ({sampling}) of a model trained on the lesions "
-        "of the subjects that may meet (adversarial autoencoder [@makhzani2015; @huo2024])."
+        "Shapes of lesions were drawn from the latent space ({sampling}) of a generative model that was "
+        "trained on the lesions of the subjects that may meet (after [@huo2024])."
     )
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint. Relative to the
@@ -62,7 +62,10 @@ class Autoencoder(SourceSpec):
         """Whose look the shapes got."""
         yield from super().methods()
         if self.intensities == "model":
-            yield "Their intensities came from a second autoencoder, on the host's own texture."
+            yield (
+                "Their intensities came from a second model, on the host's own texture; both are adversarial "
+                "autoencoders [@makhzani2015]."
+            )
         else:
             whose = "of the host itself, or of the bank" if self.intensities == "host" else "of the bank"
             yield (

@@ -45,6 +45,7 @@ def test_the_commands_that_are_promised() -> None:
     assert {" ".join(name) for name in COMMANDS} == {
         *("init", "check", "run", "plan", "finalize", "status", "replay", "list", "schema", "doctor"),
         *("audit", "realism", "convert", "preview", "report"),
+        *("train", "train lesion-autoencoder", "train mask-gan", "train hvae", "train translation"),
         *(
             "bank",
             "bank build",

@@ -57,6 +57,11 @@ GEOMETRY = ["unser1999", "cardoso2015"]
 CITED = {
     "lesionmix": ["basaran2023", *GEOMETRY, "damelin2018"],
     "soft_poisson": ["basaran2023", *GEOMETRY, "huo2024", "damelin2018"],
+    "soft_poisson_aae": ["basaran2023", "huo2024", "makhzani2015", *GEOMETRY, "damelin2018"],
+    "hvae": ["basaran2023", "kebaili2023", *GEOMETRY, "huo2024", "damelin2018"],
+    "translation_pix2pix": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
+    "translation_spade": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
+    "translation_cyclegan": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
     "open_ms": ["basaran2023", *GEOMETRY, "damelin2018"],
     "lesion_warp": ["basaran2023", "platscher2020", *GEOMETRY, "damelin2018"],
     "mask_library": ["basaran2023", *GEOMETRY, "damelin2018"],
