@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.fake_device import device, fake_device, fake_gpus
 from tests.generative.models import masks_of_phantoms, shape_models
 from tests.generative.translating import translations
 from tests.trained_hvae import trained_hvae
+
+# Tests run in parallel: threads of torch that wait for each other's core would take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 __all__ = [
     "device",

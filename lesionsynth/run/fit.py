@@ -190,7 +190,7 @@ class Fit:
         loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
         lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
         models = {
-            name: Model(model["file"], model["kind"], tuple(model["subjects"]))
+            name: Model(model["file"], model["kind"], tuple(model["subjects"]), model["beside"])
             for name, model in value.pop("models", {}).items()
         }
         return cls(**value, **lists, loads=loads, models=models)

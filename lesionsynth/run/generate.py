@@ -25,7 +25,7 @@ from lesionsynth.json_file import read_json
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
-from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.cohort import GENERATED, open_cohort
 from lesionsynth.run.pool import Progress
 from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import RECORDS, inside
@@ -33,8 +33,6 @@ from lesionsynth.run.workspace import RECORDS, inside
 if TYPE_CHECKING:
     from lesionsynth.run.formats import GeneratedRecord, GeneratedSet, ModelUsed
 
-NOTE = "generated.json"
-"""What a generated data set is; the file by which it is known."""
 _TRIES = 500
 """Draws of a case of which none could be used before it is given up."""
 _LAYOUT = "generated"
@@ -96,8 +94,8 @@ def generate(
         _check_like(cohort, there)
         layout = found if layout == "same" else layout
         cohort = replace(cohort, file_ending=there.file_ending)
-        check_output(like, output, marker=NOTE)
-    check_output(model.parent, output, marker=NOTE)
+        check_output(like, output, marker=GENERATED)
+    check_output(model.parent, output, marker=GENERATED)
     if layout == "same":
         raise InputError(
             "the layout cannot be the same as that of a data set which is not named.",
@@ -139,7 +137,7 @@ def generate(
     told["accepted"] = round(wish.count / (wish.count + rejected.total()), 6)
     told["rejected"] = dict(sorted(rejected.items()))
     told["voxels"] = digest_json([[row["case"], row["hashes"]] for row in rows])
-    nifti.write_bytes(output / NOTE, _text(told))
+    nifti.write_bytes(output / GENERATED, _text(told))
     return told
 
 
@@ -256,7 +254,7 @@ def _claim(output: Path, told: GeneratedSet) -> None:
     OutputError
         If it is that of another one.
     """
-    path = output / NOTE
+    path = output / GENERATED
     if path.is_file():
         there = read_json(path)
         if not isinstance(there, dict) or any(there.get(key) != value for key, value in told.items()):

@@ -10,13 +10,14 @@ from typing import Any
 
 from lesionsynth import nifti
 from lesionsynth.digest import digest_bytes
-from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError, LeakError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
 from lesionsynth.plugins.contracts import ModelUse
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.folds import Block
 from lesionsynth.run.pool import Progress
+from lesionsynth.tissue import side_file
 
 MODELS = "models"
 """Folder of an output for the models that it was made with."""
@@ -34,11 +35,14 @@ class Model:
         Kind of the checkpoint.
     subjects : tuple of str
         Everybody it was trained on.
+    beside : str or None
+        Path of a further image of each host that it looks at, with {case} and {subject}.
     """
 
     file: str
     kind: str
     subjects: tuple[str, ...]
+    beside: str | None = None
 
 
 def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
@@ -48,13 +52,26 @@ def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
             yield name, path, use
 
 
-def digests(recipe: Recipe) -> dict[str, str]:
-    """Digest of every file that a recipe's models may be taken from, by its path."""
-    found = {}
+def digests(recipe: Recipe, cohort: Cohort) -> dict[str, object]:
+    """What every file says that a recipe's models may be taken from, by its path: digest, images beside."""
+    found: dict[str, object] = {}
     for source, path, _ in used(recipe):
         for file in sorted(_folder(source, path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]:
-            found[str(file)] = _digest(source, file)
+            pattern = read_card(file).about.get("map")
+            images = [_state(pattern, case, cohort.root) for case in cohort.cases] if pattern else []
+            found[str(file)] = [_digest(source, file), images]
     return found
+
+
+def beside(models: Mapping[str, Model], host: CaseFiles, root: Path) -> list[object]:
+    """State (size and time) of the images of a host that its models look at."""
+    return [_state(m.beside, host, root) for _, m in sorted(models.items()) if m.beside is not None]
+
+
+def _state(pattern: object, files: CaseFiles, root: Path) -> object:
+    path = side_file(str(pattern), files, root)
+    about = path.stat() if path.is_file() else None
+    return None if about is None else [about.st_size, about.st_mtime_ns]
 
 
 def find_models(
@@ -86,7 +103,7 @@ def find_models(
             _check(card, use, cohort, source, file)
             name = f"{MODELS}/{_digest(source, file)}{SUFFIX}"
             _copy(file, output / name)
-            found[block.name][path] = Model(name, card.kind, card.subjects)
+            found[block.name][path] = Model(name, card.kind, card.subjects, card.about.get("map"))
     return found
 
 

@@ -17,6 +17,7 @@ from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.folds import Block
+from lesionsynth.run.models import beside
 
 SYNTHETIC = "__syn"
 _COPY = re.compile(rf"(.+){SYNTHETIC}\d+")
@@ -86,7 +87,10 @@ def make_plan(
         for host in block.hosts:
             if host not in harvested:
                 continue  # dropped as unreadable
-            about = [block_part, harvested[host].source_hashes, fit.registrations.get(host)]
+            about: list[object] = [
+                *(block_part, harvested[host].source_hashes, fit.registrations.get(host)),
+                *beside(fit.models, by_case[host], cohort.root),
+            ]
             for copy in range(block.first_copy, block.first_copy + recipe.output.copies):
                 targets = {
                     name: step.target_load.draw(

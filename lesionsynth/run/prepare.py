@@ -88,7 +88,7 @@ def prepare(
             bank_key(case_keys(cohort, recipe)),
             deciding(recipe),
             lesionsynth.__version__,
-            *digests(recipe).items(),
+            *digests(recipe, cohort).items(),
         ]
     )
     lock = read_lock(output)

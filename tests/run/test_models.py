@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,26 @@ def test_another_model_makes_another_output(shape_models: Path, data: Path, tmp_
     session.run(recipe_of(model), data, output, Silent(), update=True)
     assert set(trained_where(output)) == {"case1__syn000", "case2__syn000"}
     assert findings(output, data) == []
+
+
+def test_images_that_a_model_looks_at_are_inputs(
+    translations: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
+    """A host whose tissue label image changes is made again, and no other."""
+    shutil.copytree(data / "labelsTr", data / "seg")
+    trained = translations("pix2pix")
+    about = {"map": "seg/{case}.nii.gz", "classes": [[1], [2], [3], [4]]}
+    model = model_of(trained, tmp_path / "m.safetensors", ["elsewhere"], **about)
+    source = f'sources.donors={{kind: translation, model: "{model}"}}'
+    recipe = load_recipe("lesionmix", [source, "output.copies=1", "steps.add.load=[2, 8]"])
+    output = run(recipe, data, tmp_path / "out")
+    written = {path.name: path.stat().st_mtime_ns for path in (output / "records").iterdir()}
+    os.utime(data / "seg" / "case2.nii.gz", ns=(1, 1))
+    with pytest.raises(OutputError, match="files have changed"):
+        run(recipe, data, output)
+    session.run(recipe, data, output, Silent(), update=True)
+    again = {path.name: path.stat().st_mtime_ns for path in (output / "records").iterdir()}
+    assert {name for name in again if again[name] != written[name]} == {"case2__syn000.json"}
 
 
 class TestAudit:
