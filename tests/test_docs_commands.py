@@ -23,7 +23,7 @@ from tests.pages import PAGES, ROOT, Command, commands_of, page_id, steps
 NOT_RUN = {
     # What makes an environment: the tests run in one.
     r"python3 -m venv \.venv|\. \.venv/bin/activate": "sets up the environment that the tests run in",
-    r"pip install (\.|'\.\[cuda1[23]\]'|'lesionsynth\[dask\]')": "changes the environment; needs a network",
+    r"pip install (\.|'\.\[(cuda1[23]|generative)\]'|'lesionsynth\[dask\]')": "changes the environment",
     r"pip install bids-validator-deno": "the extra bids-test, which `make test` installs",
     r"pre-commit install": "changes the checkout",
     # The tests themselves, and what takes minutes.
@@ -37,7 +37,7 @@ NOT_RUN = {
     r"SHARDS=20 docs/how-to/hpc/submit\.sh .*": "needs Slurm: tests/slurm/test_slurm.py submits the script",
     r"apptainer .*": "needs Apptainer, and an image from the network",
     r"lesionsynth run .* --scheduler .*": "needs a Dask scheduler: tests/run/test_machine.py starts one",
-    r"lesionsynth run .* --device cuda": "needs a GPU: tests/test_backend.py",
+    r"lesionsynth (run|train) .* --device cuda": "needs a GPU: tests/test_backend.py",
 }
 """Commands that no test here runs, as patterns of the whole line, and why; what tests them elsewhere."""
 

@@ -56,7 +56,8 @@ def digests(recipe: Recipe, cohort: Cohort) -> dict[str, object]:
     """What every file says that a recipe's models may be taken from, by its path: digest, images beside."""
     found: dict[str, object] = {}
     for source, path, _ in used(recipe):
-        for file in sorted(_folder(source, path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]:
+        place = _folder(source, path)
+        for file in sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else [place]:
             pattern = read_card(file).about.get("map")
             images = [_state(pattern, case, cohort.root) for case in cohort.cases] if pattern else []
             found[str(file)] = [_digest(source, file), images]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,8 @@ def _parallel(tasks: Sequence[Task], engine: Engine) -> Iterator[tuple[int, Any]
     """Results with their numbers, in the order in which they are ready."""
     import joblib
 
+    # loky replaces a worker that has grown by what a library like torch takes; nothing is lost by it.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     # One thread inside each worker: several BLAS threads in each make the whole slower than serial.
     where: dict[str, Any] = {"backend": "loky", "inner_max_num_threads": 1}
     n_jobs = engine.n_jobs

@@ -331,7 +331,7 @@ class TestSettings:
         assert HvaeSpec.model_validate(HvaeSpec.presets["tiny"]).dims == 3
 
     def test_a_size_that_cannot_be_halved_is_refused(self):
-        with pytest.raises(ValueError, match="multiple of 16 with 4 widths"):
+        with pytest.raises(ValueError, match="multiple of 16, got 40"):
             HvaeSpec.model_validate({"size": 40})
 
 

@@ -141,7 +141,7 @@ class TestAutoencoder:
         assert len(lesions) > 3 * len(refused)
         low, high = autoencoder[0].about["volumes_mm3"]
         volumes = np.array([lesion.info.volume_mm3 for lesion in lesions])
-        assert np.mean((volumes > 0.8 * low) & (volumes < 1.25 * high)) > 0.9
+        assert np.mean((volumes >= low) & (volumes <= high)) > 0.75  # a source refuses the others
         assert np.median(volumes) / np.median(open_shapes(autoencoder[1]).codes.volumes_mm3) == pytest.approx(
             1, rel=0.6
         )

@@ -43,7 +43,8 @@ class Line:
 
     @property
     def weights(self) -> list[float]:
-        return [float(v) for v in torch.nn.utils.parameters_to_vector(self.networks["net"].parameters())]
+        whole = torch.nn.utils.parameters_to_vector(self.networks["net"].parameters())
+        return [float(v) for v in whole.detach()]
 
 
 def place(folder: Path) -> Place:

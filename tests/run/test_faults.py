@@ -252,7 +252,7 @@ def test_hosts_are_let_go_of_at_once(make_nnunet: MakeData, tmp_path: Path) -> N
     from lesionsynth.host import LoadedCase
 
     def alive() -> int:
-        return sum(isinstance(thing, LoadedCase) for thing in gc.get_objects())
+        return sum(type(thing) is LoadedCase for thing in gc.get_objects())
 
     gc.collect()
     before = alive()

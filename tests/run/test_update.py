@@ -63,7 +63,7 @@ def test_nothing_is_mixed_without_being_asked_for(made: tuple[Path, Path]) -> No
     with pytest.raises(OutputError, match=r"another recipe: seed, steps.add.tries differ\. .*--update"):
         session.run(recipe_of("seed=5", "steps.add.tries=7"), root, output, Silent())
     (root / "labelsTr" / "case6.nii.gz").touch()
-    with pytest.raises(OutputError, match="another input: files have changed"):
+    with pytest.raises(OutputError, match="another input or trained model: files have changed"):
         session.run(recipe_of(), root, output, Silent())
     assert files(output) == before
 

@@ -150,7 +150,7 @@ def test_populate_inserts_and_replays_them(donors, trained_hvae):
     report = step.apply(canvas, context)
     assert report.draws, report.rejected
     for draw in report.draws:
-        assert set(draw["donor"]) == {"code", "from"}
+        assert set(draw["donor"]) == {"code", "from", "near"}
         assert draw["measures"]["visible"] > 1
         assert draw["volume_mm3"] >= EDGE_MM**3
     again = Canvas(case)
