@@ -13,6 +13,8 @@ from lesionsynth.generative.checkpoint import TrainedOn, needed
 Sampling = Literal["prior", "mixture", "neighbourhood"]
 _MOST_COMPONENTS = 8
 _CASES_PER_COMPONENT = 10
+_NEAR = 0.3
+"""Spread of a neighbourhood, as a share of that of its component: with all of it, it would be no nearer."""
 _DECIMALS = 5
 """A code is rounded so that its draw stays short; far finer than what a decoder tells apart."""
 
@@ -94,7 +96,7 @@ def draw_code(
     codes : Codes
     sampling : str
         prior: N(0, I); mixture: of the fitted Gaussians; neighbourhood: Gaussian about one of the training
-        data, with the spread of the component of the mixture that is nearest.
+        data, with 0.3 times the spread of the component of the mixture that is nearest.
     spread : float
         Factor on the standard deviation.
     rng : numpy.random.Generator
@@ -115,6 +117,6 @@ def draw_code(
             return None
         chosen = int(among[int(rng.integers(among.size))])
         k = int(np.argmin(((codes.means - codes.latents[chosen]) ** 2).sum(axis=1)))
-        code = codes.latents[chosen] + codes.spreads[k] * noise
+        code = codes.latents[chosen] + _NEAR * codes.spreads[k] * noise
         near = codes.names[chosen]
     return [round(float(v), _DECIMALS) for v in code], near

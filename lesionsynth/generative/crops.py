@@ -95,12 +95,18 @@ def _classes(
 
     A threshold would shrink what is as thin as a slice or two.
     """
-    padded = np.pad(label, 1)  # a mask may be stored without a margin, and an image repeats its edge
+    # A mask may be stored without a margin, and an image repeats its edge, smoothed where it shrinks.
+    margin = [2 + int(np.ceil(2 * ratio)) for ratio in warp.shrinking.tolist()]
+    padded = np.pad(label, [(m, m) for m in margin])
     shares = np.stack([(padded == value).astype(np.float32) for value in values])
-    shares = warp_image(shares, replace(warp, centre=warp.centre + 1), 1)
+    shares = warp_image(shares, replace(warp, centre=warp.centre + margin), 1)
     total = shares.sum(axis=0)
     count = min(max(1, round(volume_mm3 / edge_mm**3)), int(np.count_nonzero(total > 0)))
-    most = np.argsort(-total, axis=None, kind="stable")[:count]
+    # Of voxels that hold as much, those nearer to the middle: else flat lesions would end on one side.
+    far = sum(
+        np.square(axis - (n - 1) / 2) for axis, n in zip(np.indices(total.shape), total.shape, strict=True)
+    )
+    most = np.lexsort((np.ravel(far), -np.round(total, 5).ravel()))[:count]
     classes = np.zeros(total.shape, dtype=np.uint8)
     classes.flat[most] = shares.argmax(axis=0).flat[most] + 1
     return classes

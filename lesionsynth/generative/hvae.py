@@ -190,7 +190,7 @@ class HvaeTask:
         sums: dict[str, list[float]] = {SCORE: [], "elbo": [], "elbo_k0": [], "dice": [], "psnr": []}
         images = self.held_out.images
         flat = images.movedim(1, 0).flatten(1)
-        peak = flat.amax(1) - flat.amin(1)
+        peak = (flat.amax(1) - flat.amin(1)).clamp(min=1e-6)  # a channel may be flat
         for number, batch in enumerate(self.held_out.parts(self.spec.batch)):
 
             def rng(number: int = number) -> np.random.Generator:

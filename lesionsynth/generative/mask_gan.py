@@ -24,7 +24,11 @@ from lesionsynth.generative.training import SCORE, mixed
 
 _BETAS = (0.0, 0.9)
 _LOOKED_AT = 64
-"""Generated shapes that are compared with held-out ones at each look."""
+"""Generated shapes that are compared with held-out ones at each look, and most real ones the critic sees."""
+_FAR = 10.0
+"""Distance where no generated shape is one, and the most that any other counts."""
+_LEAST_SPREADS = (0.3, 0.05)
+"""Of logarithmic volume and filled share, where held-out shapes are few or alike."""
 
 
 def gan_networks(spec: MaskGanSpec, classes: int) -> dict[str, nn.Module]:
@@ -57,7 +61,8 @@ class GanTask:
             for name, net in self.networks.items()
         }
         self.held_out = np.array([form_of(crop.classes, crop.edge_mm) for crop in held_out])
-        self.held_out_seen = Samples(held_out, spec, scale, device)
+        self.spreads = np.maximum(self.held_out.std(axis=0), _LEAST_SPREADS)
+        self.held_out_seen = Samples(held_out[:_LOOKED_AT], spec, scale, device)
         rng = np.random.default_rng(spec.seed)
         self.fixed = rng.standard_normal((_LOOKED_AT, spec.latent), dtype=np.float32)
 
@@ -112,12 +117,11 @@ class GanTask:
         edges = [self.scale.edge_mm(float(size)) for size in sizes.cpu()]
         kept = [form_of(w, e) for w, e in zip(whole, edges, strict=True) if not isinstance(w, str)]
         refused = 1 - len(kept) / len(whole)
-        found = {"volume_distance": 10.0, "fill_distance": 10.0}
+        found = {"volume_distance": _FAR, "fill_distance": _FAR}
         if kept:
             for k, name in enumerate(found):
-                real = self.held_out[:, k]
-                spread = max(float(real.std()), 1e-3)
-                found[name] = float(wasserstein_distance(real, np.array(kept)[:, k]) / spread)
+                distance = wasserstein_distance(self.held_out[:, k], np.array(kept)[:, k])
+                found[name] = min(_FAR, float(distance) / float(self.spreads[k]))
         seen = self.held_out_seen
         real_scores = self.networks["critic"](self.seen(seen.classes, seen.sizes))
         fake_scores = self.networks["critic"](self.made(codes))

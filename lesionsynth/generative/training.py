@@ -1,7 +1,8 @@
 """The loop that trains every model: validation, early stop, log, and a state to go on from when killed.
 
 What a step does is decided by its number and the seed alone, so that a training that was stopped and goes on
-comes to the same weights as one that was not (on one kind of device, with one number of threads).
+comes to the same weights as one that was not, on the CPU with one number of threads. On a GPU convolutions
+are not added up in one order, and it comes to others that are as good.
 """
 
 from __future__ import annotations

@@ -234,10 +234,16 @@ class Donors:
 
 
 class ModelUse(NamedTuple):
-    """What a source wants of a trained model: one of some kinds, and whether it must make intensities."""
+    """What a source wants of a trained model.
+
+    One of some kinds; whether it must make intensities; settings that it must have been trained with; the
+    field of the source that names it.
+    """
 
     kinds: tuple[str, ...]
     images: bool = False
+    config: tuple[tuple[str, str], ...] = ()
+    field: str = "model"
 
 
 class SourceSpec(Spec):

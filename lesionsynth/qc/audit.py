@@ -144,7 +144,7 @@ class _Audit:
             self._replay(recorded, engine, progress)
         fits = self._fits()
         self._bank()
-        self.findings += audit_models(self.output, self.names, self.recipe, self.evidence, fits)
+        self.findings += audit_models(self.output, self.names, self.recipe, self.cohort, self.evidence, fits)
         for item in self.evidence:
             self.findings += audit_people(item, self.people, fits.get(item.block))
         self._folds(fits)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lesionsynth.digest import digest_bytes
+from lesionsynth.domain.case import Cohort
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_checkpoint
-from lesionsynth.qc.audit_evidence import REMAKE, BlockFit
+from lesionsynth.qc.audit_evidence import REMAKE, BlockFit, Weights
 from lesionsynth.qc.audit_scope import Evidence
 from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.cohort import people_of
 from lesionsynth.run.models import MODELS, used
 from lesionsynth.run.workspace import RECORDS
 
@@ -22,6 +24,7 @@ def audit_models(
     output: Path,
     names: Sequence[str],
     recipe: Recipe,
+    cohort: Cohort,
     made: Sequence[Evidence],
     fits: Mapping[str, BlockFit],
 ) -> Iterator[Finding]:
@@ -33,25 +36,32 @@ def audit_models(
     names : sequence of str
         All files of the output.
     recipe : Recipe
+    cohort : Cohort
+        The input, whose rules tell whom the names in a checkpoint stand for.
     made : sequence of Evidence
     fits : mapping of str to BlockFit
     """
     wanted = {path for _, path, _ in used(recipe)}
     said = {(model.file, model.subjects) for fit in fits.values() for model in fit.models.values()}
     said |= {(model.file, model.subjects) for item in made for model in item.weights}
-    cards: dict[str, Card | Finding] = {file: _card(output, names, file) for file, _ in sorted(said)}
-    yield from (found for found in cards.values() if isinstance(found, Finding))
+    people: dict[str, set[str]] = {}
+    for file in sorted({file for file, _ in said}):
+        card = _card(output, names, file)
+        if isinstance(card, Finding):
+            yield card
+        else:
+            people[file] = people_of(card.subjects, recipe.input, cohort)
     for block, fit in sorted(fits.items()):
         name = f"likelihood/{block}.json"
         if set(fit.models) != wanted:
             fault = f"names the models {sorted(fit.models)}; the recipe uses {sorted(wanted)}."
             yield Finding("error", fault, _CURE, None, name)
         for model in fit.models.values():
-            yield from _seen(cards[model.file], model.file, model.subjects, None, name, _CURE)
+            yield from _seen(people, model, None, name, _CURE)
     for item in made:
         name = f"{RECORDS}/{item.case}.json"
         for model in item.weights:
-            yield from _seen(cards[model.file], model.file, model.subjects, item.case, name, REMAKE)
+            yield from _seen(people, model, item.case, name, REMAKE)
         own = fits.get(item.block)
         if own is not None and {m.file for m in item.weights} != {m.file for m in own.models.values()}:
             yield Finding(
@@ -60,12 +70,13 @@ def audit_models(
 
 
 def _seen(
-    card: Card | Finding, file: str, subjects: Sequence[str], case: str | None, name: str, cure: str
+    people: Mapping[str, set[str]], model: Weights, case: str | None, name: str, cure: str
 ) -> Iterator[Finding]:
-    if isinstance(card, Card) and set(card.subjects) != set(subjects):
-        other = sorted(set(card.subjects) ^ set(subjects))[0]
+    other = people.get(model.file, set(model.subjects)) ^ set(model.subjects)
+    if other:
         fault = (
-            f"the subjects that {file} was trained on are not those that it names: {other} is on one side."
+            f"the subjects that {model.file} was trained on are not those that it names: {min(other)} is on "
+            "one side."
         )
         yield Finding("error", fault, cure, case, name)
 

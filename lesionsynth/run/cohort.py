@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +124,16 @@ def masks_alone(spec: InputSpec, root: Path) -> Cohort | None:
     if any(model.recognises(root) for model in models):
         return None
     labels = LabelTable({"background": 0, "lesion": 1}, {"background": "background", "lesion": "lesion"})
-    return Cohort(root.absolute(), "masks", (), labels, (), _masks(spec, root.absolute(), ()))
+    masks = tuple(
+        replace(mask, subject=_subject_of(mask.subject, spec)) for mask in _masks(spec, root.absolute(), ())
+    )
+    return Cohort(root.absolute(), "masks", (), labels, (), masks)
+
+
+def _subject_of(name: str, spec: InputSpec) -> str:
+    """The person of a mask, by the recipe's rule, or less a session."""
+    by_rule = re.match(spec.subject, name) if spec.subject is not None else None
+    return by_rule.group(1) if by_rule and by_rule.group(1) else _without_session(name)
 
 
 def too_many_faults(errors: list[Finding]) -> InputError:
@@ -245,6 +254,20 @@ def _with_subject(case: CaseFiles, spec: InputSpec) -> CaseFiles:
             )
         return replace(case, subject=match.group(1))
     return replace(case, subject=_without_session(case.subject))
+
+
+def people_of(names: Iterable[str], spec: InputSpec, cohort: Cohort) -> set[str]:
+    """Everybody that names of another reading of the data may stand for: themselves, and by the rules here.
+
+    A model may have been trained where case ids, or masks, were taken for subjects.
+    """
+    by_case = {case.case: case.subject for case in cohort.cases}
+    found = set()
+    for name in names:
+        by_rule = re.match(spec.subject, name) if spec.subject is not None else None
+        found |= {name, by_case.get(name, name), _without_session(name)}
+        found |= {by_rule.group(1)} if by_rule and by_rule.group(1) else set()
+    return found
 
 
 def _without_session(name: str) -> str:

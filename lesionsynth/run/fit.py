@@ -75,7 +75,8 @@ def build_bank(
             failures.append(result)
         else:
             there.add(result)
-    if failures and (recipe.input.on_bad_case == "error" or not there & {c.case for c in cohort.cases}):
+    wanted = {c.case for c in cohort.cases} or set(names)
+    if failures and (recipe.input.on_bad_case == "error" or not there & wanted):
         raise min(failures, key=lambda f: f.name).error
     # One after the other: what is known of ten thousand cases would fill the memory.
     noted = (noted_case(folder, name, keys[name]) for name in sorted(there))

@@ -95,7 +95,11 @@ def generate(
         layout = found if layout == "same" else layout
         cohort = replace(cohort, file_ending=there.file_ending)
         check_output(like, output, marker=GENERATED)
-    check_output(model.parent, output, marker=GENERATED)
+    if model.resolve().is_relative_to(output.resolve()):
+        raise OutputError(
+            "the output folder holds the model.", file=output, remedy="Choose a folder elsewhere."
+        )
+    check_output(model, output, marker=GENERATED)
     if layout == "same":
         raise InputError(
             "the layout cannot be the same as that of a data set which is not named.",
@@ -110,12 +114,16 @@ def generate(
     told: GeneratedSet = {
         "lesionsynth": lesionsynth.__version__,
         "model": used,
-        "settings": {"layout": layout.model_dump(mode="json"), **vars(wish)},
+        "settings": {
+            "layout": layout.model_dump(mode="json"),
+            "file_ending": cohort.file_ending,
+            **vars(wish),
+        },
     }
-    _claim(output, told)
     from lesionsynth.generative.hvae_models import open_hvae
 
     opened = open_hvae(model)
+    _claim(output, told)
     progress.start("generate", wish.count)
     rows = []
     for number in range(wish.count):

@@ -334,7 +334,7 @@ def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: Mappi
 def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest and the splits need of a record."""
     subjects = {record["host"]["subject"], *record["fitted_on"], *(d["subject"] for d in record["donors"])}
-    subjects |= {subject for model in record["weights"] for subject in model["subjects"]}
+    subjects |= {subject for model in record.get("weights", ()) for subject in model["subjects"]}
     return {
         "case": record["case"],
         "host": record["host"]["case"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from lesionsynth.errors import InputError, LeakError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
 from lesionsynth.plugins.contracts import ModelUse
 from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.cohort import people_of
 from lesionsynth.run.folds import Block
 from lesionsynth.run.pool import Progress
 from lesionsynth.tissue import side_file
@@ -55,12 +55,12 @@ def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
 def digests(recipe: Recipe, cohort: Cohort) -> dict[str, object]:
     """What every file says that a recipe's models may be taken from, by its path: digest, images beside."""
     found: dict[str, object] = {}
-    for source, path, _ in used(recipe):
-        place = _folder(source, path)
+    for source, path, use in used(recipe):
+        place = _folder(source, path, use.field)
         for file in sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else [place]:
             pattern = read_card(file).about.get("map")
             images = [_state(pattern, case, cohort.root) for case in cohort.cases] if pattern else []
-            found[str(file)] = [_digest(source, file), images]
+            found[str(file)] = [digest_bytes(file.read_bytes()), images]
     return found
 
 
@@ -75,10 +75,8 @@ def _state(pattern: object, files: CaseFiles, root: Path) -> object:
     return None if about is None else [about.st_size, about.st_mtime_ns]
 
 
-def find_models(
-    recipe: Recipe, blocks: Sequence[Block], cohort: Cohort, output: Path
-) -> dict[str, dict[str, Model]]:
-    """Models of each block that has hosts, by the path that the recipe gives; copied into the output.
+def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict[str, dict[str, Model]]:
+    """Models of each block that has hosts, by the path that the recipe gives; nothing is written.
 
     Raises
     ------
@@ -90,22 +88,50 @@ def find_models(
         for block in blocks:
             if not block.hosts:
                 continue
-            file = Path(path)
-            if file.is_dir():
-                file /= f"{block.name}{SUFFIX}"
+            file = _file_of(path, block.name)
             if not file.is_file():
                 raise InputError(
                     f"the source {source} has no model for {block.name}.",
-                    file=file if path else None,
+                    file=file,
                     remedy="Train it on the same data with the same folds (`lesionsynth train`); give its "
-                    f"folder: --set sources.{source}.model=FOLDER.",
+                    f"folder: --set sources.{source}.{use.field}=FOLDER.",
                 )
             card = read_card(file, use.kinds)
             _check(card, use, cohort, source, file)
-            name = f"{MODELS}/{_digest(source, file)}{SUFFIX}"
-            _copy(file, output / name)
-            found[block.name][path] = Model(name, card.kind, card.subjects, card.about.get("map"))
+            people = people_of(card.subjects, recipe.input, cohort)
+            name = f"{MODELS}/{digest_bytes(file.read_bytes())}{SUFFIX}"
+            found[block.name][path] = Model(name, card.kind, tuple(sorted(people)), card.about.get("map"))
     return found
+
+
+def copy_models(models: Mapping[str, Mapping[str, Model]], output: Path) -> None:
+    """Copy models into an output, those that are not there as they were.
+
+    Raises
+    ------
+    InputError
+        If one is no longer what it was when it was found.
+    """
+    for block, by_path in models.items():
+        for path, model in by_path.items():
+            target = output / model.file
+            wanted = target.name.removesuffix(SUFFIX)
+            if target.is_file() and digest_bytes(target.read_bytes()) == wanted:
+                continue
+            file = _file_of(path, block)
+            content = file.read_bytes() if file.is_file() else b""
+            if digest_bytes(content) != wanted:
+                raise InputError(
+                    "is not the model that the output was made with, which is missing there.",
+                    file=file,
+                    remedy="Give it back its place, or run with --update.",
+                )
+            nifti.write_bytes(target, content)
+
+
+def _file_of(path: str, block: str) -> Path:
+    """Checkpoint of a block, by the path that the recipe gives."""
+    return Path(path) / f"{block}{SUFFIX}" if Path(path).is_dir() else Path(path)
 
 
 def serving(
@@ -152,48 +178,41 @@ def serving(
     return kept
 
 
-def _folder(source: str, path: str) -> Path:
+def _folder(source: str, path: str, field: str) -> Path:
     if not path:
         raise InputError(
             f"the source {source} names no trained model.",
             remedy="Train one with `lesionsynth train`, and give its folder: "
-            f"--set sources.{source}.model=FOLDER.",
+            f"--set sources.{source}.{field}=FOLDER.",
         )
     if not Path(path).exists():
         raise InputError(
             f"the model of the source {source} is not there.",
             file=Path(path),
-            remedy=f"Train one with `lesionsynth train`, or correct it: --set sources.{source}.model=FOLDER.",
+            remedy="Train one with `lesionsynth train`, or correct it: "
+            f"--set sources.{source}.{field}=FOLDER.",
         )
     return Path(path)
-
-
-def _digest(source: str, file: Path) -> str:
-    _folder(source, str(file))
-    try:
-        return digest_bytes(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}).", file=file) from None
 
 
 def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -> None:
     """A model must know the labels of lesions, and, where it makes intensities, the channels."""
     about: dict[str, Any] = card.about
     faults = []
-    if list(about.get("labels", ())) != list(cohort.labels.lesion):
+    if about.get("labels") != list(cohort.labels.lesion):
         faults.append(f"label values of lesions {about.get('labels')}, not {list(cohort.labels.lesion)}")
-    if about.get("channels") and list(about.get("channel_names", ())) != list(cohort.channels):
+    if about.get("channels") and about.get("channel_names") != list(cohort.channels):
         faults.append(f"the channels {about.get('channel_names')}, not {list(cohort.channels)}")
     if use.images and not about.get("channels"):
         faults.append("shapes alone, where intensities are asked of it")
+    faults += [
+        f"{key}: {card.config.get(key)}, where {value} is needed"
+        for key, value in use.config
+        if card.config.get(key) != value
+    ]
     if faults:
         raise InputError(
             f"the model of the source {source} was trained on {' and '.join(faults)}.",
             file=file,
             remedy="Train one on data like these.",
         )
-
-
-def _copy(file: Path, target: Path) -> None:
-    if not target.is_file() or target.stat().st_size != os.stat(file).st_size:
-        nifti.write_bytes(target, file.read_bytes())

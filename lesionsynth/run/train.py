@@ -125,7 +125,7 @@ def train_models(
             given = _given(kind, bank, cohort, recipe, block)
             of = {case.case: case.subject for case in bank.cases()}
             key = digest_json(
-                [kind, spec.model_dump(mode="json"), lesionsynth.__version__]
+                [kind, spec.model_dump(mode="json"), lesionsynth.__version__, cohort.channels]
                 + [[name, keys[name]] for name, subject in sorted(of.items()) if subject in given.subjects]
                 + _files_beside(given.cohort, spec.beside)
             )

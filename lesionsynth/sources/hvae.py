@@ -45,7 +45,7 @@ class Hvae(SourceSpec):
 
     def models_used(self) -> dict[str, ModelUse]:
         """The one model."""
-        return {self.model: ModelUse(("hvae",), images=True)}
+        return {self.model: ModelUse(("hvae",), images=True, config=(("sample", "patches"),))}
 
     def draw(self, rng: np.random.Generator, donors: Donors, wanted: Wanted) -> Draw | str | None:
         """Draw a code whose lesion can be used; the reason why it cannot, None where none could be."""

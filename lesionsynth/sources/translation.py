@@ -64,7 +64,7 @@ class Translation(LesionChoice):
         """The translation, and a model of shapes where one is asked."""
         used = {self.model: ModelUse(("translation",), images=True)}
         if self.shapes == "model":
-            used[self.shape_model] = ModelUse(SHAPE_MODELS)
+            used[self.shape_model] = ModelUse(SHAPE_MODELS, field="shape_model")
         return used
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:

@@ -59,6 +59,20 @@ def test_volume_and_rim_are_kept(axes: np.ndarray) -> None:
         assert min(axis.min(), 31 - axis.max()) >= RIM_MM / crop.edge_mm - 1
 
 
+@pytest.mark.parametrize("size", [(40, 1, 20), (60, 3, 20)])
+def test_a_thin_mask_without_a_margin_is_not_smeared(size: tuple[int, int, int]) -> None:
+    """As harvested from a mask, whose box ends where it does; a plate stays in the middle, all of it."""
+    base = cube("a/0001", "A", 3, (), margin=0)
+    label = np.ones(size, np.uint16)
+    info = replace(base.info, shape_vox=size, volume_mm3=float(np.prod(size)))
+    crop = crop_of(Lesion(info, np.empty((0, *size), np.float32), label, label > 0), 16, (1,))
+    held = [np.flatnonzero((crop.classes > 0).any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)]
+    for axis, n in zip(held, size, strict=True):
+        assert abs((axis[0] + axis[-1]) / 2 - 7.5) <= 0.5
+        assert len(axis) <= n / crop.edge_mm + 2
+    assert not isinstance(whole_shape(crop.classes), str)
+
+
 def test_intensities_are_differences_in_spreads() -> None:
     crop = crop_of(drop(np.eye(3), (25, 25, 25)), 32, (1,))
     ramp = crop.image[0].mean(axis=(1, 2))

@@ -172,6 +172,41 @@ def test_images_that_a_model_looks_at_are_inputs(
     assert {name for name in again if again[name] != written[name]} == {"case2__syn000.json"}
 
 
+def test_a_model_that_knew_people_by_other_names(shape_models: Path, data: Path, tmp_path: Path) -> None:
+    """Trained where case ids were taken for subjects, it has seen the persons of these cases all the same."""
+    model = model_of(shape_models, tmp_path / "m.safetensors", ["case1"])
+    output = run(recipe_of(model, r"input.subject=case(\d)"), data, tmp_path / "out")
+    assert trained_where(output) == {"case1__syn000": [1], "case2__syn000": [1]}
+    assert findings(output, data) == []
+
+
+def test_a_refused_update_leaves_the_output_as_it_was(shape_models: Path, data: Path, tmp_path: Path) -> None:
+    model = model_of(shape_models, tmp_path / "m.safetensors", ["elsewhere"])
+    output = run(recipe_of(model), data, tmp_path / "out")
+    lock = (output / "recipe.lock.yaml").read_bytes()
+    everybody = model_of(shape_models, tmp_path / "n.safetensors", ["case1", "case3"])
+    with pytest.raises(LeakError, match="every model has seen"):
+        session.run(recipe_of(everybody), data, output, Silent(), update=True)
+    assert (output / "recipe.lock.yaml").read_bytes() == lock
+    assert findings(output, data) == []
+
+
+@pytest.mark.parametrize("spoil", ["remove", "exchange"])
+def test_a_copy_that_is_gone_or_another_is_put_back(
+    shape_models: Path, data: Path, tmp_path: Path, spoil: str
+) -> None:
+    model = model_of(shape_models, tmp_path / "m.safetensors", ["elsewhere"])
+    output = run(recipe_of(model), data, tmp_path / "out")
+    (file,) = (output / "models").iterdir()
+    if spoil == "remove":
+        file.unlink()
+    else:
+        model_of(shape_models, file, ["case1"])
+    (output / "records" / "case1__syn000.json").unlink()
+    run(recipe_of(model), data, output)
+    assert findings(output, data) == []
+
+
 class TestAudit:
     @pytest.fixture
     def output(self, shape_models: Path, data: Path, tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
-from lesionsynth.plugins.contracts import Donors, Wanted
+from lesionsynth.plugins.contracts import Donors, ModelUse, Wanted
 from lesionsynth.sources.autoencoder import Autoencoder
 
 ANY = Wanted(0, 1e9, "A", "a")
@@ -66,9 +66,9 @@ def test_the_look_of_a_real_lesion(donors: Donors) -> None:
 
 
 def test_intensities_need_a_model_that_makes_them() -> None:
-    assert Autoencoder(model="m").models_used() == {"m": (("lesion-autoencoder",), True)}
+    assert Autoencoder(model="m").models_used() == {"m": ModelUse(("lesion-autoencoder",), True)}
     kinds = ("lesion-autoencoder", "mask-gan")
-    assert Autoencoder(model="m", intensities="host").models_used() == {"m": (kinds, False)}
+    assert Autoencoder(model="m", intensities="host").models_used() == {"m": ModelUse(kinds)}
 
 
 def test_no_model(cubes: LesionBank) -> None:

@@ -122,7 +122,7 @@ def test_where_the_model_has_seen_no_such_size_there_is_none(donors):
 
 
 def test_it_needs_nobodys_lesions_and_one_model():
-    assert Hvae(model="m").models_used() == {"m": (("hvae",), True)}
+    assert Hvae(model="m").models_used() == {"m": (("hvae",), True, (("sample", "patches"),), "model")}
     assert Hvae(model="m").donor_subjects(Donors(None, ())) is None
 
 
