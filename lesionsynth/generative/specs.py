@@ -128,7 +128,7 @@ class TranslationSpec(TrainSpec):
     map: Annotated[str, Field(min_length=1)] | None = None
     """Path of tissue label images (FreeSurfer, SynthSeg, FAST, Atropos), with {case} and {subject}, relative
     to the input. Without it, the tissue classes that lesionsynth finds by itself: a fallback."""
-    classes: tuple[tuple[int, ...], ...] = ()
+    classes: tuple[tuple[Annotated[int, Field(ge=0, le=65535)], ...], ...] = ()
     """Values of `map` that make up each class; all others are background. Empty: each value is a class."""
     spatial_dims: Literal[2, 3] = 3
     """2: axial slices, each by itself, for images with thick slices."""
@@ -175,6 +175,10 @@ class TranslationSpec(TrainSpec):
             raise ValueError(
                 f"patch should be a multiple of {2 ** len(self.widths)} with {len(self.widths)} widths, "
                 f"got {self.patch}"
+            )
+        if self.network == "spade" and self.patch == 2 ** len(self.widths):
+            raise ValueError(
+                f"patch should be more than {self.patch} with {len(self.widths)} widths and spade"
             )
         if self.patch < 2 ** (self.discriminator_layers + 2):
             raise ValueError(
@@ -227,7 +231,7 @@ class HvaeSpec(TrainSpec):
     """Size of a step."""
     sqrt_beta0: float = Field(default=0.3, gt=0, le=1)
     """Square root of the inverse temperature at the start; 1: no tempering."""
-    image_sd: float | None = Field(default=None, gt=0)
+    image_sd: float | None = Field(default=None, ge=0.05, le=7)
     """Standard deviation of an image about its decoded mean, relative to the spread of the training images;
     learned for each channel where not given."""
     mask_weight: float = Field(default=5.0, gt=0)

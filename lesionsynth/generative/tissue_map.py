@@ -106,6 +106,8 @@ class Semantics:
     def from_about(cls, about: dict[str, Any]) -> Semantics:
         """The reverse of :meth:`about`."""
         pattern = about["map"]
+        if not all(0 <= int(value) <= _MOST for group in about["classes"] for value in group):
+            raise ValueError(f"classes should be of values from 0 to {_MOST}")
         return cls(
             None if pattern is None else str(pattern),
             tuple(tuple(int(v) for v in group) for group in about["classes"]),

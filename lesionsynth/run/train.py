@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -199,8 +199,6 @@ def _files_beside(cohort: Cohort, patterns: Sequence[str]) -> list[Any]:
 
 
 def _given(kind: Kind, bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
-    from dataclasses import replace
-
     members = set(block.subjects)
     there = {case.case for case in bank.cases()}
     cases = tuple(c for c in cohort.cases if c.subject in members and c.case in there)
@@ -220,27 +218,30 @@ def _finished(path: Path, key: str) -> Card | None:
 
 
 def _lesion_autoencoder() -> Trainer:
-    from lesionsynth.generative.lesion_data import crops_of
     from lesionsynth.generative.lesion_models import train_autoencoder
 
     def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
         values = given.cohort.labels.lesion
-        crops = crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
-        return train_autoencoder(crops, values, spec, place, told, key)
+        return train_autoencoder(_crops(given, spec), values, spec, place, told, key)
 
     return train
 
 
 def _mask_gan() -> Trainer:
-    from lesionsynth.generative.lesion_data import crops_of
     from lesionsynth.generative.lesion_models import train_mask_gan
 
     def train(given: Given, spec: Any, place: Any, told: Any, key: str) -> Any:
-        values = given.cohort.labels.lesion
-        crops = crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
-        return train_mask_gan(crops, values, spec, place, told, key)
+        return train_mask_gan(_crops(given, spec), given.cohort.labels.lesion, spec, place, told, key)
 
     return train
+
+
+def _crops(given: Given, spec: Any) -> Any:
+    """The lesions of a block, as models of single lesions see them."""
+    from lesionsynth.generative.lesion_data import crops_of
+
+    values = given.cohort.labels.lesion
+    return crops_of(given.bank, given.subjects, values, spec.size, spec.most_lesions, spec.seed)
 
 
 def _hvae() -> Trainer:

@@ -308,6 +308,8 @@ def test_what_cannot_be_used_is_refused(translations, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
+        ({"network": "spade", "patch": 16, "widths": [8, 8, 8, 8]}, "patch should be more than 16"),
+        ({"map": "m.nii", "classes": [[70000]]}, "less than or equal to 65535"),
         ({"patch": 20, "widths": (4, 8, 16)}, "multiple of 8"),
         ({"patch": 16, "widths": (4, 8), "discriminator_layers": 3}, "32 or more"),
         ({"classes": [[1, 2]]}, "not given"),
