@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import yaml
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode
+from lesionsynth.generative.specs import SPECS
 from lesionsynth.plugins.registry import kinds
-from lesionsynth.recipe.load import load_recipe, shipped
+from lesionsynth.recipe.load import load_recipe, settings_of, shipped
 from tests.pages import DOCS, PAGES, ROOT, blocks, headings, page_id, program_lines
 
 PAGE_IDS = [page_id(page) for page in PAGES]
@@ -91,6 +93,21 @@ def test_every_shipped_recipe_is_mentioned(page: str) -> None:
     assert shipped()
     for name in shipped():
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_recipe_of_a_model_says_how_to_train_it(name: str) -> None:
+    """By a command that works, with settings that exist, into the folder that the recipe takes it from."""
+    lines = re.findall(r"^#   lesionsynth (.*)$", shipped()[name].read_text(), re.MULTILINE)
+    folders = []
+    for line in lines:
+        words = shlex.split(line)
+        assert parse(words).startswith("lesionsynth train ")
+        settings = [after for word, after in pairwise(words) if word == "--train"]
+        settings_of(SPECS[words[1]], {}, "full", settings, "--train")  # type: ignore[index]
+        folders.append(words[words.index("--output") + 1])
+    sources = load_recipe(name).sources.values()
+    assert folders == [path for source in sources for path in source.models_used()]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/explanation/methods.md"])
