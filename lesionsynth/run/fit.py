@@ -21,7 +21,7 @@ from lesionsynth.bank.store import (
     write_index,
 )
 from lesionsynth.channels import read_channels, resampled_text
-from lesionsynth.digest import digest_json
+from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.grid import Grid
 from lesionsynth.domain.likelihood import LikelihoodMap
@@ -94,10 +94,10 @@ def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
         paths = [item.path]
     else:
         beside = [side_file(p, item, cohort.root) for p in (recipe.tissue.map, recipe.tissue.brain_mask) if p]
-        paths = [*item.images, item.label, *(path for path in beside if path.is_file())]
+        paths = [*item.images, item.label, *beside]
     return digest_json(
         [
-            [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths],
+            file_states(paths),
             (_name_of(item), item.subject),
             dict(cohort.labels.values),
             dict(cohort.labels.roles),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import LeakError
@@ -34,6 +35,15 @@ class Block:
     subjects: tuple[str, ...]
     mask_subjects: tuple[str, ...]
     first_copy: int = 0
+
+    def among(self, cohort: Cohort) -> Block:
+        """The block without the cases and subjects that a cohort has no longer."""
+        cases, subjects = {case.case for case in cohort.cases}, set(cohort.subjects)
+        return replace(
+            self,
+            hosts=tuple(host for host in self.hosts if host in cases),
+            subjects=tuple(subject for subject in self.subjects if subject in subjects),
+        )
 
 
 def find_splits(cohort: Cohort, spec: FoldSpec, seed: int) -> tuple[tuple[Split, ...], str]:
@@ -114,6 +124,25 @@ def make_blocks(cohort: Cohort, spec: FoldSpec, splits: Sequence[Split], copies:
     return blocks
 
 
+Sides = tuple[set[str], set[str]]
+"""Subjects that a fold validates, and those that it trains."""
+
+
+def sides_of(split: Split, by_case: Mapping[str, str]) -> Sides:
+    """Subjects on both sides of a fold; `by_case` names the subject of each case of the cohort."""
+    validated, trained = ({by_case[c] for c in part if c in by_case} for part in (split.val, split.train))
+    return validated, trained
+
+
+def may_train(subjects: AbstractSet[str], known: AbstractSet[str], sides: Sides) -> bool:
+    """Whether what these subjects are behind may train a fold: none is validated, all known are trained.
+
+    `known` are the subjects with images; of others nobody knows in which fold they are.
+    """
+    validated, trained = sides
+    return not subjects & validated and subjects & known <= trained
+
+
 def extended_splits(
     cohort: Cohort,
     splits: Sequence[Split],
@@ -142,9 +171,8 @@ def extended_splits(
     parts = [(case, set(subjects)) for case, subjects in synthetic]
     folds = []
     for split in splits:
-        validated = {by_case[c] for c in split.val if c in by_case}
-        trained = {by_case[c] for c in split.train if c in by_case}
-        added = [case for case, subjects in parts if not subjects & validated and subjects & known <= trained]
+        sides = sides_of(split, by_case)
+        added = [case for case, subjects in parts if may_train(subjects, known, sides)]
         originals = sorted(by_case.keys() & set(split.train)) if keep_originals else []
         folds.append({"train": originals + sorted(added), "val": sorted(by_case.keys() & set(split.val))})
     return folds

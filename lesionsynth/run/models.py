@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lesionsynth import nifti
-from lesionsynth.digest import digest_bytes
+from lesionsynth.digest import digest_bytes, file_states
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError, LeakError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
 from lesionsynth.plugins.contracts import ModelUse
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import people_of
-from lesionsynth.run.folds import Block
+from lesionsynth.run.folds import Block, may_train, sides_of
 from lesionsynth.run.pool import Progress
 from lesionsynth.tissue import side_file
 
@@ -52,27 +52,22 @@ def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
             yield name, path, use
 
 
-def digests(recipe: Recipe, cohort: Cohort) -> dict[str, object]:
-    """What every file says that a recipe's models may be taken from, by its path: digest, images beside."""
-    found: dict[str, object] = {}
-    for source, path, use in used(recipe):
-        place = _folder(source, path, use.field)
-        for file in sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else [place]:
-            pattern = read_card(file).about.get("map")
-            images = [_state(pattern, case, cohort.root) for case in cohort.cases] if pattern else []
-            found[str(file)] = [digest_bytes(file.read_bytes()), images]
-    return found
-
-
 def beside(models: Mapping[str, Model], host: CaseFiles, root: Path) -> list[object]:
-    """State (size and time) of the images of a host that its models look at."""
-    return [_state(m.beside, host, root) for _, m in sorted(models.items()) if m.beside is not None]
+    """State of the further images of a host that its models look at."""
+    patterns = [model.beside for _, model in sorted(models.items()) if model.beside is not None]
+    return list(file_states(side_file(pattern, host, root) for pattern in patterns))
 
 
-def _state(pattern: object, files: CaseFiles, root: Path) -> object:
-    path = side_file(str(pattern), files, root)
-    about = path.stat() if path.is_file() else None
-    return None if about is None else [about.st_size, about.st_mtime_ns]
+def model_states(
+    blocks: Sequence[Block], models: Mapping[str, Mapping[str, Model]], cohort: Cohort
+) -> list[object]:
+    """What an output depends on of the models of these blocks: their files, and what they look at."""
+    by_case = {files.case: files for files in cohort.cases}
+    hosts = [(models[block.name], by_case[host]) for block in blocks for host in block.hosts]
+    return [
+        [sorted((path, model.file) for path, model in models[block.name].items()) for block in blocks],
+        [beside(own, files, cohort.root) for own, files in hosts],
+    ]
 
 
 def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict[str, dict[str, Model]]:
@@ -85,6 +80,7 @@ def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict
     """
     found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
     for source, path, use in used(recipe):
+        _require(source, path, use.field)
         for block in blocks:
             if not block.hosts:
                 continue
@@ -148,19 +144,14 @@ def serving(
     LeakError
         If none is left: all that would be made were of no use to anybody.
     """
-    of = {case.case: case.subject for case in cohort.cases}
+    by_case = {case.case: case.subject for case in cohort.cases}
     known = set(cohort.subjects)
+    sides = [sides_of(split, by_case) for split in splits]
     kept = []
     for block in blocks:
         seen = {subject for model in models[block.name].values() for subject in model.subjects}
-        everybody = {*block.subjects, *seen}
-        folds = [
-            number
-            for number, split in enumerate(splits)
-            if not everybody & {of[c] for c in split.val if c in of}
-            and everybody & known <= {of[c] for c in split.train if c in of}
-        ]
-        if folds or not splits or not seen or not block.hosts:
+        serves = any(may_train({*block.subjects, *seen}, known, side) for side in sides)
+        if serves or not splits or not seen or not block.hosts:
             kept.append(block)
             continue
         outside = sorted(seen & known - set(block.subjects))
@@ -178,7 +169,7 @@ def serving(
     return kept
 
 
-def _folder(source: str, path: str, field: str) -> Path:
+def _require(source: str, path: str, field: str) -> None:
     if not path:
         raise InputError(
             f"the source {source} names no trained model.",
@@ -192,7 +183,6 @@ def _folder(source: str, path: str, field: str) -> Path:
             remedy="Train one with `lesionsynth train`, or correct it: "
             f"--set sources.{source}.{field}=FOLDER.",
         )
-    return Path(path)
 
 
 def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -> None:

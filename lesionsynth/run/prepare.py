@@ -22,11 +22,11 @@ from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
-from lesionsynth.run.fit import Fit, bank_key, build_bank, case_keys, fit_blocks
+from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
 from lesionsynth.run.machine import bounded
-from lesionsynth.run.models import copy_models, digests, find_models, serving
+from lesionsynth.run.models import copy_models, find_models, model_states, serving
 from lesionsynth.run.plan import Job, make_plan, plan_lines
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.run.workspace import (
@@ -83,20 +83,17 @@ def prepare(
     layout, cohort, dropped = open_cohort(recipe.input, root)
     _check_classes(recipe, cohort)
     engine = bounded(engine, cohort, progress)
-    key = digest_json(
-        [
-            bank_key(case_keys(cohort, recipe)),
-            deciding(recipe),
-            lesionsynth.__version__,
-            *digests(recipe, cohort).items(),
-        ]
-    )
+    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+    blocks = make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
+    models = find_models(recipe, blocks, cohort)
+    blocks = serving(blocks, models, splits, cohort, progress)
+    inputs = [bank_key(case_keys(cohort, recipe)), *model_states(blocks, models, cohort)]
+    key = digest_json([inputs, deciding(recipe), lesionsynth.__version__])
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
         progress.note(f"planned already: {output / PLAN}")
-        there = read_prepared(output)
-        copy_models({b: Fit.read(output, b).models for b in sorted({j.block for j in there.jobs})}, output)
-        return _with_limits(there, recipe, lock)
+        copy_models({block.name: models[block.name] for block in blocks}, output)
+        return _with_limits(read_prepared(output), recipe, lock)
     if lock is not None and lock.get("key") != key and not update:
         raise OutputError(
             f"the output folder was made with {_differences(lock, recipe)}.",
@@ -104,10 +101,6 @@ def prepare(
             remedy="Choose another folder; or --update makes again what depends on the change, and takes out "
             "what is no longer asked for.",
         )
-    splits, why = find_splits(cohort, recipe.folds, recipe.seed)
-    blocks = make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
-    models = find_models(recipe, blocks, cohort)
-    blocks = serving(blocks, models, splits, cohort, progress)
     # From here on the folder belongs to this run, also if it is stopped before there is a plan.
     earlier = _files_of_plan(output) if lock else []
     begun = {"lesionsynth": lesionsynth.__version__, "key": key}
@@ -126,15 +119,9 @@ def prepare(
         for reason in left_out.values():
             progress.note(f"left out: {reason}")
         cohort = replace(cohort, cases=tuple(c for c in cohort.cases if c.case not in left_out))
-        # Subjects that could not be read are no longer in their blocks either.
-        served = {block.name for block in blocks}
-        blocks = [
-            replace(b, hosts=tuple(h for h in b.hosts if h not in left_out))
-            for b in make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
-            if b.name in served
-        ]
+        blocks = [block.among(cohort) for block in blocks]
         space = Workspace(recipe, cohort, layout, output / BANK, output, output, key)
-        copy_models({b.name: models[b.name] for b in blocks}, output)
+        copy_models({block.name: models[block.name] for block in blocks}, output)
         _check_donors(space, blocks, bank, progress)
         fits = fit_blocks(blocks, bank, cohort, recipe, output, engine, progress, models)
         jobs = make_plan(recipe, cohort, blocks, fits, bank)

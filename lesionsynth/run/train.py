@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.digest import digest_json
+from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, LesionsynthError, OutputError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, Kind, needed, read_card, write_checkpoint
@@ -127,7 +127,7 @@ def train_models(
             key = digest_json(
                 [kind, spec.model_dump(mode="json"), lesionsynth.__version__, cohort.channels]
                 + [[name, keys[name]] for name, subject in sorted(of.items()) if subject in given.subjects]
-                + _files_beside(given.cohort, spec.beside)
+                + file_states(side_file(p, case, root) for p in spec.beside for case in given.cohort.cases)
             )
             card = _finished(path, key)
             if card is None:
@@ -190,12 +190,6 @@ def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
             )
         return
     nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
-
-
-def _files_beside(cohort: Cohort, patterns: Sequence[str]) -> list[Any]:
-    """Further files of the cases, by size and time; those that are missing are told of when they are read."""
-    paths = [side_file(pattern, case, cohort.root) for pattern in patterns for case in cohort.cases]
-    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
 
 
 def _given(kind: Kind, bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:
