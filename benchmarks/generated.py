@@ -24,9 +24,9 @@ import numpy as np
 from pipeline import Quiet
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.generative.codes import draw_code
+from lesionsynth.generative.codes import SAMPLINGS, draw_code
 from lesionsynth.generative.evaluate import Features, discrepancy, frechet, nearest
-from lesionsynth.generative.hvae_models import SAMPLINGS, open_hvae
+from lesionsynth.generative.hvae_models import open_hvae
 from lesionsynth.generative.samples import samples_of
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.rng import stream

@@ -62,6 +62,11 @@ class ChannelStats:
     detail: float
 
     @property
+    def surroundings(self) -> tuple[float, float]:
+        """Median and spread of the tissue around."""
+        return self.shell_median, self.tissue_mad
+
+    @property
     def contrast(self) -> float:
         """Mean difference from the surroundings."""
         return self.mean - self.shell_median

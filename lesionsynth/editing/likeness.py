@@ -17,6 +17,7 @@ from lesionsynth.domain.grid import bounding_box, shape_of
 from lesionsynth.domain.lesion import SIZE_EDGES_MM3, ChannelStats, Lesion, LesionInfo, size_class
 from lesionsynth.errors import InputError
 from lesionsynth.kernels.distance import voxel_scale
+from lesionsynth.kernels.intensity import in_spreads
 from lesionsynth.kernels.synthetic_lesion import (
     Profile,
     along_profile,
@@ -178,12 +179,7 @@ def look_of(name: str, donors: Donors) -> Look:
 
 def learn_look(lesion: Lesion) -> Look:
     """Measure the look of a lesion that has an image."""
-    units = np.stack(
-        [
-            (channel - s.shell_median) / (s.tissue_mad if s.tissue_mad > 0 else np.inf)
-            for channel, s in zip(lesion.image, lesion.info.channels, strict=True)
-        ]
-    ).astype(np.float32)
+    units = in_spreads(lesion.image, [s.surroundings for s in lesion.info.channels])
     body, spacing = lesion.label > 0, lesion.info.spacing_mm
     distance = signed_distance_mm(body, spacing)
     profile = profile_of(units, distance, lesion.rim, _RIM_MM * voxel_scale(spacing))

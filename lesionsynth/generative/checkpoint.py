@@ -7,9 +7,10 @@ by field. Written and read without torch, so that the leak rule and the audit ca
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,9 @@ from lesionsynth.digest import digest_bytes
 from lesionsynth.errors import InputError, LesionsynthError
 
 Kind = Literal["lesion-autoencoder", "mask-gan", "hvae", "translation"]
+OF_SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
+"""Kinds that make shapes of single lesions; they learn from lesion masks without images too."""
 SUFFIX = ".safetensors"
-_FORMAT = 1
 _KEY = "lesionsynth"
 _REMEDY = "Give a checkpoint that `lesionsynth train` has written."
 
@@ -152,6 +154,31 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
         array = np.ascontiguousarray(arrays[name])
         parts += [f"{name}:{array.dtype.str}:{array.shape};".encode(), array.tobytes()]
     return digest_bytes(*parts)
+
+
+AnyModel = TypeVar("AnyModel")
+
+
+def opened_once(make: Callable[[Path], AnyModel]) -> Callable[[Path], AnyModel]:
+    """Opens checkpoints by `make`, each once in a process as long as it does not change.
+
+    What `make` cannot use becomes an :class:`InputError`.
+    """
+
+    @lru_cache(maxsize=4)
+    def opened(path: Path, changed_ns: int) -> AnyModel:
+        try:
+            return make(path)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"cannot be used ({reason}).", file=path, remedy=_REMEDY) from None
+
+    def open_model(path: Path) -> AnyModel:
+        if not path.is_file():
+            raise InputError("there is no such checkpoint.", file=path, remedy=_REMEDY)
+        return opened(path, path.stat().st_mtime_ns)
+
+    return open_model
 
 
 def needed(name: str) -> Any:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from lesionsynth.generative.checkpoint import TrainedOn, needed
 
 Sampling = Literal["prior", "mixture", "neighbourhood"]
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+_ARRAYS = ("latents", "volumes_mm3", "weights", "means", "spreads")
 _MOST_COMPONENTS = 8
 _CASES_PER_COMPONENT = 10
 _NEAR = 0.3
@@ -43,14 +46,13 @@ class Codes:
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps beside the names."""
-        kept = ("latents", "volumes_mm3", "weights", "means", "spreads")
-        return {f"{prefix}{name}": getattr(self, name) for name in kept}
+        return {f"{prefix}{name}": getattr(self, name) for name in _ARRAYS}
 
     @classmethod
-    def from_arrays(cls, prefix: str, arrays: dict[str, NDArray[Any]], names: tuple[TrainedOn, ...]) -> Codes:
-        """The reverse of :meth:`arrays`."""
-        kept = ("latents", "volumes_mm3", "weights", "means", "spreads")
-        return cls(names=names, **{name: arrays[f"{prefix}{name}"] for name in kept})
+    def from_arrays(cls, prefix: str, arrays: dict[str, NDArray[Any]], names: object) -> Codes:
+        """The reverse of :meth:`arrays`; `names` as the card of a checkpoint has them."""
+        known = TypeAdapter(tuple[TrainedOn, ...]).validate_python(names)
+        return cls(names=known, **{name: arrays[f"{prefix}{name}"] for name in _ARRAYS})
 
 
 def fit_codes(

@@ -16,10 +16,12 @@ from lesionsynth.domain.grid import bounding_box
 from lesionsynth.domain.lesion import Lesion, LesionInfo
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.deform import Warp, warp_image, warp_mask
+from lesionsynth.kernels.intensity import in_spreads
 
 RIM_MM = 2.5
 """Tissue around a lesion that belongs to its look: its partial-volume rim, and what a blend carries along."""
-_MOST_SPREADS = 30.0
+MOST_SPREADS = 30.0
+"""Intensities that a network is shown are cut here: beyond it are vessels and artefacts."""
 _WHOLE = 0.9
 """Share of a shape that has to hang together; what is not part of it is cut off."""
 
@@ -80,9 +82,8 @@ def crop_of(lesion: Lesion, size: int, values: Sequence[int]) -> Crop | None:
     image = np.empty((0, *classes.shape), dtype=np.float32)
     known = np.zeros(classes.shape, dtype=bool)
     if lesion.info.channels:
-        image = np.clip(
-            in_spreads(warp_image(lesion.image, warp, 1), lesion.info), -_MOST_SPREADS, _MOST_SPREADS
-        )
+        levels = [s.surroundings for s in lesion.info.channels]
+        image = in_spreads(warp_image(lesion.image, warp, 1), levels, MOST_SPREADS)
         known = warp_mask(lesion.rim, warp) | (classes > 0)
     info = lesion.info
     return Crop(info.lesion, info.case, info.subject, classes, edge_mm, image, known, info.volume_mm3)
@@ -110,16 +111,6 @@ def _classes(
     classes = np.zeros(total.shape, dtype=np.uint8)
     classes.flat[most] = shares.argmax(axis=0).flat[most] + 1
     return classes
-
-
-def in_spreads(image: NDArray[np.float32], info: LesionInfo) -> NDArray[np.float32]:
-    """An image as the difference from the tissue around the lesion, in units of that tissue's spread."""
-    return np.stack(
-        [
-            (channel - s.shell_median) / (s.tissue_mad if s.tissue_mad > 0 else np.inf)
-            for channel, s in zip(image, info.channels, strict=True)
-        ]
-    ).astype(np.float32)
 
 
 def whole_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:

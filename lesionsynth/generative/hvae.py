@@ -124,7 +124,6 @@ class HvaeTask:
     ) -> None:
         self.spec, self.count, self.device = spec, classes + 1, device
         self.trained, self.held_out = trained, held_out
-        torch.manual_seed(int(stream(spec.seed, "train", "hvae", "weights").integers(2**63)))
         made = networks_of(spec, classes, trained.images.shape[1])
         self.networks: dict[str, nn.Module] = {name: net.to(device) for name, net in made.items()}
         trainable = [p for net in self.networks.values() for p in net.parameters() if p.requires_grad]

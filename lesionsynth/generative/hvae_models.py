@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from lesionsynth.domain.case import LabelTable
-from lesionsynth.errors import InputError
-from lesionsynth.generative.checkpoint import TrainedOn, read_checkpoint
-from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes
+from lesionsynth.generative.checkpoint import opened_once, read_checkpoint
+from lesionsynth.generative.codes import SAMPLINGS, Codes, Sampling, draw_code, fit_codes
 from lesionsynth.generative.hvae import Batches, HvaeTask, networks_of
 from lesionsynth.generative.lesion_data import held_out
-from lesionsynth.generative.lesion_models import Learned
-from lesionsynth.generative.nets import arrays_of, load_arrays
+from lesionsynth.generative.nets import arrays_of, decoding, load_arrays
 from lesionsynth.generative.samples import Samples, Seen, component_sizes
 from lesionsynth.generative.specs import HvaeSpec
-from lesionsynth.generative.training import SCORE, Place, Told, train
+from lesionsynth.generative.training import SCORE, Learned, Place, Told, seed_weights, train
 from lesionsynth.rng import stream
 
-SAMPLINGS: tuple[Sampling, ...] = ("prior", "mixture", "neighbourhood")
 _TRIALS = 64
 """Draws by which the share of usable samples is measured."""
-_NAMES = TypeAdapter(tuple[TrainedOn, ...])
 
 
 def train_hvae(
@@ -44,6 +38,7 @@ def train_hvae(
     images = np.stack([s.image for s in train_on])
     scale = images.std(axis=(0, *range(2, images.ndim)), dtype=np.float64).clip(min=0.1).astype(np.float32)
     trained, validated = (Batches(part, scale, place.device) for part in (train_on, validate_on))
+    seed_weights(spec, place, "hvae")
     task = HvaeTask(spec, len(values), trained, validated, place.device)
     seen = Seen.of(train_on, samples.spacing_mm)
     done = train(task, spec, place, told, key)
@@ -120,7 +115,7 @@ class HvaeModel:
         self.spacing_mm = float(about["spacing_mm"])
         self.tissue = np.array(about["tissue"], dtype=np.float64).reshape(self.channels, 3)
         self.seen = Seen(*(float(v) for v in about["volumes_mm3"]))
-        self.codes = Codes.from_arrays("codes/", arrays, _NAMES.validate_python(about["trained_on"]))
+        self.codes = Codes.from_arrays("codes/", arrays, about["trained_on"])
         self.scale = np.asarray(arrays["scale"], np.float32).reshape(self.channels, *[1] * spec.dims)
         networks = networks_of(spec, len(self.values), self.channels)
         load_arrays(networks, arrays)
@@ -131,11 +126,8 @@ class HvaeModel:
 
         The image is the difference from the median of the tissue, in units of the tissue's spread.
         """
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with torch.inference_mode():
+        with decoding():
             mean, logits = self._decoder(torch.tensor([code], dtype=torch.float32))
-        torch.set_num_threads(threads)
         return np.asarray(mean[0].numpy() * self.scale), logits[0].argmax(0).numpy().astype(np.uint8)
 
     def refusal(self, classes: NDArray[np.uint8]) -> str | None:
@@ -155,23 +147,10 @@ class HvaeModel:
         return np.maximum(median + spread * image, least).astype(np.float32)
 
 
-@lru_cache(maxsize=4)
-def _opened(path: Path, changed_ns: int) -> HvaeModel:
+def _read(path: Path) -> HvaeModel:
     card, arrays = read_checkpoint(path, ("hvae",))
-    try:
-        return HvaeModel(HvaeSpec.model_validate(card.config), card.about, arrays)
-    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
-        raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+    return HvaeModel(HvaeSpec.model_validate(card.config), card.about, arrays)
 
 
-def open_hvae(path: Path) -> HvaeModel:
-    """The model of a checkpoint; a process reads it once.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is damaged or of another kind.
-    """
-    if not path.is_file():
-        raise InputError("there is no such checkpoint.", file=path)
-    return _opened(path, path.stat().st_mtime_ns)
+open_hvae = opened_once(_read)
+"""The model of a checkpoint; a process reads it once."""

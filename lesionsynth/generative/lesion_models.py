@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from lesionsynth.domain.lesion import Lesion
-from lesionsynth.errors import InputError
 from lesionsynth.generative.autoencoder import (
     ImageTask,
     Samples,
@@ -25,33 +21,19 @@ from lesionsynth.generative.autoencoder import (
     image_networks,
     shape_networks,
 )
-from lesionsynth.generative.checkpoint import Kind, TrainedOn, read_checkpoint
+from lesionsynth.generative.checkpoint import OF_SHAPES, TrainedOn, opened_once, read_checkpoint
 from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes, prior_codes
 from lesionsynth.generative.crops import Crop, shape_lesion, whole_shape
 from lesionsynth.generative.lesion_data import held_out, volume_range
 from lesionsynth.generative.mask_gan import GanTask, gan_networks
-from lesionsynth.generative.nets import arrays_of, load_arrays
+from lesionsynth.generative.nets import arrays_of, decoding, load_arrays
 from lesionsynth.generative.specs import SPECS, AutoencoderSpec, MaskGanSpec
-from lesionsynth.generative.training import SCORE, Place, Told, Trained, seed_weights, train
+from lesionsynth.generative.training import SCORE, Learned, Place, Told, Trained, seed_weights, train
 
-SHAPES: tuple[Kind, ...] = ("lesion-autoencoder", "mask-gan")
-"""Kinds of checkpoints that give shapes of lesions."""
-_NAMES = TypeAdapter(tuple[TrainedOn, ...])
 _LIKE_SIZE = float(np.log(3.0))
 _MOST_SPREADS = 4.0
 _KEPT = 8
 """Lesions that an open model keeps: one is decoded when it is drawn, and asked for again when it is made."""
-
-
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """What a training hands over to its checkpoint."""
-
-    about: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
-    measures: dict[str, float]
-    steps: int
-    tasks: tuple[str, ...]
 
 
 def train_autoencoder(
@@ -163,44 +145,34 @@ class ShapeModel:
     Parameters
     ----------
     path : Path
-        Checkpoint of a kind in :data:`SHAPES`.
-
-    Raises
-    ------
-    InputError
-        If it is damaged or of another kind.
+        Checkpoint of a kind in :data:`checkpoint.OF_SHAPES`, see :func:`open_shapes`.
     """
 
     def __init__(self, path: Path) -> None:
-        torch.set_num_threads(1)
-        self.card, arrays = read_checkpoint(path, SHAPES)
+        self.card, arrays = read_checkpoint(path, OF_SHAPES)
         self.channels = 0
-        try:
-            about = self.card.about
-            self.values = tuple(int(v) for v in about["labels"])
-            self.scale = Scale(*(float(v) for v in about["scale"]))
-            low, high = about["volumes_mm3"]
-            self.volumes_mm3 = (float(low), float(high))
-            classes = len(self.values)
-            self.spec = SPECS[self.card.kind].model_validate(self.card.config)
-            if isinstance(self.spec, MaskGanSpec):
-                self.codes = prior_codes(self.spec.latent)
-                networks = {"shape.decoder": gan_networks(self.spec, classes)["decoder"]}
-            else:
-                assert isinstance(self.spec, AutoencoderSpec)
-                known = _NAMES.validate_python(about["trained_on"])
-                self.codes = Codes.from_arrays("shape.codes/", arrays, known)
-                networks = {f"shape.{name}": net for name, net in shape_networks(self.spec, classes).items()}
-                self.channels = int(about["channels"])
-                if self.channels:
-                    known = _NAMES.validate_python(about["image_trained_on"])
-                    self.image_codes = Codes.from_arrays("image.codes/", arrays, known)
-                    self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
-                    made = image_networks(self.spec, classes, self.channels)
-                    networks |= {f"image.{name}": net for name, net in made.items()}
-            load_arrays(networks, arrays)
-        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
-            raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+        about = self.card.about
+        self.values = tuple(int(v) for v in about["labels"])
+        self.scale = Scale(*(float(v) for v in about["scale"]))
+        low, high = about["volumes_mm3"]
+        self.volumes_mm3 = (float(low), float(high))
+        classes = len(self.values)
+        self.spec = SPECS[self.card.kind].model_validate(self.card.config)
+        if isinstance(self.spec, MaskGanSpec):
+            self.codes = prior_codes(self.spec.latent)
+            networks = {"shape.decoder": gan_networks(self.spec, classes)["decoder"]}
+        else:
+            assert isinstance(self.spec, AutoencoderSpec)
+            self.codes = Codes.from_arrays("shape.codes/", arrays, about["trained_on"])
+            networks = {f"shape.{name}": net for name, net in shape_networks(self.spec, classes).items()}
+            self.channels = int(about["channels"])
+            if self.channels:
+                trained_on = about["image_trained_on"]
+                self.image_codes = Codes.from_arrays("image.codes/", arrays, trained_on)
+                self.image_scale = np.asarray(arrays["image.scale"], dtype=np.float32)
+                made = image_networks(self.spec, classes, self.channels)
+                networks |= {f"image.{name}": net for name, net in made.items()}
+        load_arrays(networks, arrays)
         self._networks = {name: network.eval() for name, network in networks.items()}
         self._made: dict[tuple[float, ...], Lesion | str] = {}
 
@@ -238,7 +210,7 @@ class ShapeModel:
 
     def classes(self, code: Sequence[float]) -> tuple[NDArray[np.uint8], float]:
         """Classes (n, n, n) and voxel edge in mm of a code, as the decoder gives them."""
-        with torch.inference_mode():
+        with decoding():
             logits, size = self._networks["shape.decoder"](torch.tensor([code], dtype=torch.float32))
         # No lesion is far larger or smaller than all that were seen, whatever the code.
         edge_mm = self.scale.edge_mm(float(np.clip(size[0].item(), -_MOST_SPREADS, _MOST_SPREADS)))
@@ -267,7 +239,7 @@ class ShapeModel:
         whole = whole_shape(classes)
         assert not isinstance(whole, str)
         distances = edge_distances(whole, edge_mm)
-        with torch.inference_mode():
+        with decoding():
             guide = guide_of(
                 torch.from_numpy(whole[None]),
                 torch.tensor([self.scale.size(edge_mm)], dtype=torch.float32),
@@ -286,13 +258,5 @@ def _drawn(prefix: str, drawn: tuple[list[float], TrainedOn | None] | None) -> d
     return {f"{prefix}code": code, f"{prefix}near": None if near is None else near.name}
 
 
-@lru_cache(maxsize=4)
-def _opened(path: Path, changed_ns: int) -> ShapeModel:
-    return ShapeModel(path)
-
-
-def open_shapes(path: Path) -> ShapeModel:
-    """The model of a checkpoint; a process reads it once."""
-    if not path.is_file():
-        raise InputError("there is no such checkpoint.", file=path)
-    return _opened(path, path.stat().st_mtime_ns)
+open_shapes = opened_once(ShapeModel)
+"""The model of a checkpoint; a process reads it once."""

@@ -21,6 +21,7 @@ from lesionsynth.generative.crops import Crop, whole_shape
 from lesionsynth.generative.nets import SizedDecoder, constant, critic, one_hot
 from lesionsynth.generative.specs import MaskGanSpec
 from lesionsynth.generative.training import SCORE, mixed
+from lesionsynth.rng import stream
 
 _BETAS = (0.0, 0.9)
 _LOOKED_AT = 64
@@ -63,7 +64,7 @@ class GanTask:
         self.held_out = np.array([form_of(crop.classes, crop.edge_mm) for crop in held_out])
         self.spreads = np.maximum(self.held_out.std(axis=0), _LEAST_SPREADS)
         self.held_out_seen = Samples(held_out[:_LOOKED_AT], spec, scale, device)
-        rng = np.random.default_rng(spec.seed)
+        rng = stream(spec.seed, "train", "shape", "looked at")
         self.fixed = rng.standard_normal((_LOOKED_AT, spec.latent), dtype=np.float32)
 
     def seen(self, classes: Tensor, sizes: Tensor) -> Tensor:

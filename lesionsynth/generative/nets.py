@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -80,6 +81,18 @@ def features_last(network: nn.Module) -> nn.Module:
     dims = max((p.dim() for p in network.parameters()), default=0)
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(dims)
     return network if layout is None else network.to(memory_format=layout)
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """In which a trained network gives the same for the same, at once: no gradients, and one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def arrays_of(networks: dict[str, Any]) -> dict[str, Any]:

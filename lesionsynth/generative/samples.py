@@ -15,16 +15,16 @@ from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import TrainedOn
-from lesionsynth.generative.crops import RIM_MM
+from lesionsynth.generative.crops import MOST_SPREADS, RIM_MM
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label
+from lesionsynth.kernels.intensity import in_spreads
 from lesionsynth.kernels.tissue import OUTSIDE
 from lesionsynth.rng import stream
 from lesionsynth.tissue import TissueSpec
 
-_MOST_SPREADS = 20.0
 _MIDDLE = 0.5
 """Share of a sample's edge in which what it is about shall lie."""
 _SMOOTHED_VOX = 3
@@ -157,11 +157,7 @@ class _View:
         self.up = case.grid.axis_towards(2)
         images = case.all_values
         self.least = [float(channel.min()) for channel in images]
-        stats = np.array(case.tissue_stats, dtype=np.float32)
-        spread = np.where(stats[:, 1] > 0, stats[:, 1], np.inf).astype(np.float32)
-        self.images = np.clip(
-            (images - stats[:, :1, None, None]) / spread[:, None, None, None], -_MOST_SPREADS, _MOST_SPREADS
-        )
+        self.images = in_spreads(images, case.tissue_stats, MOST_SPREADS)
 
     def samples(self, lesions: Sequence[LesionInfo], count: int, spec: HvaeSpec) -> Iterator[Sample]:
         """Samples of the case; the whole of it once where they are volumes."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lesionsynth.digest import digest_json
@@ -68,6 +69,17 @@ class Trained:
     untrained: dict[str, float] = field(default_factory=dict)
     ran: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a training hands over to its checkpoint."""
+
+    about: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    measures: dict[str, float]
+    steps: int
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)

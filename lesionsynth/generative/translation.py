@@ -10,6 +10,7 @@ lesions: Platscher, Zopes, Federau, Image Translation for Medical Image Generati
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lesionsynth.generative.lesion_data import held_out
-from lesionsynth.generative.lesion_models import Learned
 from lesionsynth.generative.nets import arrays_of, one_hot
 from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.generative.tissue_map import Semantics
-from lesionsynth.generative.training import SCORE, Place, Told, mixed, seed_weights, train
+from lesionsynth.generative.training import SCORE, Learned, Place, Told, mixed, seed_weights, train
 from lesionsynth.generative.translation_data import Patches, Scan, means_of, ranges_of
 from lesionsynth.generative.translation_nets import Altered, Pool, discriminator, generator
 from lesionsynth.rng import stream
@@ -91,7 +91,7 @@ def train_translation(
     return Learned(about, arrays, {**measures, "ran": float(done.ran)}, done.steps, (task.name,))
 
 
-class _Translation:
+class _Translation(ABC):
     """What all methods share: the adversarial terms, and what is measured."""
 
     name = "translation"
@@ -122,11 +122,11 @@ class _Translation:
 
     def translate(self, hot: Tensor) -> Tensor:
         """Images of one-hot maps."""
-        raise NotImplementedError
+        return self.networks["generator"](hot)
 
+    @abstractmethod
     def scores(self, hot: Tensor, image: Tensor) -> Tensor:
         """What the discriminator of images makes of them."""
-        raise NotImplementedError
 
     def fooled(self, scores: Tensor) -> Tensor:
         """Loss of a generator: how far the discriminator is from taking its output for real."""
@@ -223,10 +223,6 @@ class PairedTask(_Translation):
             {"generator": ["generator"], "discriminator": ["discriminator"]},
         )
 
-    def translate(self, hot: Tensor) -> Tensor:
-        """Images of one-hot maps."""
-        return self.networks["generator"](hot)
-
     def scores(self, hot: Tensor, image: Tensor) -> Tensor:
         """What the discriminator makes of images of these maps."""
         return self.networks["discriminator"](torch.cat([hot, image], 1))[-1]
@@ -277,10 +273,6 @@ class CycleTask(_Translation):
             },
         )
         self.networks["generator"].means.copy_(torch.from_numpy(lessons.means / lessons.ranges))
-
-    def translate(self, hot: Tensor) -> Tensor:
-        """Images of one-hot maps."""
-        return self.networks["generator"](hot)
 
     def scores(self, hot: Tensor, image: Tensor) -> Tensor:
         """What the discriminator makes of images; it does not know the maps."""

@@ -13,14 +13,15 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import bounding_box
 from lesionsynth.errors import InputError
+from lesionsynth.generative.crops import MOST_SPREADS
 from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.generative.tissue_map import Frame, Semantics
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.kernels.components import components
+from lesionsynth.kernels.intensity import in_spreads
 from lesionsynth.rng import stream
 from lesionsynth.tissue import TissueSpec
 
-_MOST_SPREADS = 30.0
 _PLACES = 20000
 _MARGIN_VOX = 2
 _RANGE = 99.0
@@ -116,7 +117,8 @@ def scan_of(case: LoadedCase, spec: TranslationSpec, semantics: Semantics, spaci
     window = frame.window(whole)
     on_case = semantics.with_lesions(semantics.tissue_of(case), case.label)
     classes = frame.classes(on_case, whole, window)
-    image = frame.image(in_spreads(case.all_values, case.tissue_stats), whole, window).astype(np.float16)
+    levelled = in_spreads(case.all_values, case.tissue_stats, MOST_SPREADS)
+    image = frame.image(levelled, whole, window).astype(np.float16)
     body = bounding_box(classes > 0)
     if body is None:
         raise InputError(
@@ -135,16 +137,6 @@ def scan_of(case: LoadedCase, spec: TranslationSpec, semantics: Semantics, spaci
         places = places[rng.choice(len(places), _PLACES, replace=False)]
     lesions = _voxels_of_each(semantics.is_lesion(classes))
     return Scan(case.files.case, case.files.subject, classes, image, lesions, places)
-
-
-def in_spreads(image: NDArray[np.float32], stats: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """Channels (C, i, j, k) as differences from the tissue's median, in units of its spread."""
-    return np.stack(
-        [
-            np.clip((channel - median) / (spread if spread > 0 else np.inf), -_MOST_SPREADS, _MOST_SPREADS)
-            for channel, (median, spread) in zip(image, stats, strict=True)
-        ]
-    ).astype(np.float32)
 
 
 def _voxels_of_each(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int16], ...]:

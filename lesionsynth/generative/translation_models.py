@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from lesionsynth.domain.grid import Box, grown
 from lesionsynth.errors import InputError
-from lesionsynth.generative.checkpoint import read_checkpoint
-from lesionsynth.generative.nets import load_arrays, one_hot
+from lesionsynth.generative.checkpoint import opened_once, read_checkpoint
+from lesionsynth.generative.nets import decoding, load_arrays, one_hot
 from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.generative.tissue_map import Frame, Semantics
 from lesionsynth.generative.translation_data import patch_shape
@@ -30,29 +28,20 @@ class Translator:
     Parameters
     ----------
     path : Path
-        Checkpoint of the kind translation.
-
-    Raises
-    ------
-    InputError
-        If it is damaged or of another kind.
+        Checkpoint of the kind translation, see :func:`open_translation`.
     """
 
     def __init__(self, path: Path) -> None:
-        torch.set_num_threads(1)
         self.path = path
         self.card, arrays = read_checkpoint(path, ("translation",))
-        try:
-            about = self.card.about
-            self.semantics = Semantics.from_about(about)
-            self.channels = int(about["channels"])
-            self.spacing_mm = float(about["spacing_mm"])
-            self.spec = TranslationSpec.model_validate(self.card.config)
-            self.ranges = np.asarray(arrays["ranges"], dtype=np.float32).reshape(self.channels, 1, 1, 1)
-            self._network = generator(self.spec, self.semantics.count, self.channels)
-            load_arrays({"generator": self._network}, arrays)
-        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
-            raise InputError(f"cannot be used ({type(error).__name__}: {error}).", file=path) from None
+        about = self.card.about
+        self.semantics = Semantics.from_about(about)
+        self.channels = int(about["channels"])
+        self.spacing_mm = float(about["spacing_mm"])
+        self.spec = TranslationSpec.model_validate(self.card.config)
+        self.ranges = np.asarray(arrays["ranges"], dtype=np.float32).reshape(self.channels, 1, 1, 1)
+        self._network = generator(self.spec, self.semantics.count, self.channels)
+        load_arrays({"generator": self._network}, arrays)
         self._network.eval()
         self._windows = SlidingWindowInferer(
             [self.spec.patch] * self.spec.spatial_dims, overlap=_OVERLAP, mode="gaussian"
@@ -96,7 +85,7 @@ class Translator:
         hot = one_hot(whole[None], self.semantics.count)
         if self.spec.spatial_dims == 2:
             hot = hot[0].movedim(-1, 0)  # slices are a batch
-        with torch.inference_mode():
+        with decoding():
             found = self._windows(hot, self._network)
         if self.spec.spatial_dims == 2:
             found = found.movedim(0, -1)[None]
@@ -141,13 +130,5 @@ class Translator:
         return frame.back(made[0] - made[1], window, box)
 
 
-@lru_cache(maxsize=4)
-def _opened(path: Path, changed_ns: int) -> Translator:
-    return Translator(path)
-
-
-def open_translation(path: Path) -> Translator:
-    """The translation of a checkpoint; a process reads it once."""
-    if not path.is_file():
-        raise InputError("there is no such checkpoint.", file=path)
-    return _opened(path, path.stat().st_mtime_ns)
+open_translation = opened_once(Translator)
+"""The translation of a checkpoint; a process reads it once."""

@@ -14,7 +14,15 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, LesionsynthError, OutputError
-from lesionsynth.generative.checkpoint import SUFFIX, Card, Kind, needed, read_card, write_checkpoint
+from lesionsynth.generative.checkpoint import (
+    OF_SHAPES,
+    SUFFIX,
+    Card,
+    Kind,
+    needed,
+    read_card,
+    write_checkpoint,
+)
 from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import masks_alone, open_cohort
@@ -25,8 +33,6 @@ from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import BANK
 from lesionsynth.tissue import side_file
 
-OF_SHAPES = ("lesion-autoencoder", "mask-gan")
-"""Kinds that learn from lesion masks without images too."""
 NOTE = "training.json"
 """What a folder of models is trained for; the file by which it is known."""
 

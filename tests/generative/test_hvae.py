@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import TrainedOn, read_card, read_checkpoint
-from lesionsynth.generative.codes import draw_code
+from lesionsynth.generative.codes import SAMPLINGS, draw_code
 from lesionsynth.generative.hvae import Batches, HvaeTask
-from lesionsynth.generative.hvae_models import SAMPLINGS, open_hvae
+from lesionsynth.generative.hvae_models import open_hvae
 from lesionsynth.generative.samples import Sample, Seen, samples_of
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.recipe.load import load_recipe

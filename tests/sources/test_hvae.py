@@ -13,6 +13,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import InputError
+from lesionsynth.generative.codes import SAMPLINGS
 from lesionsynth.host import load_case
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.populate import Populate
@@ -26,7 +27,6 @@ from lesionsynth.tissue import TissueSpec
 from tests.trained_hvae import EDGE_MM, train_hvae
 
 ANY = Wanted(0, 1e9, "case1", "case1")
-SAMPLINGS = ("prior", "mixture", "neighbourhood")
 
 
 @pytest.fixture(scope="module")
