@@ -20,6 +20,7 @@ from lesionsynth.errors import ExitCode
 from lesionsynth.generative.specs import SPECS
 from lesionsynth.plugins.registry import kinds
 from lesionsynth.recipe.load import load_recipe, settings_of, shipped
+from lesionsynth.run.models import used
 from tests.pages import DOCS, PAGES, ROOT, blocks, headings, page_id, program_lines
 
 PAGE_IDS = [page_id(page) for page in PAGES]
@@ -106,8 +107,7 @@ def test_a_recipe_of_a_model_says_how_to_train_it(name: str) -> None:
         settings = [after for word, after in pairwise(words) if word == "--train"]
         settings_of(SPECS[words[1]], {}, "full", settings, "--train")  # type: ignore[index]
         folders.append(words[words.index("--output") + 1])
-    sources = load_recipe(name).sources.values()
-    assert folders == [path for source in sources for path in source.models_used()]
+    assert folders == [path for _, path, _ in used(load_recipe(name))]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/explanation/methods.md"])

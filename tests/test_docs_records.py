@@ -79,6 +79,7 @@ steps:
   mix: {kind: self_mix}
   carve: {kind: carve_mix}
   as_published: {kind: carve_mix, mode: compatible}
+  paint_all: {kind: translate, model: MODELS/translation.safetensors, blend: {kind: soft_poisson}}
 """
 """Every kind of step and of source; each of them finds a place in one copy at least."""
 

@@ -20,8 +20,13 @@ from lesionsynth.units import MM3_PER_ML
 HOST, INPAINTED, FIRST_DONOR = 0, 1, 2
 """Values of the source map: untouched, filled, and from there on the k-th inserted lesion."""
 
-DISPLACED = 65535
-"""Value of the source map where the host's own tissue was pushed aside."""
+DISPLACED, TRANSLATED = 65535, 65534
+"""Values of the source map where the host's own tissue was pushed aside, and where its image was painted."""
+
+
+def inserted(source: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Voxels of a source map that came with a lesion."""
+    return (source >= FIRST_DONOR) & (source < TRANSLATED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +246,12 @@ class Canvas:
                 del self.boxes[number]
             else:
                 self.boxes[number] = shifted(left, (i.start, j.start, k.start))
+
+    def translate(self, box: Box, values: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
+        """Commit another image of the same tissue and lesions."""
+        self.write(box, values, where)
+        source = self.source[box]
+        source[where & (source == HOST)] = TRANSLATED
 
     def save(self, box: Box) -> Saved:
         """What is needed to undo the next edit, if it changes nothing outside `box`."""

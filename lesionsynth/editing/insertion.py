@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,8 +212,16 @@ def _kept(
     return [round(float(f / w), 4) if w else None for f, w in zip(found, wanted, strict=True)]
 
 
-def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Median of clean tissue around the new place, and spread of the host's tissue, per channel."""
+def surroundings(
+    canvas: Canvas,
+    box: Box,
+    mask: NDArray[np.bool_],
+    values: Callable[[Box], NDArray[np.float32]] | None = None,
+) -> tuple[list[float], list[float]]:
+    """Median of clean tissue around a lesion, and spread of the host's tissue, per channel.
+
+    `values` gives the intensities of a box (C, i, j, k), by default those of the canvas.
+    """
     spacing = canvas.grid.spacing_mm
     own = bounding_box(mask)
     assert own is not None
@@ -230,9 +238,8 @@ def surroundings(canvas: Canvas, box: Box, mask: NDArray[np.bool_]) -> tuple[lis
     stats = canvas.host.tissue_stats
     if np.count_nonzero(shell) < MIN_SHELL_VOXELS:
         return [median for median, _ in stats], [spread for _, spread in stats]
-    return [float(np.median(channel[shell])) for channel in canvas.values(wide)], [
-        spread for _, spread in stats
-    ]
+    around = (values or canvas.values)(wide)
+    return [float(np.median(channel[shell])) for channel in around], [spread for _, spread in stats]
 
 
 def _measures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import opened_once, read_checkpoint
 from lesionsynth.generative.nets import decoding, load_arrays, one_hot
 from lesionsynth.generative.specs import TranslationSpec
-from lesionsynth.generative.tissue_map import Frame, Semantics
+from lesionsynth.generative.tissue_map import Frame, Semantics, Window
 from lesionsynth.generative.translation_data import patch_shape
 from lesionsynth.generative.translation_nets import generator
 from lesionsynth.host import LoadedCase
@@ -47,13 +48,7 @@ class Translator:
             [self.spec.patch] * self.spec.spatial_dims, overlap=_OVERLAP, mode="gaussian"
         )
 
-    def require(self, case: LoadedCase) -> None:
-        """Refuse a case of other channels or lesions than those trained on.
-
-        Raises
-        ------
-        InputError
-        """
+    def _require(self, case: LoadedCase) -> None:
         for what, own, other in (
             ("channels", self.channels, len(case.images)),
             ("lesion labels", self.semantics.lesions, case.labels.lesion),
@@ -65,6 +60,21 @@ class Translator:
                     file=self.path,
                     remedy="Give a model that was trained on this data set.",
                 )
+
+    def tissue_of(self, case: LoadedCase, cache: dict[Any, Any]) -> NDArray[np.uint8]:
+        """Classes of the tissue of a case that this model can translate; `cache` keeps them.
+
+        Raises
+        ------
+        InputError
+            If the case has other channels or lesions than those trained on, or its label image is amiss.
+        """
+        key = ("tissue classes", self.path, case.files.case)
+        if key not in cache:
+            self._require(case)
+            cache[key] = self.semantics.tissue_of(case)
+        tissue: NDArray[np.uint8] = cache[key]
+        return tissue
 
     def image(self, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Image of a semantic map on the network's grid, by windows that overlap by half.
@@ -81,12 +91,13 @@ class Translator:
         """
         sizes = classes.shape
         short = [max(0, p - n) for p, n in zip(patch_shape(self.spec), sizes, strict=True)]
-        whole = torch.from_numpy(np.pad(classes, [(s // 2, s - s // 2) for s in short]))
-        hot = one_hot(whole[None], self.semantics.count)
-        if self.spec.spatial_dims == 2:
-            hot = hot[0].movedim(-1, 0)  # slices are a batch
+        whole = torch.from_numpy(np.pad(classes, [(s // 2, s - s // 2) for s in short])).float()
+        # Slices are a batch. Windows are made one-hot one at a time: a whole brain has many classes.
+        batch = whole.movedim(-1, 0)[:, None] if self.spec.spatial_dims == 2 else whole[None, None]
         with decoding():
-            found = self._windows(hot, self._network)
+            found = self._windows(
+                batch, lambda part: self._network(one_hot(part[:, 0], self.semantics.count))
+            )
         if self.spec.spatial_dims == 2:
             found = found.movedim(0, -1)[None]
         part = tuple(slice(s // 2, s // 2 + n) for s, n in zip(short, sizes, strict=True))
@@ -119,15 +130,37 @@ class Translator:
         ndarray, (C, *box), float32
             In units of the spread of the tissue.
         """
-        frame = Frame.of(case.grid, self.spacing_mm, self.spec.spatial_dims)
-        window = frame.window(box).at_least(patch_shape(self.spec))
-        around = grown(frame.box(window, case.grid.shape), (1, 1, 1), case.grid.shape)
+        frame, window, around = self._view(case, box)
         before = self.semantics.with_lesions(tissue[around], label[around])
         after = before.copy()
         inner = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(around, box, strict=True))
         after[inner] = self.semantics.with_lesions(before[inner], lesion)
         made = [self.image(frame.classes(classes, around, window)) for classes in (after, before)]
         return frame.back(made[0] - made[1], window, box)
+
+    def translated(self, case: LoadedCase, classes: NDArray[np.uint8], box: Box) -> NDArray[np.float32]:
+        """Image of the semantic map of a case, (C, *box).
+
+        Parameters
+        ----------
+        case : LoadedCase
+        classes : ndarray, (i, j, k), uint8
+            Its tissue with its lesions, from :meth:`Semantics.with_lesions`.
+        box : Box
+
+        Returns
+        -------
+        ndarray, (C, *box), float32
+            Difference from the tissue's median, in units of its spread.
+        """
+        frame, window, around = self._view(case, box)
+        return frame.back(self.image(frame.classes(classes[around], around, window)), window, box)
+
+    def _view(self, case: LoadedCase, box: Box) -> tuple[Frame, Window, Box]:
+        """The network's grid over a case, its window on a box, and what that window looks at."""
+        frame = Frame.of(case.grid, self.spacing_mm, self.spec.spatial_dims)
+        window = frame.window(box).at_least(patch_shape(self.spec))
+        return frame, window, grown(frame.box(window, case.grid.shape), (1, 1, 1), case.grid.shape)
 
 
 open_translation = opened_once(Translator)

@@ -18,6 +18,7 @@ from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.grid import Box
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.domain.load import LoadTarget
+from lesionsynth.errors import InputError
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.alpha import composite
 from lesionsynth.likelihood.over_host import CentreDensity
@@ -222,7 +223,7 @@ class Donors:
 
     `load` reads a whole case of these subjects, for operations that need more of a donor than its lesions.
     `mask_subjects` are known by lesion masks alone: they have shapes to give. `models` are checkpoints of
-    trained models by what :meth:`SourceSpec.models_used` calls them.
+    trained models by what `models_used` of sources and operations calls them.
     """
 
     bank: LesionBank
@@ -232,12 +233,27 @@ class Donors:
     mask_subjects: tuple[str, ...] = ()
     models: Mapping[str, Path] = field(default_factory=dict)
 
+    def model_file(self, name: str, kind: str) -> Path:
+        """Checkpoint of the model that a recipe calls `name`; `kind` is what trains one.
+
+        Raises
+        ------
+        InputError
+            If the recipe names none, or it was not prepared.
+        """
+        if name in self.models:
+            return self.models[name]
+        raise InputError(
+            f"the model {name} was not prepared." if name else "no trained model is named.",
+            remedy=f"Train one with `lesionsynth train {kind}`, and name its folder in the recipe.",
+        )
+
 
 class ModelUse(NamedTuple):
-    """What a source wants of a trained model.
+    """What a source or an operation wants of a trained model.
 
     One of some kinds; whether it must make intensities; settings that it must have been trained with; the
-    field of the source that names it.
+    field that names it.
     """
 
     kinds: tuple[str, ...]
@@ -343,6 +359,8 @@ class OperationSpec(Spec):
     kind: str
     uses_map: ClassVar[bool] = False
     """Whether places are drawn from the likelihood map."""
+    edits_lesions: ClassVar[bool] = True
+    """Whether lesions come or go; a step that leaves them as they are has to follow those that do not."""
 
     @property
     def target_load(self) -> LoadSpec | None:
@@ -352,6 +370,10 @@ class OperationSpec(Spec):
     def source_names(self) -> tuple[str, ...]:
         """Names of the sources this step uses; the recipe must declare them."""
         return ()
+
+    def models_used(self) -> dict[str, ModelUse]:
+        """Trained models that the step itself needs, by their paths as the recipe gives them."""
+        return {}
 
     @abstractmethod
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:

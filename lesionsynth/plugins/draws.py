@@ -240,6 +240,21 @@ class HvaeChoice(TypedDict):
     """Empty, since nobody's lesion is used. Whom the model was trained on stands in `weights`."""
 
 
+class Translation(TypedDict):
+    """An edit that paints the whole image anew."""
+
+    edit: Literal["translate"]
+    """What kind of edit it is."""
+    blend: BlendDraw
+    """What the blend has drawn."""
+    spared: list[int]
+    """Lesions that would have become too pale and kept their look, by their numbers in the lesion map."""
+    visible: dict[str, float]
+    """Contrast of each lesion after that, by its number: as `measures.visible`, where it stands out most."""
+    volume_mm3: float
+    """Volume painted."""
+
+
 class Insertion(TypedDict):
     """An edit that adds a lesion."""
 

@@ -46,7 +46,7 @@ class Push(Part):
 class Draw(Part):
     """One edit."""
 
-    edit: Literal["insert", "remove"]
+    edit: Literal["insert", "remove", "translate"]
     case: str = ""
     subject: str = ""
     donor: Choice = Choice()
@@ -59,7 +59,7 @@ class Draw(Part):
     @property
     def donors(self) -> list[Donor]:
         """Everybody whose lesion it is made of."""
-        if self.edit == "remove":
+        if self.edit != "insert":
             return []
         if self.donor.joined is not None:
             return self.donor.joined

@@ -14,6 +14,7 @@ from lesionsynth.operations.carve_mix import CarveMix
 from lesionsynth.operations.copy_paste import CopyPaste
 from lesionsynth.operations.inpaint import Inpaint
 from lesionsynth.operations.populate import Populate
+from lesionsynth.operations.translate import Translate
 from lesionsynth.plugins.contracts import OperationSpec
 from lesionsynth.qc.audit_evidence import Draw, Record
 from lesionsynth.recipe.model import Recipe
@@ -32,8 +33,8 @@ Reach = tuple[int, int, int]
 def reach_vox(recipe: Recipe, record: Record, spacing_mm: Sequence[float]) -> Reach | None:
     """Voxels beyond the box of an edited lesion that any edit of a record may have changed, along each axis.
 
-    None where the draws do not tell: an operation from another package, or a lesion that was added and then
-    removed, which has left no label.
+    None where the draws do not tell: an operation from another package, an image that was painted as a whole,
+    or a lesion that was added and then removed, which has left no label.
     """
     reach = (0, 0, 0)
     for step in record.steps:
@@ -120,10 +121,12 @@ def keeps_count(recipe: Recipe, record: Record) -> bool:
 def _overwrites(operation: OperationSpec | None) -> bool:
     if isinstance(operation, Populate | PasteSpec):
         return operation.site.overlap == "overwrite"
-    return not isinstance(operation, Inpaint)
+    return not isinstance(operation, Inpaint | Translate)
 
 
 def _may_coincide(recipe: Recipe, record: Record) -> bool:
     """Whether an edit may have left the label as it was: one lesion in the place of another."""
     edits = {draw.edit for draw in record.draws}
-    return len(edits) == 2 or any(_overwrites(recipe.steps.get(step.step)) for step in record.steps)
+    return {"insert", "remove"} <= edits or any(
+        _overwrites(recipe.steps.get(step.step)) for step in record.steps
+    )

@@ -149,13 +149,25 @@ class Recipe(Spec):
     def _sources_exist(self) -> Recipe:
         if not self.steps:
             raise ValueError("steps: at least one step is needed")
+        kept = ""
         for name, step in self.steps.items():
+            if not step.edits_lesions:
+                kept = name
+            elif kept:
+                raise ValueError(
+                    f"steps.{kept} has to come after steps.{name}, which adds or removes lesions"
+                )
             for source in step.source_names():
                 if source not in self.sources:
                     raise ValueError(
                         f"steps.{name}.source names {source!r}, which `sources` does not declare; "
                         f"declared are {', '.join(sorted(self.sources)) or 'none'}"
                     )
+        if not any(step.edits_lesions for step in self.steps.values()):
+            raise ValueError(
+                f"steps: none adds or removes lesions, so that a copy would have its host's labels; {kept} "
+                "has to follow a step that does"
+            )
         return self
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from lesionsynth.plugins.draws import Giver, Insertion, Removal
+from lesionsynth.plugins.draws import Giver, Insertion, Removal, Translation
 
 
 class HostOfCopy(TypedDict):
@@ -55,7 +55,7 @@ class StepDone(TypedDict):
     rejected: dict[str, int]
     """How often something drawn was refused, by reason, such as `no fitting site` or `contrast out of
     range`."""
-    draws: list[Insertion | Removal]
+    draws: list[Insertion | Removal | Translation]
     """The edits in order."""
 
 
@@ -85,7 +85,7 @@ class Record(TypedDict):
     fitted_on: list[str]
     """Subjects that loads and likelihood map were fitted on, mask-only ones included."""
     weights: list[WeightsUsed]
-    """Trained models that lesions came from; none where no source has one."""
+    """Trained models that lesions or images came from; none where the recipe uses none."""
     block: str
     """Block whose fits were used: `block0`, `fold2` or `all`."""
     load_ml: Loads

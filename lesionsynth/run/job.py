@@ -231,7 +231,7 @@ class HostJobs:
             "shortfall": target is not None and not target.met_by(canvas.load_ml),
             "lesions": {
                 "before": self.host.load.count,
-                "removed": len(draws) - len(inserted),
+                "removed": sum(draw["edit"] == "remove" for draw in draws),
                 "inserted": len(inserted),
                 "after": len(canvas.boxes),
             },

@@ -12,7 +12,7 @@ from lesionsynth.digest import digest_bytes, file_states
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError, LeakError
 from lesionsynth.generative.checkpoint import SUFFIX, Card, read_card
-from lesionsynth.plugins.contracts import ModelUse
+from lesionsynth.plugins.contracts import ModelUse, OperationSpec, SourceSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import people_of
 from lesionsynth.run.folds import Block, may_train, sides_of
@@ -46,10 +46,13 @@ class Model:
 
 
 def used(recipe: Recipe) -> Iterator[tuple[str, str, ModelUse]]:
-    """Source, path of the model as the recipe gives it, and what is wanted of it, of every model in use."""
-    for name in sorted({name for step in recipe.steps.values() for name in step.source_names()}):
-        for path, use in recipe.sources[name].models_used().items():
-            yield name, path, use
+    """Who uses a model (a key of the recipe), its path as the recipe gives it, and what is wanted of it."""
+    names = sorted({name for step in recipe.steps.values() for name in step.source_names()})
+    users: dict[str, SourceSpec | OperationSpec] = {f"sources.{name}": recipe.sources[name] for name in names}
+    users |= {f"steps.{name}": step for name, step in recipe.steps.items()}
+    for user, part in users.items():
+        for path, use in part.models_used().items():
+            yield user, path, use
 
 
 def beside(models: Mapping[str, Model], host: CaseFiles, root: Path) -> list[object]:
@@ -79,21 +82,21 @@ def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict
         If one is missing, damaged, of another kind, or of other channels or labels.
     """
     found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
-    for source, path, use in used(recipe):
-        _require(source, path, use.field)
+    for user, path, use in used(recipe):
+        _require(user, path, use.field)
         for block in blocks:
             if not block.hosts:
                 continue
             file = _file_of(path, block.name)
             if not file.is_file():
                 raise InputError(
-                    f"the source {source} has no model for {block.name}.",
+                    f"{user} has no model for {block.name}.",
                     file=file,
                     remedy="Train it on the same data with the same folds (`lesionsynth train`); give its "
-                    f"folder: --set sources.{source}.{use.field}=FOLDER.",
+                    f"folder: --set {user}.{use.field}=FOLDER.",
                 )
             card = read_card(file, use.kinds)
-            _check(card, use, cohort, source, file)
+            _check(card, use, cohort, user, file)
             people = people_of(card.subjects, recipe.input, cohort)
             name = f"{MODELS}/{digest_bytes(file.read_bytes())}{SUFFIX}"
             found[block.name][path] = Model(name, card.kind, tuple(sorted(people)), card.about.get("map"))
@@ -169,23 +172,21 @@ def serving(
     return kept
 
 
-def _require(source: str, path: str, field: str) -> None:
+def _require(user: str, path: str, field: str) -> None:
     if not path:
         raise InputError(
-            f"the source {source} names no trained model.",
-            remedy="Train one with `lesionsynth train`, and give its folder: "
-            f"--set sources.{source}.{field}=FOLDER.",
+            f"{user} names no trained model.",
+            remedy=f"Train one with `lesionsynth train`, and give its folder: --set {user}.{field}=FOLDER.",
         )
     if not Path(path).exists():
         raise InputError(
-            f"the model of the source {source} is not there.",
+            f"the model of {user} is not there.",
             file=Path(path),
-            remedy="Train one with `lesionsynth train`, or correct it: "
-            f"--set sources.{source}.{field}=FOLDER.",
+            remedy=f"Train one with `lesionsynth train`, or correct it: --set {user}.{field}=FOLDER.",
         )
 
 
-def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -> None:
+def _check(card: Card, use: ModelUse, cohort: Cohort, user: str, file: Path) -> None:
     """A model must know the labels of lesions, and, where it makes intensities, the channels."""
     about: dict[str, Any] = card.about
     faults = []
@@ -202,7 +203,7 @@ def _check(card: Card, use: ModelUse, cohort: Cohort, source: str, file: Path) -
     ]
     if faults:
         raise InputError(
-            f"the model of the source {source} was trained on {' and '.join(faults)}.",
+            f"the model of {user} was trained on {' and '.join(faults)}.",
             file=file,
             remedy="Train one on data like these.",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,14 +19,14 @@ from lesionsynth.editing.likeness import (
     with_margin,
 )
 from lesionsynth.errors import InputError
+from lesionsynth.generative.checkpoint import OF_SHAPES
+from lesionsynth.generative.codes import Sampling
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, SourceSpec, Wanted
 from lesionsynth.plugins.registry import register
 
 if TYPE_CHECKING:
     from lesionsynth.generative.lesion_models import ShapeModel
 
-SHAPE_MODELS = ("lesion-autoencoder", "mask-gan")
-"""Kinds of models that shapes can come from."""
 _MARGIN_MM = 5.0
 
 
@@ -46,7 +46,7 @@ class Autoencoder(SourceSpec):
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint. Relative to the
     working directory."""
-    sampling: Literal["prior", "mixture", "neighbourhood"] = "mixture"
+    sampling: Sampling = "mixture"
     """Where codes are drawn: prior, N(0, I); mixture, of Gaussians fitted on the codes of the training
     lesions; neighbourhood, near a training lesion that fits."""
     spread: float = Field(default=1.0, ge=0, le=5)
@@ -76,8 +76,8 @@ class Autoencoder(SourceSpec):
     def models_used(self) -> dict[str, ModelUse]:
         """The one model; intensities need an autoencoder."""
         if self.intensities == "model":
-            return {self.model: ModelUse(SHAPE_MODELS[:1], images=True)}
-        return {self.model: ModelUse(SHAPE_MODELS)}
+            return {self.model: ModelUse(OF_SHAPES[:1], images=True)}
+        return {self.model: ModelUse(OF_SHAPES)}
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
         """Subjects of the lesions that are imitated; nobody's are needed where the model gives it all."""
@@ -116,27 +116,15 @@ class Autoencoder(SourceSpec):
         return lesion_on_host(shape.info, shape.label, image)
 
 
-def open_model(name: str, donors: Donors, field: str = "model") -> ShapeModel:
-    """The shape model that a recipe calls `name`, in the field `field` of a source.
-
-    Raises
-    ------
-    InputError
-        If the recipe names none.
-    """
-    if name not in donors.models:
-        raise InputError(
-            "the source names no trained model." if not name else f"the model {name} was not prepared.",
-            remedy="Train one with `lesionsynth train lesion-autoencoder` and give its folder: "
-            f"--set sources.NAME.{field}=FOLDER.",
-        )
+def open_model(name: str, donors: Donors) -> ShapeModel:
+    """The shape model that a recipe calls `name`."""
     from lesionsynth.generative.lesion_models import open_shapes
 
-    return open_shapes(donors.models[name])
+    return open_shapes(donors.model_file(name, OF_SHAPES[0]))
 
 
 def draw_shape(
-    model: ShapeModel, sampling: Any, spread: float, rng: np.random.Generator, wanted: Wanted
+    model: ShapeModel, sampling: Sampling, spread: float, rng: np.random.Generator, wanted: Wanted
 ) -> Draw | str | None:
     """Code of a shape of a wanted volume; the reason where it is refused, None where no code could fit."""
     low, high = model.volumes_mm3

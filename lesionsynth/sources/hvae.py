@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, shell_mask
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, SourceSpec, Wanted
 from lesionsynth.plugins.registry import register
+
+if TYPE_CHECKING:
+    from lesionsynth.generative.hvae_models import HvaeModel
 
 
 @register("sources")
@@ -89,36 +92,10 @@ class Hvae(SourceSpec):
         shape = shape_lesion(self.kind, body[box], model.spacing_mm, model.values)
         return lesion_on_host(shape.info, shape.label, added[(slice(None), *box)])
 
-    def _model(self, donors: Donors) -> Any:
-        """The opened model of this block.
+    def _model(self, donors: Donors) -> HvaeModel:
+        from lesionsynth.generative.hvae_models import open_hvae
 
-        Raises
-        ------
-        InputError
-            If none is named or prepared, or it gives no patches.
-        """
-        if not self.model or self.model not in donors.models:
-            raise InputError(
-                "the source hvae needs a trained model; "
-                + (f"{self.model} is not prepared." if self.model else "none is named."),
-                remedy="Train one with `lesionsynth train hvae` and give its folder as `model`.",
-            )
-        key = ("hvae", self.model)
-        if key not in donors.cache:
-            from lesionsynth.generative.hvae_models import open_hvae
-
-            path = donors.models[self.model]
-            opened = open_hvae(path)
-            if opened.spec.sample != "patches":
-                raise InputError(
-                    f"the model gives {opened.spec.sample}; patches were expected, which have three "
-                    "dimensions and are as fine as lesions need.",
-                    file=path,
-                    remedy="Train one with sample: patches; `lesionsynth generate hvae` writes whole cases "
-                    "of this one.",
-                )
-            donors.cache[key] = opened
-        return donors.cache[key]
+        return open_hvae(donors.model_file(self.model, "hvae"))
 
 
 def _largest(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:

@@ -14,9 +14,11 @@ from pydantic import Field
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import with_margin
 from lesionsynth.errors import InputError
+from lesionsynth.generative.checkpoint import OF_SHAPES
+from lesionsynth.generative.codes import Sampling
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, Painter, Placed, Wanted
 from lesionsynth.plugins.registry import register
-from lesionsynth.sources.autoencoder import SHAPE_MODELS, draw_shape, open_model
+from lesionsynth.sources.autoencoder import draw_shape, open_model
 from lesionsynth.sources.lesion_bank import LesionChoice
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Translation(LesionChoice):
     """bank: of real lesions; masks: of subjects without images (input.masks); model: of a shape model."""
     shape_model: str = ""
     """Folder or checkpoint of a lesion-autoencoder or mask-gan, for shapes from a model."""
-    sampling: Literal["prior", "mixture", "neighbourhood"] = "mixture"
+    sampling: Sampling = "mixture"
     """Where its codes are drawn: prior, N(0, I); mixture, of Gaussians fitted on the codes of the training
     lesions; neighbourhood, near a training lesion that fits."""
     spread: float = Field(default=1.0, ge=0, le=5)
@@ -64,7 +66,7 @@ class Translation(LesionChoice):
         """The translation, and a model of shapes where one is asked."""
         used = {self.model: ModelUse(("translation",), images=True)}
         if self.shapes == "model":
-            used[self.shape_model] = ModelUse(SHAPE_MODELS, field="shape_model")
+            used[self.shape_model] = ModelUse(OF_SHAPES, field="shape_model")
         return used
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
@@ -76,7 +78,7 @@ class Translation(LesionChoice):
         if self.shapes == "model":
             low, high = max(wanted.min_mm3, self.min_volume_mm3), min(wanted.max_mm3, self.max_volume_mm3)
             limits = replace(wanted, min_mm3=low, max_mm3=high)
-            shapes = open_model(self.shape_model, donors, "shape_model")
+            shapes = open_model(self.shape_model, donors)
             drawn = draw_shape(shapes, self.sampling, self.spread, rng, limits)
             return {**drawn, "from": []} if isinstance(drawn, dict) else drawn
         chosen = self.choose(rng, donors, wanted)
@@ -85,7 +87,7 @@ class Translation(LesionChoice):
     def lesion(self, draw: Draw, donors: Donors) -> Lesion:
         """The shape, without an image."""
         if "code" in draw:
-            shape = open_model(self.shape_model, donors, "shape_model").lesion(draw["code"])
+            shape = open_model(self.shape_model, donors).lesion(draw["code"])
         else:
             shape = donors.bank.read(draw["lesion"])
         if isinstance(shape, str):
@@ -102,24 +104,13 @@ class Translation(LesionChoice):
 
     def _paint(self, model: Translator, donors: Donors, placed: Placed) -> NDArray[np.float32]:
         canvas = placed.canvas
-        model.require(canvas.host)
-        key = ("tissue classes", self.model, canvas.case)
-        if key not in donors.cache:
-            donors.cache[key] = model.semantics.tissue_of(canvas.host)
-        return model.added(canvas.host, donors.cache[key], canvas.label, placed.box, placed.label)
+        tissue = model.tissue_of(canvas.host, donors.cache)
+        return model.added(canvas.host, tissue, canvas.label, placed.box, placed.label)
 
     def _translator(self, donors: Donors) -> Translator:
-        if self.model not in donors.models:
-            raise InputError(
-                f"the model {self.model} was not prepared."
-                if self.model
-                else "the source names no trained model.",
-                remedy="Train one with `lesionsynth train translation` and give its folder: "
-                "--set sources.NAME.model=FOLDER.",
-            )
         from lesionsynth.generative.translation_models import open_translation
 
-        return open_translation(donors.models[self.model])
+        return open_translation(donors.model_file(self.model, "translation"))
 
     @property
     def _with_image(self) -> bool:

@@ -23,6 +23,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "carve_mix": {"kind": "carve_mix", "donors": 2},
     "copy_paste": {"kind": "copy_paste", "lesions": [1, 3]},
     "self_mix": {"kind": "self_mix", "lesions": [1, 3]},
+    "translate": {"kind": "translate", "model": "of a session"},
 }
 """One step of every kind: a new operation has to be added here."""
 
@@ -38,9 +39,12 @@ def test_every_operation_is_in_this_suite() -> None:
 
 @pytest.fixture(params=sorted({**STEPS, **MODES}))
 def prepared(request: pytest.FixtureRequest, make_nnunet: Callable[..., Path], tmp_path: Path) -> Prepared:
-    recipe = Recipe.model_validate(
-        {"steps": {"step": {**STEPS, **MODES}[request.param]}, "output": {"copies": 1}}
-    )
+    step = {**STEPS, **MODES}[request.param]
+    steps, strategy = {"step": step}, "block"
+    if "model" in step:
+        model = request.getfixturevalue("translations")("pix2pix") / "all.safetensors"
+        steps, strategy = {"before": STEPS["inpaint"], "step": {**step, "model": str(model)}}, "none"
+    recipe = Recipe.model_validate({"steps": steps, "output": {"copies": 1}, "folds": {"strategy": strategy}})
     return prepare(recipe, make_nnunet(4), tmp_path / "out", Silent())
 
 

@@ -92,7 +92,7 @@ class TestErrors:
             (
                 "steps:\n  add:\n    kind: populte\n",
                 "recipe.yaml:3: steps.add.kind should be one of carve_mix, copy_paste, inpaint, "
-                "populate, self_mix, got 'populte'. "
+                "populate, self_mix, translate, got 'populte'. "
                 "Did you mean populate?",
             ),
             (

@@ -72,5 +72,5 @@ def test_intensities_need_a_model_that_makes_them() -> None:
 
 
 def test_no_model(cubes: LesionBank) -> None:
-    with pytest.raises(InputError, match=r"names no trained model.*lesionsynth train"):
+    with pytest.raises(InputError, match=r"no trained model is named.*lesionsynth train"):
         Autoencoder().draw(np.random.default_rng(0), Donors(cubes, ("A",)), ANY)

@@ -19,11 +19,14 @@ from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.populate import Populate
 from lesionsynth.plugins.contracts import Donors, StepContext, Wanted
 from lesionsynth.plugins.draws import HvaeChoice
+from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
+from lesionsynth.run import session
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.sources.hvae import Hvae
 from lesionsynth.tissue import TissueSpec
+from tests.test_invariants import Silent
 from tests.trained_hvae import EDGE_MM, train_hvae
 
 ANY = Wanted(0, 1e9, "case1", "case1")
@@ -127,14 +130,16 @@ def test_it_needs_nobodys_lesions_and_one_model():
 
 
 def test_a_model_that_is_missing_or_flat_is_refused(donors, trained_hvae, tmp_path):
-    with pytest.raises(InputError, match=r"none is named.*lesionsynth train hvae"):
+    with pytest.raises(InputError, match=r"no trained model is named.*lesionsynth train hvae"):
         drawn(Hvae(), donors, n=1)
-    with pytest.raises(InputError, match=r"other is not prepared"):
+    with pytest.raises(InputError, match=r"the model other was not prepared"):
         drawn(Hvae(model="other"), donors, n=1)
     flat = {"sample": "slices", "size": 16, "steps": 1, "samples": 20}
     (path,) = train_hvae(trained_hvae.root, tmp_path / "m", flat)
-    with pytest.raises(InputError, match="gives slices; patches were expected, which have three"):
-        drawn(Hvae(model="flat"), replace(donors, models={"flat": path}, cache={}), n=1)
+    recipe = load_recipe("hvae", [f"sources.generated.model={path}"])
+    with pytest.raises(InputError, match=r"trained on sample: slices, where patches is needed") as caught:
+        session.run(recipe, trained_hvae.root, tmp_path / "out", Silent())
+    assert caught.value.file == str(path)
 
 
 def test_populate_inserts_and_replays_them(donors, trained_hvae):

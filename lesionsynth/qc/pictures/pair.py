@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, shape_of
-from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
+from lesionsynth.editing.canvas import inserted
 from lesionsynth.host import LoadedCase
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.tissue import OUTSIDE
@@ -74,7 +74,7 @@ class Edits:
         """Lesion voxels that are not the host's; also those put over a lesion of it, as far as is known."""
         new = ~self.host_lesion | self.gone
         if self.source is not None:
-            new |= (self.source >= FIRST_DONOR) & (self.source != DISPLACED)
+            new |= inserted(self.source)
         return self.lesion & new
 
     @cached_property

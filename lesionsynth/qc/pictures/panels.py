@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from lesionsynth.domain.grid import Grid
-from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, INPAINTED
+from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR, INPAINTED, TRANSLATED, inserted
 from lesionsynth.qc.pictures.pair import Pair
 from lesionsynth.qc.pictures.slices import Cut, Orientation, cut_of
 
@@ -22,7 +22,7 @@ Rgb = NDArray[np.uint8]
 # Okabe and Ito's colours, which the colour-blind tell apart too.
 KEPT, ADDED, REMOVED = (86, 180, 233), (230, 159, 0), (204, 121, 167)
 _DONORS = ((230, 159, 0), (0, 158, 115), (240, 228, 66), (86, 180, 233), (213, 94, 0))
-_FILLED, _MOVED = (204, 121, 167), (150, 150, 150)
+_FILLED, _MOVED, _PAINTED = (204, 121, 167), (150, 150, 150), (0, 114, 178)
 _FRAME = (255, 255, 255)
 _DIM = 0.45
 _THIN_PX = 100
@@ -82,16 +82,18 @@ class Panels:
         return [(edge_of(self._cut(mask, cut), self._line_px), colour) for mask, colour in masks]
 
     def source(self, cut: Cut) -> Rgb:
-        """Where voxels come from, over the dimmed copy: donors in turn, filled places, moved tissue."""
+        """Where voxels come from, over the dimmed copy: donors in turn, what was filled, moved or painted."""
         picture = (_DIM * self.copy(cut)).astype(np.uint8)
         if self.pair.edits.source is None:
             return picture
         source = self._cut(self.pair.edits.source, cut)
         donors = np.array(_DONORS, dtype=np.uint8)
-        made = (source >= FIRST_DONOR) & (source != DISPLACED)
+        made = inserted(source)
         picture[made] = donors[(source[made].astype(int) - FIRST_DONOR) % len(donors)]
         picture[source == INPAINTED] = _FILLED
         picture[source == DISPLACED] = _MOVED
+        painted = source == TRANSLATED  # all of a brain, as a rule: what lies below is to be seen
+        picture[painted] = (0.5 * picture[painted] + 0.5 * np.array(_PAINTED)).astype(np.uint8)
         return picture
 
     def _values(self, raw: NDArray[np.generic], cut: Cut) -> NDArray[np.float32]:

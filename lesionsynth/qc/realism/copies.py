@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.grid import Box, grown, origin_of
-from lesionsynth.editing.canvas import DISPLACED, FIRST_DONOR
+from lesionsynth.editing.canvas import FIRST_DONOR, inserted
 from lesionsynth.host import LoadedCase, load_case, read_label
 from lesionsynth.json_file import read_json
 from lesionsynth.kernels.components import components, dilated
@@ -133,8 +133,8 @@ class _Donors:
     def _draw(self, mask: NDArray[np.bool_], box: Box) -> dict[str, Any] | None:
         """The edit that made a component: by source map, else by the nearest centre or what was carved."""
         if self.source is not None:
-            source = self.source[box][mask].astype(np.int64)
-            made = source[(source >= FIRST_DONOR) & (source != DISPLACED)] - FIRST_DONOR
+            source = self.source[box][mask]
+            made = source[inserted(source)].astype(np.int64) - FIRST_DONOR
             made = made[made < len(self.draws)]
             return self.draws[int(np.bincount(made).argmax())] if made.size else None
         spacing = np.asarray(self.case.grid.spacing_mm)

@@ -61,6 +61,7 @@ CITED = {
     "hvae": ["basaran2023", "kebaili2023", *GEOMETRY, "huo2024", "damelin2018"],
     "translation_pix2pix": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
     "translation_spade": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
+    "translation_image": ["basaran2023", *GEOMETRY, "damelin2018", "platscher2020"],
     "translation_cyclegan": ["basaran2023", "platscher2020", *GEOMETRY, "huo2024", "damelin2018"],
     "open_ms": ["basaran2023", *GEOMETRY, "damelin2018"],
     "lesion_warp": ["basaran2023", "platscher2020", *GEOMETRY, "damelin2018"],

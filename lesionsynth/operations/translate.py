@@ -1,0 +1,168 @@
+"""Give the whole image the look of a trained image translation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lesionsynth.domain.grid import Box, bounding_box, grown
+from lesionsynth.editing.canvas import Canvas
+from lesionsynth.editing.insertion import surroundings, visibility
+from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
+from lesionsynth.plugins import registry
+from lesionsynth.plugins.contracts import (
+    BlendSpec,
+    Donors,
+    Draw,
+    ModelUse,
+    OperationSpec,
+    StepContext,
+    StepReport,
+)
+
+if TYPE_CHECKING:
+    AnyBlend = BlendSpec
+else:
+    AnyBlend = registry.union("blends")
+
+_RIM_MM = 2.5
+"""Tissue around a lesion that keeps its look with it, on voxels up to 1 mm."""
+_WHOLE: Box = (slice(None), slice(None), slice(None))
+
+
+@registry.register("operations")
+class Translate(OperationSpec):
+    """Paint the whole image anew from its map of tissue and lesions, by a trained image translation.
+
+    Lesions and labels stay; the steps before have added or removed them. Platscher, Zopes, Federau,
+    arXiv:2010.02745.
+    """
+
+    kind: Literal["translate"] = "translate"
+    edits_lesions: ClassVar[bool] = False
+    model: str = ""
+    """Folder of models with one for each block (<block>.safetensors), or one checkpoint, from `lesionsynth
+    train translation`. Relative to the working directory."""
+    blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
+    """How the painted tissue is joined to the rest of the host at its outer edge."""
+    min_contrast: float = Field(default=1.0, ge=0)
+    """Least difference of a painted lesion from its surroundings, in units of the host tissue's spread, in
+    the channel where it stands out most. One that is paler, and paler than before, keeps its former look."""
+
+    def methods(self) -> Iterator[str]:
+        """What was painted, and what was not."""
+        yield (
+            "Then all tissue of the copy was painted anew by a network that translates semantic maps to "
+            "images (after [@platscher2020]); its outer edge was joined to the rest of the image "
+            f"({self.blend.kind} blending)."
+        )
+        if self.min_contrast > 0:
+            yield (
+                f"Lesions that stood out by less than {self.min_contrast:g} x the spread of the host's "
+                "tissue when painted, and less than before, kept their former look."
+            )
+
+    def models_used(self) -> dict[str, ModelUse]:
+        """The translation."""
+        return {self.model: ModelUse(("translation",), images=True)}
+
+    def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
+        """Paint; where lesions have become too pale, once more around them."""
+        painting = _Painting(self, canvas, context.donors)
+        if painting.box is None:
+            return StepReport([], {"no tissue to paint": 1})
+        draw: Draw = {"edit": "translate", "blend": self.blend.draw(context.streams("translate"))}
+        values, changed = painting.joined(draw["blend"], [])
+        before, after = canvas.values(_WHOLE), canvas.values(_WHOLE)
+        after[(slice(None), *painting.box)] = values
+        former, visible = _visible(canvas, before), _visible(canvas, after)
+        pale = [n for n, seen in visible.items() if seen < self.min_contrast and seen < former[n]]
+        if pale:
+            values, changed = painting.joined(draw["blend"], pale)
+        draw["spared"] = pale
+        draw["visible"] = {str(n): former[n] if n in pale else seen for n, seen in visible.items()}
+        draw["volume_mm3"] = painting.commit(values, changed)
+        return StepReport([draw], {"visibility out of range": len(pale)} if pale else {})
+
+    def replay(self, canvas: Canvas, context: StepContext, draws: list[dict[str, Any]]) -> None:
+        """Paint the same again."""
+        for draw in draws:
+            painting = _Painting(self, canvas, context.donors)
+            painting.commit(*painting.joined(draw["blend"], draw["spared"]))
+
+
+class _Painting:
+    """The painted image of one canvas, and how it is joined to it.
+
+    Attributes
+    ----------
+    box : Box or None
+        What may change lies in it; None where the map has no tissue.
+    """
+
+    def __init__(self, step: Translate, canvas: Canvas, donors: Donors) -> None:
+        from lesionsynth.generative.translation_models import open_translation
+
+        self.blend, self.canvas = step.blend, canvas
+        host = canvas.host
+        model = open_translation(donors.model_file(step.model, "translation"))
+        classes = model.semantics.with_lesions(model.tissue_of(host, donors.cache), canvas.label)
+        body = (classes > 0) & ~host.untouchable
+        inner = bounding_box(body)
+        self.box = None if inner is None else grown(inner, (1, 1, 1), canvas.grid.shape)
+        if self.box is None:
+            return
+        self.body, self.before = body[self.box], canvas.values(self.box)
+        levels = np.array(host.tissue_stats, dtype=np.float32)[:, :, None, None, None]
+        painted = levels[:, 0] + levels[:, 1] * model.translated(host, classes, self.box)
+        # No tissue is painted darker or brighter than any tissue of the host.
+        known = host.values(self.box)[:, self.body]
+        low, high = (bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))
+        self.painted = np.clip(painted, low, high)
+
+    def joined(self, blend: Draw, spared: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Intensities of the box, and which of its voxels may be written: not those of `spared` lesions."""
+        assert self.box is not None
+        spacing = self.canvas.grid.spacing_mm
+        instances = self.canvas.instances[self.box]
+        allowed = self.body
+        if spared:
+            kept = np.isin(instances, spared)
+            rim = (distance_to_mm(kept, spacing) <= _RIM_MM * voxel_scale(spacing)) & (instances == 0)
+            allowed = allowed & ~kept & ~rim
+        # The edge of the blend lies inside the tissue, but for lesions, which are painted as a whole.
+        whole = allowed & (distance_to_mm(~allowed, spacing) > self.blend.reach_mm(spacing))
+        whole |= allowed & (instances > 0)
+        alpha = self.blend.alpha(whole, allowed, spacing)
+
+        def join(before: Any, painted: Any, alpha: Any, allowed: Any) -> Any:
+            return self.blend.compose(before, painted, alpha, allowed, blend, spacing)
+
+        values = self.canvas.device.run(join, [self.before, self.painted], [alpha, allowed])
+        changed = allowed & ((alpha > 0) | self.blend.spreads)
+        return np.where(changed, values, self.before), changed
+
+    def commit(self, values: NDArray[np.float32], changed: NDArray[np.bool_]) -> float:
+        """Write what was joined; return the volume painted."""
+        assert self.box is not None
+        self.canvas.translate(self.box, values, changed)
+        return round(float(np.count_nonzero(changed)) * self.canvas.grid.voxel_volume_mm3, 6)
+
+
+def _visible(canvas: Canvas, values: NDArray[np.float32]) -> dict[int, float]:
+    """By how much each lesion stands out from its surroundings where it does most, in spreads.
+
+    `values` are the intensities of the whole case, (C, i, j, k).
+    """
+    found = {}
+    for number, box in sorted(canvas.boxes.items()):
+        mask = canvas.instances[box] == number
+        levels, spreads = surroundings(canvas, box, mask, lambda wide: values[(slice(None), *wide)])
+        means = values[(slice(None), *box)][:, mask].mean(axis=1, dtype=np.float64)
+        seen = [visibility(m - level, s) for m, level, s in zip(means.tolist(), levels, spreads, strict=True)]
+        found[number] = max(seen)
+    return found

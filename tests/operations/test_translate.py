@@ -1,0 +1,218 @@
+"""The whole image painted anew by a small trained translation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.grid import bounding_box, grown
+from lesionsynth.editing.canvas import TRANSLATED, Canvas, inserted
+from lesionsynth.errors import InputError, RecipeError
+from lesionsynth.generative.translation_models import open_translation
+from lesionsynth.host import LoadedCase, load_case
+from lesionsynth.likelihood.over_host import CentreDensity
+from lesionsynth.operations.translate import Translate
+from lesionsynth.plugins.contracts import Donors, ModelUse, StepContext, StepReport
+from lesionsynth.plugins.registry import create
+from lesionsynth.qc.audit import audit
+from lesionsynth.qc.report.methods import Run, methods_of
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.rng import stream
+from lesionsynth.run import session
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.pool import Engine
+from lesionsynth.tissue import TissueSpec
+from tests.test_invariants import Silent
+
+LESION = (slice(9, 13), slice(12, 16), slice(12, 16))
+"""Where a lesion is put in, in white matter."""
+
+
+@pytest.fixture(scope="module")
+def path(translations: Callable[[str], Path]) -> Path:
+    return translations("pix2pix") / "all.safetensors"
+
+
+@pytest.fixture(scope="module")
+def host(masks_of_phantoms: Path) -> LoadedCase:
+    _, cohort, _ = open_cohort(InputSpec(), masks_of_phantoms)
+    return load_case(cohort.case("case4"), cohort, TissueSpec())
+
+
+@pytest.fixture(scope="module")
+def donors(path: Path) -> Iterator[Donors]:
+    with LesionBank(path.parent / "bank") as bank:
+        yield Donors(bank, ("case1", "case2", "case3"), models={"m": path})
+
+
+def with_lesion(host: LoadedCase) -> Canvas:
+    """A canvas of the host with one more lesion, as dark as it is bright in truth."""
+    canvas = Canvas(host)
+    mask = np.ones([s.stop - s.start for s in LESION], dtype=bool)
+    canvas.insert(LESION, 0.5 * canvas.values(LESION), mask, mask.astype(np.uint16))
+    return canvas
+
+
+def painted(
+    host: LoadedCase, donors: Donors, canvas: Canvas | None = None, **fields: Any
+) -> tuple[Canvas, StepReport]:
+    canvas = with_lesion(host) if canvas is None else canvas
+    context = StepContext(
+        step="paint",
+        target=None,
+        streams=partial(stream, 1, host.files.case, 0, "paint"),
+        sources={},
+        donors=donors,
+        centres=CentreDensity(host),
+        typical_count=5,
+    )
+    return canvas, Translate(**{"model": "m", **fields}).apply(canvas, context)
+
+
+def test_all_tissue_is_what_the_network_makes_of_the_map(
+    host: LoadedCase, donors: Donors, path: Path
+) -> None:
+    canvas, report = painted(host, donors, blend=create("blends", "hard"), min_contrast=0)
+    model = open_translation(path)
+    classes = model.semantics.with_lesions(model.semantics.tissue_of(host), canvas.label)
+    box = bounding_box(classes > 0)
+    assert box is not None
+    box = grown(box, (1, 1, 1), host.grid.shape)
+    expected = np.zeros((2, *host.grid.shape), dtype=np.float32)
+    expected[(slice(None), *box)] = model.translated(host, classes, box)
+    deep = ndimage.binary_erosion(classes > 0)
+    for raw, image, units, (level, spread) in zip(
+        canvas.raw, host.images, expected, host.tissue_stats, strict=True
+    ):
+        known = image.values()[classes > 0]
+        made = np.clip(level + spread * units, known.min(), known.max())
+        np.testing.assert_allclose(raw[deep], np.rint(made[deep]), atol=1)
+        assert np.array_equal(raw[classes == 0], image.raw[classes == 0])
+        assert (raw[deep] != image.raw[deep]).mean() > 0.9
+    (draw,) = report.draws
+    assert draw["volume_mm3"] == pytest.approx((classes > 0).sum() * host.grid.voxel_volume_mm3, rel=0.2)
+
+
+def test_lesions_stay_where_they_are_and_are_painted_as_lesions(host: LoadedCase, donors: Donors) -> None:
+    before = with_lesion(host)
+    canvas, report = painted(host, donors)
+    assert np.array_equal(canvas.label, before.label)
+    assert np.array_equal(canvas.instances, before.instances)
+    assert canvas.load_ml == before.load_ml
+    added = inserted(before.source)
+    assert np.array_equal(canvas.source[added], before.source[added])
+    assert set(np.unique(canvas.source[~added])) == {0, TRANSLATED}
+    around = ndimage.binary_dilation(added, iterations=2) & ~added & host.clean_tissue
+    # It was half as bright as its tissue in the canvas; on FLAIR lesions are bright.
+    assert before.raw[0][added].mean() < before.raw[0][around].mean()
+    assert canvas.raw[0][added].mean() > canvas.raw[0][around].mean() + host.tissue_stats[0][1]
+    (draw,) = report.draws
+    assert draw["visible"].keys() == {str(number) for number in canvas.boxes}
+
+
+def test_the_outer_edge_fades_into_the_host(host: LoadedCase, donors: Donors) -> None:
+    hard, _ = painted(host, donors, blend=create("blends", "hard"), min_contrast=0)
+    soft, _ = painted(host, donors, min_contrast=0)
+    tissue = (host.tissue > 0) & (host.label == 0)
+    edge = tissue & ~ndimage.binary_erosion(tissue)
+    inside = ndimage.binary_erosion(tissue, iterations=4)
+    change = {
+        name: np.abs(canvas.raw[0].astype(float) - host.images[0].raw)
+        for name, canvas in (("hard", hard), ("soft", soft))
+    }
+    assert change["soft"][edge].mean() < 0.7 * change["hard"][edge].mean()
+    np.testing.assert_allclose(change["soft"][inside], change["hard"][inside], atol=1)
+
+
+def test_a_lesion_that_would_be_too_pale_keeps_its_look(host: LoadedCase, donors: Donors) -> None:
+    before = with_lesion(host)
+    canvas, report = painted(host, donors, min_contrast=1000)
+    (draw,) = report.draws
+    assert draw["spared"]
+    assert report.rejected == {"visibility out of range": len(draw["spared"])}
+    kept = np.isin(canvas.instances, draw["spared"])
+    other = (canvas.instances > 0) & ~kept
+    for raw, former in zip(canvas.raw, before.raw, strict=True):
+        assert np.array_equal(raw[kept], former[kept])
+        if other.any():
+            assert (raw[other] != former[other]).any()
+    near = ndimage.binary_dilation(kept) & (canvas.instances == 0)
+    far = host.clean_tissue & ~ndimage.binary_dilation(kept, iterations=3)
+    assert np.array_equal(canvas.raw[0][near], before.raw[0][near])
+    assert (canvas.raw[0][far] != before.raw[0][far]).mean() > 0.8
+    # One that is paler than asked, but not paler than it was, is painted.
+    seen = dict(draw["visible"])
+    _, again = painted(host, donors, canvas=canvas, min_contrast=1000)
+    assert set(again.draws[0]["spared"]) <= set(draw["spared"])
+    assert seen.keys() == again.draws[0]["visible"].keys()
+
+
+def test_protected_and_missing_voxels_stay(host: LoadedCase, donors: Donors) -> None:
+    missing = np.zeros(host.grid.shape, dtype=bool)
+    missing[10:12, 5:8, 10:14] = True
+    missing &= host.label == 0
+    canvas, _ = painted(replace(host, missing=missing), donors)
+    assert np.array_equal(canvas.raw[0][missing], host.images[0].raw[missing])
+    assert not canvas.source[missing].any()
+
+
+def test_it_needs_a_model_of_this_data(host: LoadedCase, donors: Donors) -> None:
+    assert Translate(model="m").models_used() == {"m": ModelUse(("translation",), images=True)}
+    with pytest.raises(InputError, match="no trained model is named") as caught:
+        painted(host, replace(donors, models={}), model="")
+    assert "lesionsynth train translation" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("steps", "match"),
+    [
+        ({"paint": {"kind": "translate"}}, "none adds or removes lesions.*paint has to follow"),
+        (
+            {"paint": {"kind": "translate"}, "add": {"kind": "populate"}},
+            r"steps\.paint has to come after steps\.add",
+        ),
+    ],
+)
+def test_it_follows_the_steps_that_edit_lesions(steps: dict[str, Any], match: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps({"version": 1, "steps": steps}))
+    with pytest.raises(RecipeError, match=match):
+        load_recipe(str(recipe))
+
+
+def test_a_run_records_its_weights_and_passes_the_audit(
+    path: Path, masks_of_phantoms: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(
+        "translation_image",
+        [f"steps.paint.model={path}", "folds.strategy=none", "output.copies=1", "output.source_map=true"],
+    )
+    outcome = session.run(recipe, masks_of_phantoms, tmp_path / "out", Silent())
+    assert not outcome.failures
+    assert not audit(tmp_path / "out", masks_of_phantoms, Engine(), Silent(), replay=True).findings
+    records = [json.loads(file.read_text()) for file in sorted((tmp_path / "out" / "records").iterdir())]
+    assert len(records) == 4
+    for record in records:
+        assert record["weights"][0]["subjects"] == ["case1", "case2", "case3", "case4"]
+        assert [draw["edit"] for draw in record["steps"][-1]["draws"]] == ["translate"]
+        assert len(record["steps"][0]["draws"]) == sum(record["lesions"][k] for k in ("removed", "inserted"))
+    told = methods_of(Run(recipe, 4, 4, 4, ["mixture"], False)).sentences
+    assert any("painted anew by a network" in sentence for sentence in told)
+
+
+def test_the_model_is_found_before_the_run(masks_of_phantoms: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("translation_image", ["steps.paint.model=nowhere", "folds.strategy=none"])
+    with pytest.raises(InputError, match=r"the model of steps\.paint is not there") as caught:
+        session.run(recipe, masks_of_phantoms, tmp_path / "out", Silent())
+    assert "--set steps.paint.model=FOLDER" in str(caught.value.remedy)
+    assert not (tmp_path / "out").exists()
