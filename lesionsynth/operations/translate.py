@@ -13,6 +13,7 @@ from lesionsynth.domain.grid import Box, bounding_box, grown
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.insertion import surroundings, visibility
 from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
+from lesionsynth.kernels.noise import white_noise
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import (
     BlendSpec,
@@ -31,6 +32,8 @@ else:
 
 _RIM_MM = 2.5
 """Tissue around a lesion that keeps its look with it, on voxels up to 1 mm."""
+_AWAY_VOX = 2
+"""Clean tissue lies farther than this from every lesion."""
 _WHOLE: Box = (slice(None), slice(None), slice(None))
 
 
@@ -49,6 +52,8 @@ class Translate(OperationSpec):
     train translation`. Relative to the working directory."""
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
     """How the painted tissue is joined to the rest of the host at its outer edge."""
+    noise: float = Field(default=1.0, ge=0)
+    """Factor on white noise as strong as in clean tissue of the host, added since networks paint smoothly."""
     min_contrast: float = Field(default=1.0, ge=0)
     """Least difference of a painted lesion from its surroundings, in units of the host tissue's spread, in
     the channel where it stands out most. One that is paler, and paler than before, keeps its former look."""
@@ -60,6 +65,8 @@ class Translate(OperationSpec):
             "images (after [@platscher2020]); its outer edge was joined to the rest of the image "
             f"({self.blend.kind} blending)."
         )
+        if self.noise > 0:
+            yield f"White noise was added, {self.noise:g} x as strong as in clean tissue of the host."
         if self.min_contrast > 0:
             yield (
                 f"Lesions that stood out by less than {self.min_contrast:g} x the spread of the host's "
@@ -72,10 +79,11 @@ class Translate(OperationSpec):
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Paint; where lesions have become too pale, once more around them."""
-        painting = _Painting(self, canvas, context.donors)
+        rng = context.streams("translate")
+        draw: Draw = {"edit": "translate", "blend": self.blend.draw(rng), "seed": int(rng.integers(2**31))}
+        painting = _Painting(self, canvas, context.donors, draw["seed"])
         if painting.box is None:
             return StepReport([], {"no tissue to paint": 1})
-        draw: Draw = {"edit": "translate", "blend": self.blend.draw(context.streams("translate"))}
         values, changed = painting.joined(draw["blend"], [])
         before, after = canvas.values(_WHOLE), canvas.values(_WHOLE)
         after[(slice(None), *painting.box)] = values
@@ -91,7 +99,7 @@ class Translate(OperationSpec):
     def replay(self, canvas: Canvas, context: StepContext, draws: list[dict[str, Any]]) -> None:
         """Paint the same again."""
         for draw in draws:
-            painting = _Painting(self, canvas, context.donors)
+            painting = _Painting(self, canvas, context.donors, draw["seed"])
             painting.commit(*painting.joined(draw["blend"], draw["spared"]))
 
 
@@ -104,7 +112,7 @@ class _Painting:
         What may change lies in it; None where the map has no tissue.
     """
 
-    def __init__(self, step: Translate, canvas: Canvas, donors: Donors) -> None:
+    def __init__(self, step: Translate, canvas: Canvas, donors: Donors, seed: int) -> None:
         from lesionsynth.generative.translation_models import open_translation
 
         self.blend, self.canvas = step.blend, canvas
@@ -119,6 +127,10 @@ class _Painting:
         self.body, self.before = body[self.box], canvas.values(self.box)
         levels = np.array(host.tissue_stats, dtype=np.float32)[:, :, None, None, None]
         painted = levels[:, 0] + levels[:, 1] * model.translated(host, classes, self.box)
+        rng, clean = np.random.default_rng(seed), host.clean_away(_AWAY_VOX)
+        noise = white_noise(host.all_values, self.body, clean, rng, self.box)
+        if noise is not None:
+            painted[:, self.body] += step.noise * noise
         # No tissue is painted darker or brighter than any tissue of the host.
         known = host.values(self.box)[:, self.body]
         low, high = (bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))

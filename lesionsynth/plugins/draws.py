@@ -247,6 +247,8 @@ class Translation(TypedDict):
     """What kind of edit it is."""
     blend: BlendDraw
     """What the blend has drawn."""
+    seed: int
+    """Of the noise."""
     spared: list[int]
     """Lesions that would have become too pale and kept their look, by their numbers in the lesion map."""
     visible: dict[str, float]

@@ -128,6 +128,7 @@ def variants(
             planned = wish.recipe, session.plan(wish.recipe, root, folder, progress, engine, update=True)
             nifti.write_bytes(folder / _MARK, b"Bank and maps of `lesionsynth preview`; may be removed.\n")
         space = replace(planned[1].space, device=device)
+        chosen = shown[0] if shown else None if channel is None else _channel(space, channel)
         try:
             host, made, job = _made(space, planned[1].jobs, case, wish.number, choose=not shown)
         except NoRoomError as error:
@@ -137,7 +138,7 @@ def variants(
         case = job.host
         edits = Edits.of(host, made.canvas.label, made.record, made.canvas.source)
         raw = made.canvas.raw
-        number = _channel(space, channel, lead_channel(host, edits, raw)) if shown is None else shown[0]
+        number = lead_channel(host, edits, raw) if chosen is None else chosen
         pair = pair_of(host, edits, number, space.cohort.channels[number], raw[number])
         # Equal greys mean equal intensities in all variants.
         shown = shown or (number, pair.window)
@@ -174,10 +175,8 @@ def _made(
     raise InputError("there is no case that copies could be made of.", file=space.cohort.root)
 
 
-def _channel(space: Workspace, wanted: str | None, lead: int) -> int:
-    """Number of the channel that is asked for, or else of the one in which lesions stand out."""
-    if wanted is None:
-        return lead
+def _channel(space: Workspace, wanted: str) -> int:
+    """Number of the channel that is asked for."""
     names = space.cohort.channels
     number = channel_number(names, wanted)
     if number is None:

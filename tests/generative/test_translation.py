@@ -76,6 +76,9 @@ def test_a_translation_learns_tissue_and_lesions(network, part, translations):
     assert image.shape == (2, 20, 18, 7)
     assert np.array_equal(image, Translator(path).image(classes))
     lesion = classes == model.semantics.count - 1
+    far = np.pad(classes, ((0, 30), (0, 0), (0, 0)))  # windows without tissue
+    assert model.image(far).shape == (2, 50, 18, 7)
+    assert not model.image(far)[:, 40:].any()
     assert image[0][lesion].mean() - image[0][~lesion].mean() > 2  # lesions are bright on FLAIR
 
 
@@ -288,11 +291,11 @@ def test_what_cannot_be_used_is_refused(translations, tmp_path):
     model = open_translation(path)
     one = make_case(np.zeros((4, 4, 4)))
     with pytest.raises(InputError, match="channels 2; the case has 1") as caught:
-        model.require(one)
+        model.tissue_of(one, {})
     assert "trained on this data set" in caught.value.remedy
     two = make_case(np.zeros((4, 4, 4)), [np.zeros((4, 4, 4))] * 2)
     with pytest.raises(InputError, match=r"lesion labels \(1,\); the case has \(1, 2\)"):
-        model.require(two)
+        model.tissue_of(two, {})
     with pytest.raises(InputError, match="no such checkpoint"):
         open_translation(tmp_path / "none.safetensors")
     card, arrays = read_checkpoint(path)

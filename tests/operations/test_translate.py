@@ -82,7 +82,7 @@ def painted(
 def test_all_tissue_is_what_the_network_makes_of_the_map(
     host: LoadedCase, donors: Donors, path: Path
 ) -> None:
-    canvas, report = painted(host, donors, blend=create("blends", "hard"), min_contrast=0)
+    canvas, report = painted(host, donors, blend=create("blends", "hard"), min_contrast=0, noise=0)
     model = open_translation(path)
     classes = model.semantics.with_lesions(model.semantics.tissue_of(host), canvas.label)
     box = bounding_box(classes > 0)
@@ -121,8 +121,8 @@ def test_lesions_stay_where_they_are_and_are_painted_as_lesions(host: LoadedCase
 
 
 def test_the_outer_edge_fades_into_the_host(host: LoadedCase, donors: Donors) -> None:
-    hard, _ = painted(host, donors, blend=create("blends", "hard"), min_contrast=0)
-    soft, _ = painted(host, donors, min_contrast=0)
+    hard, _ = painted(host, donors, blend=create("blends", "hard"), min_contrast=0, noise=0)
+    soft, _ = painted(host, donors, min_contrast=0, noise=0)
     tissue = (host.tissue > 0) & (host.label == 0)
     edge = tissue & ~ndimage.binary_erosion(tissue)
     inside = ndimage.binary_erosion(tissue, iterations=4)
@@ -132,6 +132,16 @@ def test_the_outer_edge_fades_into_the_host(host: LoadedCase, donors: Donors) ->
     }
     assert change["soft"][edge].mean() < 0.7 * change["hard"][edge].mean()
     np.testing.assert_allclose(change["soft"][inside], change["hard"][inside], atol=1)
+
+
+def test_noise_is_as_strong_as_in_the_hosts_tissue(host: LoadedCase, donors: Donors) -> None:
+    smooth, noisy, strong = (painted(host, donors, noise=n, min_contrast=0)[0].raw[0] for n in (0, 1, 2))
+    inside = ndimage.binary_erosion(host.clean_away(2), iterations=1)
+    added = (noisy.astype(float) - smooth)[inside]
+    step = np.diff(host.images[0].values(), axis=0)[host.clean_away(2)[1:] & host.clean_away(2)[:-1]]
+    assert added.mean() == pytest.approx(0, abs=0.3 * added.std())
+    assert 0.5 < added.std() / (step.std() / np.sqrt(2)) < 1.5
+    assert (strong.astype(float) - smooth)[inside].std() == pytest.approx(2 * added.std(), rel=0.1)
 
 
 def test_a_lesion_that_would_be_too_pale_keeps_its_look(host: LoadedCase, donors: Donors) -> None:
