@@ -41,8 +41,8 @@ def build(
     """Harvest every lesion of a data set into a bank."""
     from lesionsynth.run.cohort import open_cohort
     from lesionsynth.run.fit import build_bank
+    from lesionsynth.run.folder import check_output
     from lesionsynth.run.machine import engine_of
-    from lesionsynth.run.prepare import check_output
 
     parsed = open_recipe(recipe, overrides)
     check_output(input_folder, output, marker="index.sqlite")

@@ -166,8 +166,7 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
     log = needed("tensorboardX").SummaryWriter(
         str(place.folder / "log" / f"{place.name}-{task.name}"), purge_step=result.ran + 1
     )
-    told.start(f"{place.name} {task.name}", spec.steps)
-    told.advance(result.ran)
+    told.start(f"{place.name} {task.name}", spec.steps - result.ran)
     saved = time.monotonic()
     try:
         while result.ran < spec.steps and since < spec.patience:

@@ -74,13 +74,15 @@ class Translator:
         tissue: NDArray[np.uint8] = cache[key]
         return tissue
 
-    def image(self, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def image(self, classes: NDArray[np.uint8], skip: bool = False) -> NDArray[np.float32]:
         """Image of a semantic map on the network's grid, by windows that overlap by half.
 
         Parameters
         ----------
         classes : ndarray, (i, j, k), uint8
             Axes along the world's (RAS+).
+        skip : bool
+            Whether windows without any tissue become 0, unseen.
 
         Returns
         -------
@@ -94,7 +96,7 @@ class Translator:
         batch = whole.movedim(-1, 0)[:, None] if self.spec.spatial_dims == 2 else whole[None, None]
 
         def network(part: torch.Tensor) -> torch.Tensor:
-            if not part.any():  # nobody asks for what lies outside the tissue
+            if skip and not part.any():
                 return part.new_zeros((1, self.channels, *part.shape[2:]))
             return self._network(one_hot(part[:, 0], self.semantics.count))
 
@@ -157,7 +159,8 @@ class Translator:
             Difference from the tissue's median, in units of its spread.
         """
         frame, window, around = self._view(case, box)
-        return frame.back(self.image(frame.classes(classes[around], around, window)), window, box)
+        image = self.image(frame.classes(classes[around], around, window), skip=True)
+        return frame.back(image, window, box)
 
     def _view(self, case: LoadedCase, box: Box) -> tuple[Frame, Window, Box]:
         """The network's grid over a case, its window on a box, and what that window looks at."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lesionsynth.domain.grid import Box, bounding_box, grown
 from lesionsynth.editing.canvas import Canvas
@@ -34,7 +34,7 @@ _RIM_MM = 2.5
 """Tissue around a lesion that keeps its look with it, on voxels up to 1 mm."""
 _AWAY_VOX = 2
 """Clean tissue lies farther than this from every lesion."""
-_WHOLE: Box = (slice(None), slice(None), slice(None))
+_MOSTLY = 0.5
 
 
 @registry.register("operations")
@@ -50,13 +50,22 @@ class Translate(OperationSpec):
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint, from `lesionsynth
     train translation`. Relative to the working directory."""
+    memory_vox: ClassVar[int] = 30
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
-    """How the painted tissue is joined to the rest of the host at its outer edge."""
+    """How the painted tissue is joined to the rest of the host at its outer edge: any but poisson, which has
+    no level of its own. soft_poisson leaves the tissue within its edge and margin mostly the host's."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on white noise as strong as in clean tissue of the host, added since networks paint smoothly."""
     min_contrast: float = Field(default=1.0, ge=0)
     """Least difference of a painted lesion from its surroundings, in units of the host tissue's spread, in
     the channel where it stands out most. One that is paler, and paler than before, keeps its former look."""
+
+    @field_validator("blend")
+    @classmethod
+    def _keeps_levels(cls, blend: BlendSpec) -> BlendSpec:
+        if blend.kind == "poisson":
+            raise ValueError("cannot be poisson: of gradients alone, the painted level would be lost")
+        return blend
 
     def methods(self) -> Iterator[str]:
         """What was painted, and what was not."""
@@ -84,17 +93,30 @@ class Translate(OperationSpec):
         painting = _Painting(self, canvas, context.donors, draw["seed"])
         if painting.box is None:
             return StepReport([], {"no tissue to paint": 1})
-        values, changed = painting.joined(draw["blend"], [])
-        before, after = canvas.values(_WHOLE), canvas.values(_WHOLE)
-        after[(slice(None), *painting.box)] = values
-        former, visible = _visible(canvas, before), _visible(canvas, after)
-        pale = [n for n, seen in visible.items() if seen < self.min_contrast and seen < former[n]]
-        if pale:
-            values, changed = painting.joined(draw["blend"], pale)
-        draw["spared"] = pale
-        draw["visible"] = {str(n): former[n] if n in pale else seen for n, seen in visible.items()}
+        former = _contrasts(canvas, canvas.values)
+        outside = painting.outside()
+        spared = list(outside)
+        while True:
+            values, changed = painting.joined(draw["blend"], spared)
+            found = _contrasts(canvas, painting.with_box(values))
+            pale = [
+                number
+                for number, (_, seen) in found.items()
+                if number not in spared and seen < self.min_contrast and seen < former[number][1]
+            ]
+            if not pale:
+                break
+            spared = sorted([*spared, *pale])
+        draw["spared"] = spared
+        draw["noise"] = painting.noise
+        draw["contrast"] = {str(number): contrast for number, (contrast, _) in found.items()}
+        draw["visible"] = {str(number): seen for number, (_, seen) in found.items()}
         draw["volume_mm3"] = painting.commit(values, changed)
-        return StepReport([draw], {"visibility out of range": len(pale)} if pale else {})
+        refused = {
+            "visibility out of range": len(spared) - len(outside),
+            "outside the tissue of the map": len(outside),
+        }
+        return StepReport([draw], {reason: count for reason, count in refused.items() if count})
 
     def replay(self, canvas: Canvas, context: StepContext, draws: list[dict[str, Any]]) -> None:
         """Paint the same again."""
@@ -118,7 +140,8 @@ class _Painting:
         self.blend, self.canvas = step.blend, canvas
         host = canvas.host
         model = open_translation(donors.model_file(step.model, "translation"))
-        classes = model.semantics.with_lesions(model.tissue_of(host, donors.cache), canvas.label)
+        self._tissue = model.tissue_of(host, donors.cache)
+        classes = model.semantics.with_lesions(self._tissue, canvas.label)
         body = (classes > 0) & ~host.untouchable
         inner = bounding_box(body)
         self.box = None if inner is None else grown(inner, (1, 1, 1), canvas.grid.shape)
@@ -129,12 +152,21 @@ class _Painting:
         painted = levels[:, 0] + levels[:, 1] * model.translated(host, classes, self.box)
         rng, clean = np.random.default_rng(seed), host.clean_away(_AWAY_VOX)
         noise = white_noise(host.all_values, self.body, clean, rng, self.box)
+        self.noise = 0.0 if noise is None else step.noise
         if noise is not None:
             painted[:, self.body] += step.noise * noise
-        # No tissue is painted darker or brighter than any tissue of the host.
+        self._painted = painted
         known = host.values(self.box)[:, self.body]
-        low, high = (bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))
-        self.painted = np.clip(painted, low, high)
+        self._range = tuple(bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))
+
+    def outside(self) -> list[int]:
+        """Lesions that mostly lie where the map knows no tissue: the network would paint islands."""
+        canvas = self.canvas
+        return [
+            number
+            for number, box in sorted(canvas.boxes.items())
+            if (self._tissue[box][canvas.instances[box] == number] == 0).mean() > _MOSTLY
+        ]
 
     def joined(self, blend: Draw, spared: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Intensities of the box, and which of its voxels may be written: not those of `spared` lesions."""
@@ -154,9 +186,28 @@ class _Painting:
         def join(before: Any, painted: Any, alpha: Any, allowed: Any) -> Any:
             return self.blend.compose(before, painted, alpha, allowed, blend, spacing)
 
-        values = self.canvas.device.run(join, [self.before, self.painted], [alpha, allowed])
-        changed = allowed & ((alpha > 0) | self.blend.spreads)
+        values = self.canvas.device.run(join, [self.before, self._painted], [alpha, allowed])
+        # No tissue becomes darker or brighter than any tissue of the host.
+        values = np.clip(values, *self._range)
+        changed = allowed & (alpha > 0)
+        if self.blend.spreads:
+            changed |= allowed & (values != self.before).any(axis=0)
         return np.where(changed, values, self.before), changed
+
+    def with_box(self, values: NDArray[np.float32]) -> Callable[[Box], NDArray[np.float32]]:
+        """What any box of the canvas will hold once `values` are in theirs."""
+
+        def read(wide: Box) -> NDArray[np.float32]:
+            found = self.canvas.values(wide)
+            assert self.box is not None
+            both = [(max(w.start, b.start), min(w.stop, b.stop)) for w, b in zip(wide, self.box, strict=True)]
+            if all(low < high for low, high in both):
+                there = [slice(lo - w.start, hi - w.start) for (lo, hi), w in zip(both, wide, strict=True)]
+                here = [slice(lo - b.start, hi - b.start) for (lo, hi), b in zip(both, self.box, strict=True)]
+                found[(slice(None), *there)] = values[(slice(None), *here)]
+            return found
+
+        return read
 
     def commit(self, values: NDArray[np.float32], changed: NDArray[np.bool_]) -> float:
         """Write what was joined; return the volume painted."""
@@ -165,16 +216,18 @@ class _Painting:
         return round(float(np.count_nonzero(changed)) * self.canvas.grid.voxel_volume_mm3, 6)
 
 
-def _visible(canvas: Canvas, values: NDArray[np.float32]) -> dict[int, float]:
-    """By how much each lesion stands out from its surroundings where it does most, in spreads.
+def _contrasts(
+    canvas: Canvas, read: Callable[[Box], NDArray[np.float32]]
+) -> dict[int, tuple[list[float], float]]:
+    """Mean less surroundings of each lesion, per channel, and the largest of them in spreads of the tissue.
 
-    `values` are the intensities of the whole case, (C, i, j, k).
+    `read` gives the intensities of a box, (C, i, j, k).
     """
     found = {}
     for number, box in sorted(canvas.boxes.items()):
         mask = canvas.instances[box] == number
-        levels, spreads = surroundings(canvas, box, mask, lambda wide: values[(slice(None), *wide)])
-        means = values[(slice(None), *box)][:, mask].mean(axis=1, dtype=np.float64)
-        seen = [visibility(m - level, s) for m, level, s in zip(means.tolist(), levels, spreads, strict=True)]
-        found[number] = max(seen)
+        levels, spreads = surroundings(canvas, box, mask, read)
+        means = read(box)[:, mask].mean(axis=1, dtype=np.float64).tolist()
+        contrast = [round(mean - level, 6) for mean, level in zip(means, levels, strict=True)]
+        found[number] = contrast, max(visibility(c, s) for c, s in zip(contrast, spreads, strict=True))
     return found

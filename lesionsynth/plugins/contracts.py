@@ -359,6 +359,8 @@ class OperationSpec(Spec):
     kind: str
     uses_map: ClassVar[bool] = False
     """Whether places are drawn from the likelihood map."""
+    memory_vox: ClassVar[int] = 0
+    """Bytes of memory for each voxel and channel that a worker needs beyond what every step does."""
     edits_lesions: ClassVar[bool] = True
     """Whether lesions come or go; a step that leaves them as they are has to follow those that do not."""
 

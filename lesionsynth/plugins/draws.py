@@ -97,7 +97,7 @@ class Push(TypedDict):
 
 
 class Measures(TypedDict):
-    """What was measured of an inserted lesion."""
+    """What was measured of an inserted lesion, before the image was painted anew where a step does that."""
 
     lead_channel: int
     """Where the donor stands out most, 0 the first: the one that is judged."""
@@ -250,9 +250,13 @@ class Translation(TypedDict):
     seed: int
     """Of the noise."""
     spared: list[int]
-    """Lesions that would have become too pale and kept their look, by their numbers in the lesion map."""
+    """Lesions that kept their look, too pale or outside the map's tissue: numbers in the lesion map."""
+    noise: float
+    """Factor on the noise; 0 where the host has too little clean tissue to tell its strength."""
+    contrast: dict[str, list[float]]
+    """Mean minus surroundings of each lesion after that, by its number, per channel, in the image's units."""
     visible: dict[str, float]
-    """Contrast of each lesion after that, by its number: as `measures.visible`, where it stands out most."""
+    """The largest of these in units of the spread of the host's tissue, by the lesion's number."""
     volume_mm3: float
     """Volume painted."""
 

@@ -129,12 +129,14 @@ def variants(
             nifti.write_bytes(folder / _MARK, b"Bank and maps of `lesionsynth preview`; may be removed.\n")
         space = replace(planned[1].space, device=device)
         chosen = shown[0] if shown else None if channel is None else _channel(space, channel)
+        progress.start("copy", 1)
         try:
             host, made, job = _made(space, planned[1].jobs, case, wish.number, choose=not shown)
         except NoRoomError as error:
             refused.append(error)
             yield Variant(wish.title or str(error.case), str(case), str(error), (), None, None)
             continue
+        progress.advance()
         case = job.host
         edits = Edits.of(host, made.canvas.label, made.record, made.canvas.source)
         raw = made.canvas.raw

@@ -56,6 +56,9 @@ class InputSpec(Spec):
     subject: str | None = None
     """Regular expression with one group that finds the subject in a case id, such as (sub\\d+)_ses.*; leaks
     are judged by subject. Without it the layout's subject, less an ending like _ses-2, _tp1 or _visit3."""
+    subjects: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Subjects to use; all of the data set without it. The others are as if they were not there, their masks
+    too."""
     roles: dict[str, Role] = Field(default_factory=dict)
     """Label name to role: lesion, organ, protected, ignore, background. Guessed from the names otherwise."""
     masks: MasksSpec | None = None
@@ -92,7 +95,8 @@ class OutputSpec(Spec):
     """Level at which .nii.gz files are written: 1 is fastest, 2 or 3 smallest (it depends on the data). The
     voxels are the same at every level; .nii files are not compressed."""
     source_map: bool = False
-    """Write a volume that tells where each voxel comes from: 0 host, 1 inpainted, k + 1 the k-th donor."""
+    """Write a volume that tells where each voxel comes from: 0 host, 1 inpainted, k + 1 the k-th
+    donor, 65535 pushed aside, 65534 painted by translate."""
     lesion_map: bool = False
     """Write a volume that numbers the lesions."""
 

@@ -20,7 +20,8 @@ from lesionsynth.host import read_label, without_missing
 from lesionsynth.kernels.components import components
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import scan_cohort
-from lesionsynth.run.folds import find_splits
+from lesionsynth.run.folds import find_splits, make_blocks
+from lesionsynth.run.models import find_models
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
 
 BANK_SHARE = 0.5
@@ -84,7 +85,9 @@ def check(
     splits_fact: list[str] = []
     try:
         if cohort.cases:
-            splits_fact = [find_splits(cohort, recipe.folds, recipe.seed)[1]]
+            splits, why = find_splits(cohort, recipe.folds, recipe.seed)
+            splits_fact = [why]
+            find_models(recipe, make_blocks(cohort, recipe.folds, splits, recipe.output.copies), cohort)
     except LesionsynthError as error:
         findings.append(_finding(error, "Correct the splits."))
     needed = disk_needed_bytes(cohort, recipe)

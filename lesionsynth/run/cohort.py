@@ -60,8 +60,10 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     if not root.is_dir():
         raise InputError("the input folder does not exist.", file=root)
     scan = layout.scan(root)
-    cases = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
-    findings = list(scan.findings)
+    everybody = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
+    cases = _chosen(everybody, spec, root)
+    others = {case.case: case.subject for case in everybody if case not in cases}
+    findings = [finding for finding in scan.findings if finding.case not in others]
     _check_words(scan.cohort)
     for case in cases:
         findings += _check_names(case)
@@ -82,11 +84,25 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
         scan.cohort,
         labels=_with_roles(scan.cohort, spec.roles),
         cases=cases,
-        masks=_masks(spec, root, cases),
-        splits=_read_splits(root / SPLITS, faulty),
+        masks=tuple(m for m in _masks(spec, root, everybody) if m.subject not in others.values()),
+        splits=_read_splits(root / SPLITS, faulty | set(others)),
         resample=spec.resample,
     )
     return layout, Scan(cohort, tuple(findings))
+
+
+def _chosen(cases: Sequence[CaseFiles], spec: InputSpec, root: Path) -> tuple[CaseFiles, ...]:
+    """The cases of the subjects that the recipe names; all where it names none."""
+    if spec.subjects is None:
+        return tuple(cases)
+    unknown = sorted(set(spec.subjects) - {case.subject for case in cases})
+    if unknown:
+        raise InputError(
+            f"input.subjects names {unknown[0]!r}, which the data set has not.",
+            file=root,
+            remedy="`lesionsynth check` lists the subjects.",
+        )
+    return tuple(case for case in cases if case.subject in spec.subjects)
 
 
 def open_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Cohort, list[Finding]]:

@@ -16,9 +16,9 @@ from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe
 from lesionsynth.run.cohort import SPLITS, find_layout, open_cohort, scan_cohort
 from lesionsynth.run.finalize import place_original, refuse_equal_paths
+from lesionsynth.run.folder import check_output
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import Progress
-from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import Workspace, inside
 
 

@@ -26,8 +26,8 @@ from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.cohort import GENERATED, open_cohort
+from lesionsynth.run.folder import check_output, claim
 from lesionsynth.run.pool import Progress
-from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import RECORDS, inside
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def generate(
     from lesionsynth.generative.hvae_models import open_hvae
 
     opened = open_hvae(model)
-    _claim(output, told)
+    claim(output, GENERATED, told)
     progress.start("generate", wish.count)
     rows = []
     for number in range(wish.count):
@@ -252,24 +252,3 @@ def _there(path: Path) -> dict[str, Any] | None:
 
 def _text(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _claim(output: Path, told: GeneratedSet) -> None:
-    """Make a folder that of this data set.
-
-    Raises
-    ------
-    OutputError
-        If it is that of another one.
-    """
-    path = output / GENERATED
-    if path.is_file():
-        there = read_json(path)
-        if not isinstance(there, dict) or any(there.get(key) != value for key, value in told.items()):
-            raise OutputError(
-                "the folder holds a data set of another model, other settings or another version.",
-                file=output,
-                remedy="Choose another folder, or remove this one.",
-            )
-        return
-    nifti.write_bytes(path, _text(told))

@@ -171,7 +171,7 @@ class HostJobs:
             raise NoRoomError(
                 f"no edit was possible, so there is no synthetic case to write ({_why(reports)}).",
                 case=job.case,
-                remedy="Look at load, site and donors in the recipe.",
+                remedy=_LONGER if self._fitted(job.block)[0].models else _LOOK,
             )
         files = self.outputs(job.case, canvas)
         return Made(canvas, self._record(job, canvas, reports, files), files)
@@ -254,6 +254,12 @@ class HostJobs:
             "lesionsynth": lesionsynth.__version__,
         }
 
+
+_LOOK = "Look at load, site and donors in the recipe."
+_LONGER = (
+    "Where masks are empty, broken up or of another size, the trained model makes too few lesions that can "
+    "be used: train it longer. Else look at load and site in the recipe."
+)
 
 _spare: list[Any] = []
 """Volumes of the canvas of this worker's last host, for the next one's."""

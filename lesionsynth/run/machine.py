@@ -18,6 +18,8 @@ from lesionsynth import gzip_io, nifti
 from lesionsynth.backend import gpu_report
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import ExitCode, ImageError, LesionsynthError
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.models import used
 from lesionsynth.run.pool import Engine, Progress
 
 _PACKAGES = (
@@ -27,6 +29,8 @@ _PACKAGES = (
 _UNITS_MB = {"": 1.0, "M": 1.0, "MB": 1.0, "G": 1024.0, "GB": 1024.0, "T": 1024.0**2, "TB": 1024.0**2}
 _BASE_MB = 240.0
 """Memory of a process before its first case: the interpreter, libraries and compiled code."""
+_TORCH_MB = 500.0
+"""What torch, MONAI and a network take beyond that."""
 _LOOKED_AT = 100
 """Cases whose headers tell how large cases are."""
 _PATIENCE_S = 10
@@ -114,11 +118,11 @@ def _memory_limits_mb() -> Iterator[float]:
             yield int(text) / 2**20
 
 
-def bounded(engine: Engine, cohort: Cohort, progress: Progress) -> Engine:
+def bounded(engine: Engine, cohort: Cohort, progress: Progress, recipe: Recipe) -> Engine:
     """`engine` with no more workers than its memory holds, by an estimate from the size of the cases."""
     if engine.mem_mb is None or engine.n_jobs == 1 or engine.scheduler is not None:
         return engine
-    each = worker_mb(cohort)
+    each = worker_mb(cohort, recipe)
     fitting = max(1, math.floor((engine.mem_mb - _BASE_MB) / each))
     if fitting >= engine.n_jobs:
         return engine
@@ -129,22 +133,25 @@ def bounded(engine: Engine, cohort: Cohort, progress: Progress) -> Engine:
     return replace(engine, n_jobs=fitting)
 
 
-def worker_mb(cohort: Cohort) -> float:
+def worker_mb(cohort: Cohort, recipe: Recipe) -> float:
     """Memory of one worker, estimated from the largest of up to a hundred cases.
 
     A voxel takes twice its stored size and four float32 numbers a channel, and 30 bytes for labels, tissue,
-    zones, lesions and maps: measured with one to four channels, see docs/how-to/hpc.md.
+    zones, lesions and maps: measured with one to four channels, see docs/how-to/hpc.md. Steps may need more
+    (`memory_vox`), and trained models need torch.
     """
     step = max(1, len(cohort.cases) // _LOOKED_AT)
-    return _BASE_MB + max((_case_mb(case) for case in cohort.cases[::step]), default=0.0)
+    more = max(operation.memory_vox for operation in recipe.steps.values())
+    torch_mb = _TORCH_MB if any(used(recipe)) else 0.0
+    return _BASE_MB + torch_mb + max((_case_mb(case, more) for case in cohort.cases[::step]), default=0.0)
 
 
-def _case_mb(case: CaseFiles) -> float:
+def _case_mb(case: CaseFiles, more: int) -> float:
     try:
         shape, dtype = nifti.peek(case.images[0])
     except ImageError:
         return 0.0  # it will be said where it is read
-    bytes_per_voxel = len(case.images) * (2 * dtype.itemsize + 16) + 30
+    bytes_per_voxel = len(case.images) * (2 * dtype.itemsize + 16 + more) + 30
     return math.prod(shape) * bytes_per_voxel / 2**20
 
 

@@ -83,7 +83,7 @@ def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict
     """
     found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
     for user, path, use in used(recipe):
-        _require(user, path, use.field)
+        _require(user, path, use)
         for block in blocks:
             if not block.hosts:
                 continue
@@ -172,17 +172,18 @@ def serving(
     return kept
 
 
-def _require(user: str, path: str, field: str) -> None:
+def _require(user: str, path: str, use: ModelUse) -> None:
+    ways = " or ".join(f"`lesionsynth train {kind}`" for kind in use.kinds)
     if not path:
         raise InputError(
-            f"{user} names no trained model.",
-            remedy=f"Train one with `lesionsynth train`, and give its folder: --set {user}.{field}=FOLDER.",
+            f"{user}.{use.field} names no trained model.",
+            remedy=f"Train one with {ways}, and give its folder: --set {user}.{use.field}=FOLDER.",
         )
     if not Path(path).exists():
         raise InputError(
             f"the model of {user} is not there.",
             file=Path(path),
-            remedy=f"Train one with `lesionsynth train`, or correct it: --set {user}.{field}=FOLDER.",
+            remedy=f"Train one with {ways}, or correct it: --set {user}.{use.field}=FOLDER.",
         )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
 from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
+from lesionsynth.run.folder import changed_keys
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
 from lesionsynth.run.machine import bounded
@@ -82,7 +81,7 @@ def prepare(
     """
     layout, cohort, dropped = open_cohort(recipe.input, root)
     _check_classes(recipe, cohort)
-    engine = bounded(engine, cohort, progress)
+    engine = bounded(engine, cohort, progress, recipe)
     splits, why = find_splits(cohort, recipe.folds, recipe.seed)
     blocks = make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
     models = find_models(recipe, blocks, cohort)
@@ -174,20 +173,11 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
         return f"version {lock.get('lesionsynth')} of lesionsynth"
     if not isinstance(lock.get("recipe"), dict):
         return "another recipe or input, and its plan was not finished"
-    changed = sorted(_changed(dict(lock["recipe"], realism=None), dict(deciding(recipe), realism=None)))
+    changed = sorted(changed_keys(dict(lock["recipe"], realism=None), dict(deciding(recipe), realism=None)))
     if not changed:
         return "another input or trained model: files have changed, are new or are gone"
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return f"another recipe: {', '.join(changed[:3])}{more} differ" + ("s" if len(changed) == 1 else "")
-
-
-def _changed(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """Dotted keys in which two recipes differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in one.keys() | other.keys():
-            yield from _changed(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
-    elif one != other:
-        yield name
 
 
 def _files_of_plan(output: Path) -> list[Path]:
@@ -251,54 +241,3 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
             f"{len(alone)} block(s) hold one subject only, such as {alone[0]}: its own lesions are its "
             "donors. Fewer folds, or folds.strategy per_fold or none, give others."
         )
-
-
-def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
-    """Refuse outputs inside the input, inputs inside the output, and folders that cannot be written.
-
-    A folder that is not empty must hold `marker`, the file by which our own output is known.
-    """
-    inner, outer = output.resolve(), root.resolve()
-    if inner == outer or inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise OutputError(
-            "the output folder must not lie inside the input, nor the input inside it.",
-            file=output,
-            remedy="Choose a folder elsewhere.",
-        )
-    if output.exists() and not output.is_dir():
-        raise OutputError("the output is a file; a folder was expected.", file=output)
-    if output.is_dir() and any(output.iterdir()) and not (output / marker).is_file():
-        raise OutputError(
-            "the output folder holds other files.", file=output, remedy="Choose a new or an empty folder."
-        )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"the output folder cannot be written ({error.strerror or error}).",
-            file=output,
-            remedy="Choose another folder or correct its permissions.",
-        ) from None
-
-
-@contextmanager
-def as_it_was_on_error(output: Path) -> Iterator[None]:
-    """A run that cannot start leaves no new folder and no half-made output behind.
-
-    One that is interrupted does: it is continued.
-    """
-    if output.is_dir() and any(output.iterdir()):
-        yield
-        return
-    new = [folder for folder in (output, *output.parents) if not folder.exists()]
-    try:
-        yield
-    except Exception:
-        for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.exists():
-                path.unlink()
-        raise

@@ -16,12 +16,13 @@ from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import finalize, place_original
+from lesionsynth.run.folder import as_it_was_on_error, check_output
 from lesionsynth.run.job import Done, HostJobs, Way, run_share, summary_of, write_case
 from lesionsynth.run.ledger import failures, forget_failures, note_failure, read_record, split_by_state
 from lesionsynth.run.machine import bounded
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedError, run_all
-from lesionsynth.run.prepare import Prepared, as_it_was_on_error, check_output, prepare, read_prepared
+from lesionsynth.run.prepare import Prepared, prepare, read_prepared
 from lesionsynth.run.shard import Shard
 from lesionsynth.run.stage import staged
 from lesionsynth.run.workspace import BANK, RECORDS, Workspace, read_lock
@@ -193,7 +194,7 @@ def _execute(
     """Do all jobs that are not done; what fails is tried once more, alone, before it counts as failed."""
     space = prepared.space
     outcome = Outcome(space.output, failures=_left_out(prepared))
-    engine = bounded(engine, space.cohort, progress)
+    engine = bounded(engine, space.cohort, progress, space.recipe)
     done, pending = split_by_state(space.output, jobs)
     outcome.done = [summary_of(record) for record in done]
     outcome.skipped = len(done)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import lesionsynth
-from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, LesionsynthError, OutputError
+from lesionsynth.errors import InputError, LesionsynthError
 from lesionsynth.generative.checkpoint import (
     OF_SHAPES,
     SUFFIX,
@@ -27,14 +25,18 @@ from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import masks_alone, open_cohort
 from lesionsynth.run.fit import build_bank, case_keys
+from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.pool import ALONE, Engine, Progress
-from lesionsynth.run.prepare import check_output
 from lesionsynth.run.workspace import BANK
 from lesionsynth.tissue import side_file
 
 NOTE = "training.json"
 """What a folder of models is trained for; the file by which it is known."""
+
+
+_FEW = 0.1
+"""A run tries a lesion so often that a smaller share leaves it without."""
 
 
 class Trainer(Protocol):
@@ -109,7 +111,9 @@ def train_models(
     from lesionsynth.generative.training import Place, forget, open_torch_device
 
     root, output = root.absolute(), output.absolute()
+    about = {"kind": kind, "config": spec.model_dump(mode="json"), "lesionsynth": lesionsynth.__version__}
     check_output(root, output, marker=NOTE)
+    refuse_other(output, NOTE, about)
     cohort, blocks = _blocks(kind, recipe, root, progress)
     where = open_torch_device(device, threads)
     progress.note(f"device: {where}, {threads} thread(s)" if where.type == "cpu" else f"device: {where}")
@@ -117,7 +121,7 @@ def train_models(
     if unknown:
         names = ", ".join(block.name for block in blocks)
         raise InputError(f"there is no block {unknown[0]!r}; the folds have {names}.", file=root)
-    _claim(output, kind, spec)
+    claim(output, NOTE, about)
     bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
     for failure in failures:
         progress.note(f"left out: {failure.error}")
@@ -153,10 +157,24 @@ def train_models(
                 write_checkpoint(path, card, learned.arrays)
                 for task in learned.tasks:
                     forget(place, task)
+                if (few := _few(card.measures)) is not None:
+                    progress.note(f"{block.name}: {few}")
             else:
                 progress.note(f"{block.name}: {path} is trained already.")
             made[path] = card
     return made
+
+
+def _few(measures: Mapping[str, float]) -> str | None:
+    """A warning where hardly anything that a model makes can be used."""
+    accepted = {
+        "of its samples": measures.get("mixture_accepted"),
+        "of its shapes": None if "shape_refused" not in measures else 1 - measures["shape_refused"],
+    }
+    for what, share in accepted.items():
+        if share is not None and share < _FEW:
+            return f"{100 * share:.0f} % {what} can be used. Train longer, in a new folder."
+    return None
 
 
 def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple[Cohort, list[Block]]:
@@ -171,31 +189,6 @@ def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple
     splits, why = find_splits(cohort, recipe.folds, recipe.seed)
     progress.note(why)
     return cohort, make_blocks(cohort, recipe.folds, splits, 1)
-
-
-def _claim(output: Path, kind: Kind, spec: TrainSpec) -> None:
-    """Make a folder that of these models.
-
-    Raises
-    ------
-    OutputError
-        If it is that of others.
-    """
-    about = {"kind": kind, "config": spec.model_dump(mode="json"), "lesionsynth": lesionsynth.__version__}
-    path = output / NOTE
-    if path.is_file():
-        try:
-            there = json.loads(path.read_text())
-        except (OSError, ValueError):
-            there = None
-        if there != about:
-            raise OutputError(
-                "the folder holds models of another kind, other settings or another version.",
-                file=output,
-                remedy="Choose another folder, or remove this one.",
-            )
-        return
-    nifti.write_bytes(path, (json.dumps(about, indent=1) + "\n").encode())
 
 
 def _given(kind: Kind, bank: LesionBank, cohort: Cohort, recipe: Recipe, block: Block) -> Given:

@@ -144,7 +144,7 @@ class TestRefusals:
     def test_a_folder_of_something_else(self, made, trained_hvae, tmp_path):
         output, _ = made
         found = call("generate", "hvae", trained_hvae.path, "-o", output, "-n", 4, "-q", code=5)
-        assert "another model, other settings" in found.stderr
+        assert "made for something else" in found.stderr
         (tmp_path / "file").write_text("x")
         assert (
             "holds other files"

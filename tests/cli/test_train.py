@@ -89,7 +89,7 @@ def test_other_settings_go_to_another_folder(masks_of_phantoms: Path, tmp_path: 
     assert train(*words).exit_code == 0
     done = train(*words, "-t", "seed=5")
     assert done.exit_code == ExitCode.OUTPUT
-    assert "models of another kind, other settings or another version" in " ".join(done.output.split())
+    assert "made for something else: config.seed differ" in " ".join(done.output.split())
 
 
 def test_a_folder_of_other_files_is_not_touched(masks_of_phantoms: Path, tmp_path: Path) -> None:

@@ -11,19 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.grid import bounding_box, grown
 from lesionsynth.editing.canvas import TRANSLATED, Canvas, inserted
+from lesionsynth.editing.insertion import surroundings
 from lesionsynth.errors import InputError, RecipeError
 from lesionsynth.generative.translation_models import open_translation
 from lesionsynth.host import LoadedCase, load_case
+from lesionsynth.kernels.tissue import GREY, WHITE
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.translate import Translate
 from lesionsynth.plugins.contracts import Donors, ModelUse, StepContext, StepReport
 from lesionsynth.plugins.registry import create
 from lesionsynth.qc.audit import audit
+from lesionsynth.qc.report.gather import gather
 from lesionsynth.qc.report.methods import Run, methods_of
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
@@ -31,6 +35,7 @@ from lesionsynth.rng import stream
 from lesionsynth.run import session
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.pool import Engine
+from lesionsynth.run.prepare import read_prepared
 from lesionsynth.tissue import TissueSpec
 from tests.test_invariants import Silent
 
@@ -160,11 +165,63 @@ def test_a_lesion_that_would_be_too_pale_keeps_its_look(host: LoadedCase, donors
     far = host.clean_tissue & ~ndimage.binary_dilation(kept, iterations=3)
     assert np.array_equal(canvas.raw[0][near], before.raw[0][near])
     assert (canvas.raw[0][far] != before.raw[0][far]).mean() > 0.8
-    # One that is paler than asked, but not paler than it was, is painted.
-    seen = dict(draw["visible"])
-    _, again = painted(host, donors, canvas=canvas, min_contrast=1000)
-    assert set(again.draws[0]["spared"]) <= set(draw["spared"])
-    assert seen.keys() == again.draws[0]["visible"].keys()
+
+
+def test_contrasts_are_those_of_the_canvas_as_it_is_left(host: LoadedCase, donors: Donors) -> None:
+    for least in (0, 3, 1000):
+        canvas, report = painted(host, donors, min_contrast=least)
+        (draw,) = report.draws
+        assert draw["contrast"].keys() == draw["visible"].keys() == {str(n) for n in canvas.boxes}
+        spreads = [spread for _, spread in host.tissue_stats]
+        for number, contrast in draw["contrast"].items():
+            box = canvas.boxes[int(number)]
+            mask = canvas.instances[box] == int(number)
+            levels, _ = surroundings(canvas, box, mask)
+            left = canvas.values(box)[:, mask].mean(axis=1) - levels
+            np.testing.assert_allclose(contrast, left, atol=1)  # voxels are whole numbers
+            seen = max(abs(c) / s for c, s in zip(contrast, spreads, strict=True))
+            assert draw["visible"][number] == pytest.approx(seen, abs=1e-3)
+            if int(number) not in draw["spared"]:
+                assert seen >= least or seen > 0
+
+
+def test_a_lesion_where_the_map_knows_no_tissue_keeps_its_look(host: LoadedCase, donors: Donors) -> None:
+    canvas = with_lesion(host)
+    number = max(canvas.boxes)
+    tissue = host.tissue.copy()
+    tissue[LESION] = 0
+    before = canvas.values(LESION)
+    _, report = painted(replace(host, tissue=tissue), replace(donors, cache={}), canvas=None, min_contrast=0)
+    assert report.draws[0]["spared"] == [number]
+    assert report.rejected == {"outside the tissue of the map": 1}
+    changed, _ = painted(replace(host, tissue=tissue), replace(donors, cache={}), min_contrast=0)
+    assert np.array_equal(changed.values(LESION), before)
+
+
+def test_what_a_blend_leaves_alone_is_the_hosts(host: LoadedCase, donors: Donors) -> None:
+    blend = create("blends", "soft_poisson")
+    canvas, report = painted(host, donors, blend=blend, min_contrast=0)
+    claimed = canvas.source == TRANSLATED
+    differs = np.any([r != i.raw for r, i in zip(canvas.raw, host.images, strict=True)], axis=0)
+    assert not (differs & (canvas.source == 0)).any()
+    # Rounded to whole numbers some are the host's again.
+    assert differs[claimed].mean() > 0.8
+    for raw, image in zip(canvas.raw, host.images, strict=True):
+        tissue = image.values()[(host.tissue > 0) | (host.label > 0)]
+        assert tissue.min() - 1 <= raw[claimed].min()
+        assert raw[claimed].max() <= tissue.max() + 1
+    assert report.draws[0]["noise"] == 1
+
+
+def test_noise_that_nothing_is_known_of_is_recorded_as_none(host: LoadedCase, donors: Donors) -> None:
+    grey = np.where(host.tissue == WHITE, GREY, host.tissue).astype(np.uint8)
+    _, report = painted(replace(host, tissue=grey), replace(donors, cache={}))
+    assert report.draws[0]["noise"] == 0
+
+
+def test_poisson_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cannot be poisson"):
+        Translate(model="m", blend=create("blends", "poisson"))
 
 
 def test_protected_and_missing_voxels_stay(host: LoadedCase, donors: Donors) -> None:
@@ -216,6 +273,18 @@ def test_a_run_records_its_weights_and_passes_the_audit(
         assert record["weights"][0]["subjects"] == ["case1", "case2", "case3", "case4"]
         assert [draw["edit"] for draw in record["steps"][-1]["draws"]] == ["translate"]
         assert len(record["steps"][0]["draws"]) == sum(record["lesions"][k] for k in ("removed", "inserted"))
+    facts = gather(tmp_path / "out", read_prepared(tmp_path / "out"))
+    # The report tells of the lesions as they were painted, not as they were put in.
+    with LesionBank(tmp_path / "out" / "bank") as bank:
+        spreads = {case.case: case.tissue_stats[0][1] for case in bank.cases()}
+    expected = [
+        draw["contrast"][number][0] / spreads[record["host"]["case"]]
+        for record in records
+        for draw in record["steps"][-1]["draws"]
+        for number in draw["contrast"]
+        if int(number) > record["lesions"]["before"]
+    ]
+    np.testing.assert_allclose(sorted(facts.added.contrast[0]), sorted(expected))
     told = methods_of(Run(recipe, 4, 4, 4, ["mixture"], False)).sentences
     assert any("painted anew by a network" in sentence for sentence in told)
 

@@ -262,3 +262,31 @@ class TestOpen:
             open_cohort(InputSpec.model_validate({"layout": layout}), tmp_path / "missing")
         with pytest.raises(InputError, match="no known layout was recognised"):
             open_cohort(InputSpec(), tmp_path)
+
+
+class TestChosenSubjects:
+    def test_others_are_as_if_they_were_not_there(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path / "data", ["a_1", "a_2", "b_1", "c_1"])
+        touch(root, ["masks/a.nii.gz", "masks/b.nii.gz", "masks/d.nii.gz"])
+        folds = [{"train": ["a_1", "a_2", "b_1"], "val": ["c_1"]}, {"train": ["c_1"], "val": ["b_1"]}]
+        (root / "splits_final.json").write_text(json.dumps(folds))
+        fields = {"subject": "(.)_.", "masks": {"path": "masks/{subject}.nii.gz"}}
+        cohort = open_cohort(InputSpec(**fields, subjects=("a", "c")), root)[1]
+        assert [case.case for case in cohort.cases] == ["a_1", "a_2", "c_1"]
+        # The mask of a subject that is left out may not come back as that of a stranger.
+        assert [mask.subject for mask in cohort.masks] == ["a", "d"]
+        assert cohort.splits is not None
+        assert [(split.train, split.val) for split in cohort.splits] == [
+            (("a_1", "a_2"), ("c_1",)),
+            (("c_1",), ()),
+        ]
+
+    def test_a_fault_of_another_does_not_count(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a", "b__syn001"])
+        with pytest.raises(InputError, match="synthetic case"):
+            open_cohort(InputSpec(), root)
+        assert len(open_cohort(InputSpec(subjects=("a",)), root)[1].cases) == 1
+
+    def test_unknown_ones_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"input\.subjects names 'z', which the data set has not"):
+            open_cohort(InputSpec(subjects=("a", "z")), nnunet(tmp_path, ["a"]))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from lesionsynth.errors import ExitCode
+from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.machine import MachineError, available_cores, bounded, engine_of, parse_mem_mb, worker_mb
 from lesionsynth.run.pool import Engine
@@ -72,23 +73,25 @@ def test_wrong_amounts_of_memory(text: str) -> None:
 
 
 def test_memory_bounds_the_workers_by_the_largest_case(make_nnunet: MakeData) -> None:
-    root = make_nnunet(3)
-    small = open_cohort(recipe_of().input, root)[1]
-    each = worker_mb(small)
+    root, recipe = make_nnunet(3), recipe_of()
+    small = open_cohort(recipe.input, root)[1]
+    each = worker_mb(small, recipe)
     assert 240 < each < 260
     shape = (100, 120, 90)
     for name in ("imagesTr/case2_0000", "imagesTr/case2_0001"):
         write_nifti(root / f"{name}.nii.gz", np.zeros(shape, np.float32), np.eye(4))
-    large = worker_mb(small)
+    large = worker_mb(small, recipe)
     assert large == pytest.approx(240 + np.prod(shape) * (2 * (2 * 4 + 16) + 30) / 2**20)
     progress = Silent()
     four = Engine(4, 240 + 2.5 * large)
-    assert bounded(four, small, progress) == replace(four, n_jobs=2)
+    assert bounded(four, small, progress, recipe) == replace(four, n_jobs=2)
     assert progress.notes == [
         f"2 worker(s) instead of 4: each takes about {large:.0f} MB, and all may take {four.mem_mb:.0f} MB."
     ]
-    assert bounded(replace(four, mem_mb=10.0), small, progress).n_jobs == 1  # one is always tried
-    assert bounded(replace(four, mem_mb=None), small, progress).n_jobs == 4
+    assert bounded(replace(four, mem_mb=10.0), small, progress, recipe).n_jobs == 1  # one is always tried
+    painting = worker_mb(small, load_recipe("translation_image"))
+    assert painting == pytest.approx(large + 500 + np.prod(shape) * 2 * 30 / 2**20)
+    assert bounded(replace(four, mem_mb=None), small, progress, recipe).n_jobs == 4
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_a_model_of_other_data_is_refused(
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ("", r"sources\.donors names no trained model.*--set sources\.donors\.model"),
+        ("", r"sources\.donors\.model names no trained model.*--set sources\.donors\.model"),
         ("nowhere", r"nowhere: the model of sources\.donors is not there"),
         ("empty", r"block0\.safetensors: sources\.donors has no model for block0"),
         ("data/dataset.json", "is no checkpoint"),

@@ -161,9 +161,10 @@ def worked_minutes(times: Sequence[float]) -> float | None:
 
 def _copy(record: dict[str, Any]) -> Copy:
     load, lesions = record["load_ml"], record["lesions"]
+    painted = bool(draws_of(record, "translate"))  # what a blend has kept is painted over
     kept = [
         measures["contrast_kept"][measures["lead_channel"]]
-        for measures in (draw.get("measures") for draw in draws_of(record, "insert"))
+        for measures in (draw.get("measures") for draw in draws_of(record, "insert") if not painted)
         if measures is not None and measures["contrast_kept"][measures["lead_channel"]] is not None
     ]
     return Copy(
@@ -184,16 +185,23 @@ def _copy(record: dict[str, Any]) -> Copy:
 
 
 def _take_added(added: Lesions, record: dict[str, Any], host: CaseSummary) -> None:
-    """Note what a record says of each added lesion; carved ones have neither place nor measures."""
-    for draw in draws_of(record, "insert"):
+    """Note what a record says of each added lesion; carved ones have neither place nor measures.
+
+    The contrasts of an image that was painted anew are those of its painting.
+    """
+    inserted, painted = draws_of(record, "insert"), draws_of(record, "translate")
+    for draw in inserted:
         added.volume_mm3.append(draw["volume_mm3"])
         if "centre_vox" in draw:
             added.position.append(_position(draw["centre_vox"], host))
-        if draw.get("measures"):
-            for values, achieved, (_, spread) in zip(
-                added.contrast, draw["measures"]["contrast_achieved"], host.tissue_stats, strict=True
-            ):
-                values.append(achieved / spread if achieved is not None and spread > 0 else np.nan)
+    if painted:
+        before = record["lesions"]["before"]
+        contrasts = [c for number, c in painted[-1]["contrast"].items() if int(number) > before]
+    else:
+        contrasts = [m["contrast_achieved"] for d in inserted if (m := d.get("measures"))]
+    for contrast in contrasts:
+        for values, achieved, (_, spread) in zip(added.contrast, contrast, host.tissue_stats, strict=True):
+            values.append(achieved / spread if achieved is not None and spread > 0 else np.nan)
 
 
 def _real_lesions(bank: LesionBank, cases: Sequence[CaseSummary], channels: int) -> tuple[Lesions, int]:
