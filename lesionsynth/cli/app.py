@@ -86,4 +86,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 # Each module adds its commands to `app`.
 from lesionsynth.cli import audit, bank, convert, dataset, make  # noqa: E402, F401, I001
-from lesionsynth.cli import generate, preview, realism, report, shards, tell, train  # noqa: E402, F401
+from lesionsynth.cli import generate, preview, realism, report, shards, tell, train, trial  # noqa: E402, F401

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 340, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
+_NAMES, _ROW = 130, 24
 _BINS = 20
 _TICKS = 5
 _MOST_POINTS = 1000
@@ -138,6 +139,37 @@ def scatter(
     return _svg(title, f"{len(points)} cases, {missed} outside the tolerance", parts)
 
 
+def intervals(title: str, unit: str, rows: Sequence[tuple[str, float, float | None, float | None]]) -> Markup:
+    """Values with their intervals, one below the other, beside the line of no difference.
+
+    A row has a name, a value, and the ends of its interval or None.
+    """
+    if not rows:
+        return _empty(title)
+    ends = [0.0] + [v for _, *values in rows for v in values if v is not None]
+    room = 0.08 * (max(ends) - min(ends)) or 1.0
+    x = _Axis(min(ends) - room, max(ends) + room, _NAMES, _WIDTH - _RIGHT)
+    bottom = _TOP + _ROW * len(rows)
+    parts = [f'<path class="tick" d="M{x.at(0):.1f} {_TOP}V{bottom}"/>']
+    told = []
+    for number, (name, value, low, high) in enumerate(rows):
+        y = _TOP + _ROW * (number + 0.5)
+        parts.append(f'<text x="{_NAMES - 8}" y="{y + 4:.1f}" text-anchor="end">{_text(name)}</text>')
+        if low is not None and high is not None:
+            parts.append(f'<path class="line synthetic" d="M{x.at(low):.1f} {y:.1f}H{x.at(high):.1f}"/>')
+            told.append(f"{name}: {value:+.3f}, {low:+.3f} to {high:+.3f}")
+        else:
+            told.append(f"{name}: {value:+.3f}")
+        parts.append(f'<circle class="dot synthetic" cx="{x.at(value):.1f}" cy="{y:.1f}" r="4"/>')
+    for tick in x.ticks():
+        at = x.at(tick)
+        parts.append(f'<path class="tick" d="M{at:.1f} {bottom}v3"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(tick)}</text>')
+    middle = (x.start + x.end) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{bottom + 34}" text-anchor="middle">{_text(unit)}</text>')
+    return _svg(title, "; ".join(told), parts, bottom + 40)
+
+
 def _frame(x: _Axis, y: _Axis, x_unit: str, y_unit: str) -> str:
     parts = []
     for tick in x.ticks():
@@ -158,10 +190,10 @@ def _frame(x: _Axis, y: _Axis, x_unit: str, y_unit: str) -> str:
     return "".join(parts)
 
 
-def _svg(title: str, description: str, parts: Sequence[str]) -> Markup:
+def _svg(title: str, description: str, parts: Sequence[str], height: float = _HEIGHT) -> Markup:
     told = f"{_text(title)}. {_text(description)}"
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{told}">'
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{told}">'
         f"<title>{told}</title>{''.join(parts)}</svg>"
     )
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lesionsynth.qc.report.charts import Series, histogram, scatter
+from lesionsynth.qc.report.charts import Series, histogram, intervals, scatter
 
 NS = "{http://www.w3.org/2000/svg}"
 
@@ -117,3 +117,18 @@ def test_texts_are_escaped() -> None:
     ):
         assert "<script" not in markup
         ET.fromstring(f"<div>{markup}</div>")
+
+
+def test_intervals_lie_beside_the_line_of_no_difference() -> None:
+    rows = [("one", 0.1, -0.1, 0.3), ("two & more", -0.2, None, None)]
+    chart = intervals("T", "difference", rows)
+    svg = ET.fromstring(str(chart))
+    zero = float(re.findall(r"M([\d.]+)", next(p for p in svg.iter("path")).attrib["d"])[0])
+    dots = [float(c.attrib["cx"]) for c in svg.iter("circle")]
+    assert dots[1] < zero < dots[0]
+    (line,) = (p.attrib["d"] for p in svg.iter("path") if "line" in p.attrib.get("class", ""))
+    low, high = (float(v) for v in re.findall(r"[MH]([\d.]+)", line))
+    assert low < zero < dots[0] < high
+    assert (low + high) / 2 == pytest.approx(dots[0], abs=0.1)
+    assert "one: +0.100, -0.100 to +0.300; two &amp; more: -0.200" in str(chart)
+    assert "nothing to show" in intervals("T", "difference", [])

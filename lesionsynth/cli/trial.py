@@ -1,0 +1,169 @@
+"""The command that asks whether synthetic data makes a segmentation model better: trial."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lesionsynth.cli.app import app
+from lesionsynth.cli.terminal import (
+    AsJson,
+    InputFolder,
+    OnDevice,
+    Overrides,
+    Quiet,
+    Terminal,
+    Workers,
+    open_recipe,
+    print_json,
+    table,
+)
+
+if TYPE_CHECKING:
+    from lesionsynth.trial.compare import Comparison
+    from lesionsynth.trial.run import Outcome
+
+
+@app.command()
+def trial(
+    input_folder: InputFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables and the page.")],
+    recipes: Annotated[
+        str,
+        typer.Option(
+            "--recipes",
+            metavar="NAME,...",
+            help="Recipes to compare, by name or path; none, without synthetic data, is always one.",
+        ),
+    ],
+    fractions: Annotated[
+        str,
+        typer.Option("--fractions", metavar="F,...", help="Shares of the training subjects to train on."),
+    ] = "1",
+    seeds: Annotated[int, typer.Option("--seeds", help="Repetitions, each of all arms.", min=1)] = 5,
+    folds: Annotated[
+        str, typer.Option("--folds", metavar="K,...", help="Folds whose validation part is the test.")
+    ] = "0",
+    share: Annotated[
+        float,
+        typer.Option(
+            "--share", help="Share of synthetic patches in each batch, where there are any.", min=0, max=1
+        ),
+    ] = 0.5,
+    preset: Annotated[
+        str, typer.Option("--preset", help="full: full size; tiny: a minute a network on one core.")
+    ] = "full",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--train", "-t", metavar="KEY=VALUE", help="Override a value of the preset, such as steps=5000."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="MINUTES", help="Begin nothing that would probably end later.", min=0
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    device: OnDevice = "auto",
+    threads: Annotated[int, typer.Option("--threads", help="Threads of torch on the CPU.", min=1)] = 1,
+    n_jobs: Workers = "1",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the same network with and without synthetic data, test it on real cases, and compare."""
+    # A thread that spins while it waits would keep others from a core, where there are few.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from lesionsynth.recipe.load import settings_of
+    from lesionsynth.run.machine import engine_of
+    from lesionsynth.trial.run import Wish, arms_of, run_trial
+    from lesionsynth.trial.spec import TrialSpec
+
+    if preset not in TrialSpec.presets:
+        raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
+    wish = Wish(
+        arms_of([name.strip() for name in recipes.split(",")], partial(open_recipe, overrides=overrides)),
+        tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
+        seeds,
+        tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),
+        settings_of(TrialSpec, TrialSpec.presets[preset], f"preset {preset}", settings or (), "--train"),
+        share,
+        preset,
+        None if budget is None else 60 * budget,
+    )
+    with Terminal(quiet) as terminal:
+        outcome = run_trial(wish, input_folder, output, terminal, engine_of(n_jobs, None), device, threads)
+    if as_json:
+        print_json([vars(comparison) for comparison in outcome.comparisons])
+        return
+    _tell(outcome, output)
+
+
+def _numbers(text: str, option: str, above: float, most: float, whole: bool = False) -> list[float]:
+    """Numbers between commas, each once."""
+    kind = "whole numbers" if whole else "numbers"
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{option} {text}: should be {kind} between commas.") from None
+    if any(not above < n <= most or (whole and n != int(n)) for n in found):
+        limits = f"{kind} from {int(above) + 1}" if whole else f"{kind} above {above:g} and up to {most:g}"
+        raise typer.BadParameter(f"{option} {text}: should be {limits}.")
+    return list(dict.fromkeys(found))
+
+
+def _tell(outcome: Outcome, output: Path) -> None:
+    """Print a table of Dice and area under the precision-recall curve, and where the rest is."""
+    by_arm: dict[tuple[float, str], dict[str, Comparison]] = {}
+    for one in outcome.comparisons:
+        by_arm.setdefault((one.fraction, one.recipe), {})[one.measure] = one
+    rows: list[tuple[str, ...]] = []
+    for (fraction, recipe), found in by_arm.items():
+        dice, auprc = found.get("dice_at_val"), found.get("auprc")
+        detectable = None if dice is None else dice.detectable
+        rows.append(
+            (
+                recipe,
+                f"{fraction:g}",
+                _mean(dice),
+                _difference(dice),
+                "" if detectable is None else f"{detectable:.3f}",
+                _mean(auprc),
+                _difference(auprc),
+            )
+        )
+    if rows:
+        table(
+            "",
+            (
+                "recipe",
+                "fraction",
+                "Dice",
+                "difference [95 %]",
+                "detectable",
+                "AUPRC",
+                "difference [95 %]",
+            ),
+            rows,
+        )
+    for cell, why in outcome.failed.items():
+        print(f"not made: {cell}: {why}")
+    if outcome.left:
+        print(f"{outcome.left} cell(s) are still to be done; the same command continues.")
+    print(f"{output / 'trial.html'}, comparison.csv, results.csv")
+
+
+def _mean(one: Comparison | None) -> str:
+    return "" if one is None else f"{one.mean:.3f}"
+
+
+def _difference(one: Comparison | None) -> str:
+    if one is None or one.difference is None:
+        return ""
+    interval = "" if one.low is None else f" [{one.low:+.3f}, {one.high:+.3f}]"
+    return f"{one.difference:+.3f}{interval}"

@@ -1,0 +1,113 @@
+"""What a trial consists of: arms, and who trains, validates and is tested in each of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.errors import InputError
+from lesionsynth.recipe.model import Recipe
+from lesionsynth.rng import stream
+from lesionsynth.run.folds import sides_of
+
+FEWEST_TO_HOLD_OUT = 3
+"""With fewer training subjects none can be spared to validate: the training cases themselves do it."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe, or "none".
+    recipe : Recipe or None
+        What synthetic cases are made by; None where there are none.
+    """
+
+    name: str
+    recipe: Recipe | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network that is trained and tested. All people are subjects, so that no one is on two sides.
+
+    Parameters
+    ----------
+    arm : str
+    fraction : float
+        Share of the training subjects.
+    seed, fold : int
+    train, validation, test : tuple of str
+        Subjects; `validation` equals `train` where none could be spared.
+    """
+
+    arm: str
+    fraction: float
+    seed: int
+    fold: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.arm}-fraction{self.fraction:g}-seed{self.seed}-fold{self.fold}"
+
+    @property
+    def group(self) -> tuple[float, int, int]:
+        """What the cells that are compared with each other share."""
+        return self.fraction, self.seed, self.fold
+
+
+def make_cells(
+    cohort: Cohort,
+    splits: Sequence[Split],
+    arms: Sequence[Arm],
+    fractions: Sequence[float],
+    seeds: int,
+    folds: Sequence[int],
+    held_out: float,
+) -> list[Cell]:
+    """All cells, those of one group beside each other, whole seeds first.
+
+    In a fold its validation part is tested and nothing else. Of its training part a share of the subjects
+    only validates; of the rest a fraction trains, and a smaller fraction is part of a larger one. Who that
+    is depends on seed and fold alone, so all arms of a group train on the same people.
+
+    Raises
+    ------
+    InputError
+        If there is no such fold, or it has nobody to train on or to test.
+    """
+    by_case = {case.case: case.subject for case in cohort.cases}
+    cells = []
+    for seed in range(seeds):
+        for fraction in fractions:
+            for fold in folds:
+                if not 0 <= fold < len(splits):
+                    raise InputError(
+                        f"there is no fold {fold}; the data set has {len(splits)}.",
+                        file=cohort.root,
+                        remedy="Give folds from 0 with --folds; folds.count in the recipe makes more.",
+                    )
+                test, train = (tuple(sorted(side)) for side in sides_of(splits[fold], by_case))
+                if not test or not train:
+                    raise InputError(
+                        f"fold {fold} has {len(train)} subjects to train on and {len(test)} to test.",
+                        file=cohort.root,
+                        remedy="Use folds with at least one subject on each side.",
+                    )
+                drawn = list(train)
+                stream(seed, "trial", "subjects", fold).shuffle(drawn)
+                spare = round(held_out * len(drawn)) if len(drawn) >= FEWEST_TO_HOLD_OUT else 0
+                n_val = max(1, spare) if held_out > 0 and len(drawn) >= FEWEST_TO_HOLD_OUT else 0
+                rest = drawn[n_val:]
+                chosen = tuple(sorted(rest[: max(1, round(fraction * len(rest)))]))
+                validation = tuple(sorted(drawn[:n_val])) or chosen
+                cells += [Cell(arm.name, fraction, seed, fold, chosen, validation, test) for arm in arms]
+    return cells

@@ -1,0 +1,166 @@
+"""What recipes change, as far as the cells of a trial can tell: paired differences, intervals, power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+NONE = "none"
+"""The arm without synthetic data, which the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One test case of one cell.
+
+    Parameters
+    ----------
+    recipe : str
+        Arm; "none" without synthetic data.
+    fraction : float
+    seed, fold : int
+    train : tuple of str
+        Training subjects.
+    case, subject : str
+        Tested.
+    values : mapping of str to float or None
+        Measures; None where one is not defined.
+    """
+
+    recipe: str
+    fraction: float
+    seed: int
+    fold: int
+    train: tuple[str, ...]
+    case: str
+    subject: str
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure of one arm at one fraction.
+
+    Parameters
+    ----------
+    recipe, fraction, measure
+    count : int
+        Rows with a value.
+    mean, spread : float
+        Over these; the spread is that of the means of seeds, 0 with one seed.
+    pairs : int
+        Rows with a value here and without synthetic data.
+    difference : float or None
+        Mean of the paired differences to the arm without; None for that arm.
+    low, high : float or None
+        95 % interval of it, over seeds and test subjects; None where there is one of each.
+    better : float or None
+        Share of the pairs above 0, ties by half.
+    detectable : float or None
+        Difference that so many seeds and subjects would show with 80 % power; None where they do not vary.
+    """
+
+    recipe: str
+    fraction: float
+    measure: str
+    count: int
+    mean: float
+    spread: float
+    pairs: int = 0
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    better: float | None = None
+    detectable: float | None = None
+
+
+def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
+    """Every measure of every arm and fraction, in the order of the rows.
+
+    A pair are two rows of one fraction, seed, fold and case. The interval takes seeds and test subjects for
+    random: with few of either it is wide, as it has to be.
+    """
+    found = []
+    arms = list(dict.fromkeys((row.fraction, row.recipe) for row in rows))
+    without = {(r.fraction, r.seed, r.fold, r.case): r for r in rows if r.recipe == NONE}
+    for measure in measures:
+        for fraction, recipe in arms:
+            own = [r for r in rows if (r.fraction, r.recipe) == (fraction, recipe)]
+            valued = [(r, v) for r in own if (v := r.values.get(measure)) is not None]
+            if not valued:
+                continue
+            by_seed = [np.mean([v for r, v in valued if r.seed == s]) for s in {r.seed for r, _ in valued}]
+            spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
+            mean = float(np.mean([v for _, v in valued]))
+            pairs = []
+            for r, v in valued if recipe != NONE else []:
+                other = without.get((r.fraction, r.seed, r.fold, r.case))
+                before = None if other is None else other.values.get(measure)
+                if before is not None:
+                    pairs.append((r.seed, r.subject, v - before))
+            plain = Comparison(recipe, fraction, measure, len(valued), mean, spread)
+            found.append(_paired(plain, pairs) if pairs else plain)
+    return found
+
+
+def _paired(plain: Comparison, pairs: Sequence[tuple[int, str, float]]) -> Comparison:
+    """The comparison with what paired differences (seed, subject, difference) say."""
+    values = np.array([p[2] for p in pairs])
+    told = replace(
+        plain,
+        pairs=len(pairs),
+        difference=float(values.mean()),
+        better=float(np.mean((values > 0) + 0.5 * (values == 0))),
+    )
+    error, freedom = _error_of_mean(_table(pairs))
+    if freedom <= 0:
+        return told
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    power = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error
+    return replace(told, low=values.mean() - half, high=values.mean() + half, detectable=power or None)
+
+
+def _table(pairs: Sequence[tuple[int, str, float]]) -> NDArray[np.float64]:
+    """Mean differences by seed (rows) and subject (columns); of subjects that have one for every seed."""
+    seeds, subjects = sorted({p[0] for p in pairs}), sorted({p[1] for p in pairs})
+    cells: dict[tuple[int, str], list[float]] = {}
+    for seed, subject, difference in pairs:
+        cells.setdefault((seed, subject), []).append(difference)
+    whole = [subject for subject in subjects if all((seed, subject) in cells for seed in seeds)]
+    return np.array([[np.mean(cells[seed, subject]) for subject in whole] for seed in seeds])
+
+
+def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
+    """Standard error of the mean of crossed random effects, and its degrees of freedom (0: none can be told).
+
+    Seeds and subjects both vary: of other seeds and other people the mean would be another.
+
+    References
+    ----------
+    Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 1946,
+    doi:10.2307/3002019.
+    """
+    n_seeds, n_subjects = table.shape if table.ndim == 2 else (0, 0)
+    if min(n_seeds, n_subjects) < 2:
+        line = table.ravel()
+        return (float(line.std(ddof=1) / np.sqrt(line.size)), line.size - 1) if line.size > 1 else (0.0, 0)
+    by_seed, by_subject = table.mean(axis=1), table.mean(axis=0)
+    rest = table - by_seed[:, None] - by_subject + table.mean()
+    freedoms = np.array([n_seeds - 1, n_subjects - 1, (n_seeds - 1) * (n_subjects - 1)])
+    squares = np.array(
+        [
+            n_subjects * by_seed.var(ddof=1),
+            n_seeds * by_subject.var(ddof=1),
+            np.square(rest).sum() / freedoms[2],
+        ]
+    )
+    # Where seeds and subjects add nothing to the rest, the rest alone is what varies.
+    variance = max(float(squares @ [1, 1, -1]), float(squares[2]))
+    if variance == 0:
+        return 0.0, float(freedoms.min())
+    freedom = variance**2 / float(np.square(squares) @ (1 / freedoms))
+    return float(np.sqrt(variance / table.size)), max(1.0, freedom)

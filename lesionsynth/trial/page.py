@@ -1,0 +1,138 @@
+"""The page of a trial: one HTML file with its charts and tables, which needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import lesionsynth
+from lesionsynth.qc.report.charts import intervals
+from lesionsynth.trial.compare import NONE, Comparison, Row
+from lesionsynth.trial.spec import TrialSpec
+
+TITLES = {
+    "dice": "Dice at 0.5",
+    "dice_at_val": "Dice",
+    "auprc": "Area under precision over recall",
+    "sensitivity_at_val": "Sensitivity of lesions",
+    "ppv_at_val": "Precision of lesions",
+    "f1_at_val": "F1 of lesions",
+    "hd95_mm_at_val": "HD95, mm",
+    "volume_ratio_at_val": "Volume, found over true",
+    "sensitivity_small_at_val": "Sensitivity, below 100 mm3",
+    "sensitivity_medium_at_val": "Sensitivity, 100 to 1000 mm3",
+    "sensitivity_large_at_val": "Sensitivity, from 1000 mm3",
+}
+"""What is compared, and its name on the page. `results.csv` has more."""
+_CHARTS = ("dice_at_val", "auprc", "f1_at_val", "volume_ratio_at_val")
+
+
+def render(
+    name: str,
+    spec: TrialSpec,
+    share: float,
+    rows: Sequence[Row],
+    comparisons: Sequence[Comparison],
+    cells: Sequence[dict[str, Any]],
+    failed: dict[str, str],
+    left: int,
+) -> str:
+    """The HTML of a trial; every text in it is escaped."""
+    ours = resources.files("lesionsynth")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    fractions = sorted({cell["fraction"] for cell in cells})
+    page = {
+        "name": name,
+        "version": lesionsynth.__version__,
+        "css": Markup((ours / "qc/report/page.css").read_text("utf-8")),  # noqa: S704 - a file of this package
+        "spec": spec,
+        "share": share,
+        "cells": cells,
+        "left": left,
+        "failed": failed,
+        "seeds": {cell["seed"] for cell in cells},
+        "tested": {row.subject for row in rows},
+        "optimistic": any(cell["validation"] == cell["train"] for cell in cells),
+        "sides": [_sides(cells, fraction) for fraction in fractions],
+        "charts": [(TITLES[measure], _chart(comparisons, measure)) for measure in _CHARTS],
+        "power": _power(comparisons),
+        "tables": [(f"Fraction {f:g}", _lines(comparisons, f)) for f in fractions],
+        "transfers": [(f"Fraction {f:g}", *_transfers(rows, f)) for f in fractions],
+    }
+    return environment.from_string((ours / "trial/page.html").read_text("utf-8")).render(page)
+
+
+def _sides(cells: Sequence[dict[str, Any]], fraction: float) -> list[str]:
+    """Numbers of subjects on each side, over the cells of a fraction."""
+    found = [f"{fraction:g}"]
+    for side in ("train", "validation", "test"):
+        sizes = sorted({len(cell[side]) for cell in cells if cell["fraction"] == fraction})
+        found.append(" or ".join(map(str, sizes)))
+    return found
+
+
+def _chart(comparisons: Sequence[Comparison], measure: str) -> Markup:
+    shown = [c for c in comparisons if c.measure == measure and c.difference is not None]
+    several = len({c.fraction for c in shown}) > 1
+    rows = [
+        (f"{c.recipe}, {c.fraction:g}" if several else c.recipe, c.difference or 0.0, c.low, c.high)
+        for c in sorted(shown, key=lambda c: c.fraction)
+    ]
+    return intervals(TITLES[measure], f"difference to {NONE}", rows)
+
+
+def _power(comparisons: Sequence[Comparison]) -> str:
+    """What differences in Dice could have been shown."""
+    found = sorted(
+        c.detectable for c in comparisons if c.measure == "dice_at_val" and c.detectable is not None
+    )
+    if not found:
+        return "So few networks cannot tell how large a difference would have to be: use more seeds."
+    sizes = f"{found[0]:.3f}" if len(found) == 1 else f"{found[0]:.3f} to {found[-1]:.3f}, by arm,"
+    return (
+        f"With these seeds and test subjects a difference in Dice of {sizes} would be shown with a "
+        "probability of 80 % (5 % level, two-sided). Smaller ones need more of either."
+    )
+
+
+def _lines(comparisons: Sequence[Comparison], fraction: float) -> list[list[str]]:
+    lines = []
+    for measure, title in TITLES.items():
+        for c in comparisons:
+            if (c.measure, c.fraction) == (measure, fraction):
+                interval = "" if c.low is None else f"{c.low:+.3f} to {c.high:+.3f}"
+                lines.append(
+                    [
+                        title,
+                        c.recipe,
+                        f"{c.mean:.3f}",
+                        f"{c.spread:.3f}",
+                        "" if c.difference is None else f"{c.difference:+.3f}",
+                        interval,
+                        "" if c.better is None else f"{100 * c.better:.0f} %",
+                        "" if c.detectable is None else f"{c.detectable:.3f}",
+                    ]
+                )
+    return lines
+
+
+def _transfers(rows: Sequence[Row], fraction: float) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Arms, and for each test case the means of its seeds."""
+    own = [row for row in rows if row.fraction == fraction]
+    recipes = list(dict.fromkeys(row.recipe for row in own))
+    found = []
+    for case in sorted({row.case for row in own}):
+        values = [
+            [row.values["dice_at_val"] for row in own if (row.case, row.recipe) == (case, recipe)]
+            for recipe in recipes
+        ]
+        means = [f"{np.mean([v for v in value if v is not None]):.3f}" if value else "" for value in values]
+        found.append((case, means))
+    return recipes, found

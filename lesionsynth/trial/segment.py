@@ -1,0 +1,193 @@
+"""Train the network of one arm, and segment whole cases with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from monai.networks.nets import DynUNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lesionsynth.generative.training import SCORE, mixed
+from lesionsynth.rng import stream
+from lesionsynth.trial.augment import Augmentation
+from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
+from lesionsynth.trial.spec import TrialSpec
+
+_CERTAIN = 20.0
+"""Logit of what is as good as known."""
+_DECAY = 0.9
+_MOST_NORM = 12.0
+
+
+def network_of(plan: Plan, channels: int, spec: TrialSpec) -> DynUNet:
+    """The untrained network of a plan."""
+    levels = len(plan.kernels)
+    return DynUNet(
+        3,
+        channels,
+        2,
+        plan.kernels,
+        plan.strides,
+        plan.strides[1:],
+        filters=spec.widths[:levels],
+        norm_name=("INSTANCE", {"affine": True}),
+        deep_supervision=True,
+        deep_supr_num=levels - 2,
+    )
+
+
+class Patches:
+    """Draws patches of cases.
+
+    Parameters
+    ----------
+    cases : sequence of SegmentationCase
+    shape : sequence of int
+        Voxels along each edge of a patch.
+    lesion_share : float
+        Share of the patches around a lesion voxel, where the case has any.
+    """
+
+    def __init__(self, cases: Sequence[SegmentationCase], shape: Sequence[int], lesion_share: float) -> None:
+        self.cases, self.shape, self.lesion_share = cases, tuple(shape), lesion_share
+        self._lesions = [np.argwhere(case.classes == 1) for case in cases]
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A patch of a case, all as likely: image (C, i, j, k) and classes (i, j, k)."""
+        number = int(rng.integers(len(self.cases)))
+        case, lesions = self.cases[number], self._lesions[number]
+        shape = case.classes.shape
+        at_lesion = rng.random() < self.lesion_share and len(lesions) > 0
+        centre = lesions[int(rng.integers(len(lesions)))] if at_lesion else rng.integers(0, shape)
+        along = zip(centre.tolist(), shape, self.shape, strict=True)
+        low = np.array([self._start(c, n, p, at_lesion) for c, n, p in along])
+        start, stop = np.maximum(low, 0), np.minimum(low + self.shape, shape)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        room = [(int(a - b), int(b + p - c)) for a, b, c, p in zip(start, low, stop, self.shape, strict=True)]
+        image = np.pad(case.image[(slice(None), *box)], [(0, 0), *room])
+        return torch.from_numpy(image), torch.from_numpy(np.pad(case.classes[box], room))
+
+    @staticmethod
+    def _start(centre: int, size: int, patch: int, centred: bool) -> int:
+        """First voxel of a patch along one axis: in the case as far as it can be, but around a lesion."""
+        low = centre - patch // 2
+        if centred:
+            return low
+        return min(max(0, low), size - patch) if size >= patch else (size - patch) // 2
+
+
+class SegmentationTask:
+    """A network that learns lesions from real and synthetic patches.
+
+    Parameters
+    ----------
+    spec : TrialSpec
+        Its seed decides weights, patches and augmentation: arms with one seed see real patches alike.
+    plan : Plan
+    real, synthetic, validation : sequence of SegmentationCase
+        `synthetic` may be empty.
+    share : float
+        Share of the patches that are synthetic, where there are any.
+    device : torch.device
+    """
+
+    name = "segmentation"
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        plan: Plan,
+        real: Sequence[SegmentationCase],
+        synthetic: Sequence[SegmentationCase],
+        validation: Sequence[SegmentationCase],
+        share: float,
+        device: torch.device,
+    ) -> None:
+        self.spec, self.plan, self.device = spec, plan, device
+        self.augmentation = Augmentation(plan.patch)
+        self.real = Patches(real, self.augmentation.room, spec.lesion_share)
+        self.synthetic = Patches(synthetic, self.augmentation.room, spec.lesion_share)
+        self.share = share if synthetic else 0.0
+        network = network_of(plan, len(real[0].image), spec).to(device)
+        self.networks: dict[str, nn.Module] = {"unet": network}
+        optimizer = torch.optim.AdamW(
+            network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay
+        )
+        optimizer.param_groups[0]["updates"] = 0  # kept with the state
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"unet": optimizer}
+        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        held = Patches(validation, plan.patch, spec.lesion_share)
+        rng = stream(spec.seed, "trial", "validation")
+        self._validation = [held.draw(rng) for _ in range(spec.validation_patches)]
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images (B, C, i, j, k) and classes (B, i, j, k) of an update."""
+        # What is drawn of real cases does not depend on there being synthetic ones.
+        drawn = []
+        for _ in range(self.spec.batch):
+            is_synthetic = rng.random() < self.share
+            seeds = rng.integers(2**31, size=2)
+            patches = self.synthetic if is_synthetic else self.real
+            image, classes = patches.draw(np.random.default_rng(int(seeds[0])))
+            drawn.append(self.augmentation(image, classes, int(seeds[1])))
+        images, classes = (torch.stack(part).to(self.device) for part in zip(*drawn, strict=True))
+        return images, classes
+
+    def step(self, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """One update."""
+        group = self.optimizers["unet"].param_groups[0]
+        group["lr"] = self.spec.learning_rate * (1 - group["updates"] / self.spec.steps) ** _DECAY
+        group["updates"] += 1
+        images, classes = self.batch(rng)
+        network = self.networks["unet"]
+        with mixed(self.device):
+            outputs = network(images)
+            heads = outputs.unbind(1)  # coarser ones, brought to the full size, after the first
+            weights = [0.5**k for k in range(len(heads))]
+            losses = [w * self._loss(head, classes) for w, head in zip(weights, heads, strict=True)]
+            loss = torch.stack(losses).sum() / sum(weights)
+        self.optimizers["unet"].zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), _MOST_NORM)
+        self.optimizers["unet"].step()
+        return {"loss": loss.detach()}
+
+    def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Dice and cross-entropy; what is to be ignored is as good as known, and has no gradient."""
+        ignored = (classes == IGNORED)[:, None]
+        known = torch.tensor([_CERTAIN, -_CERTAIN], device=logits.device).reshape(1, 2, 1, 1, 1)
+        told = torch.where(ignored, known, logits.float())
+        loss: Tensor = self.loss(told, torch.where(ignored[:, 0], 0, classes)[:, None])
+        return loss
+
+    def validate(self) -> dict[str, float]:
+        """One minus the Dice of all validation patches together."""
+        both = total = 0.0
+        for image, classes in self._validation:
+            with mixed(self.device):
+                found = self.networks["unet"](image[None].to(self.device))[0].argmax(0).cpu() == 1
+            truth, counted = classes == 1, classes != IGNORED
+            both += float((found & truth).sum())
+            total += float((found & counted).sum() + truth.sum())
+        dice = 2 * both / total if total else 1.0
+        return {SCORE: 1.0 - dice, "dice": dice}
+
+    @torch.inference_mode()
+    def probability(self, case: SegmentationCase) -> NDArray[np.float32]:
+        """Probability of a lesion in every voxel of a case, by windows that overlap, (i, j, k) float32."""
+        network = self.networks["unet"].eval()
+        image = torch.from_numpy(case.image)[None].to(self.device)
+
+        def lesion(part: Tensor) -> Tensor:
+            with mixed(self.device):
+                return network(part).float().softmax(1)[:, 1:]
+
+        found = sliding_window_inference(
+            image, self.plan.patch, 1, lesion, overlap=self.spec.overlap, mode="gaussian"
+        )
+        return np.asarray(found[0, 0].cpu().numpy(), dtype=np.float32)

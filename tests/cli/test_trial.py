@@ -1,0 +1,166 @@
+"""lesionsynth trial, as it is typed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from lesionsynth.cli.app import app
+from lesionsynth.errors import ExitCode
+from tests.pages import ROOT
+
+FEW = [
+    "--preset", "tiny", "-t", "steps=3", "-t", "validate_every=3", "-t", "widths=[4, 4, 4]",
+    "-t", "most_patch=16", "-t", "validation_patches=2", "--device", "cpu",
+    "--set", "output.copies=1", "--set", "steps.add.load=[2, 8]",
+]  # fmt: skip
+
+
+def trial(*words: object):
+    return CliRunner().invoke(app, ["trial", *map(str, words)])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_real_trial_learns_and_its_arithmetic_is_right(tmp_path: Path) -> None:
+    """Two arms on the sample data, trained for real; the table is computed again from the single results."""
+    out = tmp_path / "out"
+    words = [
+        "-i", ROOT / "sample_data", "-o", out, "--recipes", "none,lesionmix", "--seeds", 2,
+        "--preset", "tiny", "-t", "steps=60", "-t", "validate_every=30", "--set", "output.copies=1",
+        "--device", "cpu",
+    ]  # fmt: skip
+    done = trial(*words)
+    assert done.exit_code == 0, done.output
+    rows = table(out / "results.csv")
+    assert len(rows) == 2 * 2 * 2  # arms, seeds, test cases
+    assert all(not {row["subject"]} & set(row["train"].split()) for row in rows)
+    values = {(r["recipe"], int(r["seed"]), r["subject"]): float(r["dice_at_val"]) for r in rows}
+    # Both have learned something: lesions are 1 % of the volume.
+    assert all(value > 0.15 for value in values.values())
+    arms = {(c["recipe"], c["measure"]): c for c in table(out / "comparison.csv")}
+    compared = arms["lesionmix", "dice_at_val"]
+    differences = {
+        (seed, subject): value - values["none", seed, subject]
+        for (recipe, seed, subject), value in values.items()
+        if recipe == "lesionmix"
+    }
+    assert int(compared["pairs"]) == 4
+    mean = statistics.mean(differences.values())
+    assert float(compared["difference"]) == pytest.approx(mean, abs=2e-6)
+    assert float(compared["mean"]) == pytest.approx(
+        statistics.mean(v for (recipe, *_), v in values.items() if recipe == "lesionmix"), abs=2e-6
+    )
+    # Crossed random effects of two seeds and two subjects, by sums of squares.
+    subjects = sorted({subject for _, subject in differences})
+    by_seed = [statistics.mean(differences[seed, s] for s in subjects) for seed in (0, 1)]
+    by_subject = [statistics.mean(differences[seed, s] for seed in (0, 1)) for s in subjects]
+    total = sum((d - mean) ** 2 for d in differences.values())
+    seed_ms = 2 * sum((m - mean) ** 2 for m in by_seed)
+    subject_ms = 2 * sum((m - mean) ** 2 for m in by_subject)
+    rest_ms = total - seed_ms - subject_ms
+    variance = max(seed_ms + subject_ms - rest_ms, rest_ms)
+    freedom = max(1.0, variance**2 / (seed_ms**2 + subject_ms**2 + rest_ms**2))
+    half = stats.t.ppf(0.975, freedom) * (variance / 4) ** 0.5
+    assert float(compared["high"]) - float(compared["difference"]) == pytest.approx(half, rel=1e-3, abs=1e-5)
+    assert float(compared["difference"]) - float(compared["low"]) == pytest.approx(half, rel=1e-3, abs=1e-5)
+    page = (out / "trial.html").read_text()
+    assert "What synthetic data changed" in page
+    assert f"{mean:+.3f}" in page
+    assert f"{mean:+.3f}" in done.output
+    assert not list(out.rglob("*.nii.gz"))
+    # Again: nothing is left to do.
+    before = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert trial(*words).exit_code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+
+
+def test_seeds_and_arms_can_be_added_but_no_other_network(
+    make_nnunet: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, out = make_nnunet(4), tmp_path / "out"
+    first = trial("-i", root, "-o", out, "--recipes", "lesionmix", "--seeds", 1, *FEW, "-q")
+    assert first.exit_code == 0, first.output
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert sorted(before) == [f"{arm}-fraction1-seed0-fold0.json" for arm in ("lesionmix", "none")]
+    more = trial(
+        "-i", root, "-o", out, "--recipes", "lesionmix,lesion_warp", "--seeds", 2, "--json", *FEW, "-q"
+    )
+    assert more.exit_code == 0, more.output
+    found = json.loads(more.output)
+    assert {one["recipe"] for one in found} == {"none", "lesionmix", "lesion_warp"}
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert len(after) == 6
+    assert all(after[name] == time for name, time in before.items())
+    other = trial("-i", root, "-o", out, "--recipes", "lesionmix", *FEW, "-t", "steps=5")
+    assert other.exit_code == ExitCode.OUTPUT
+    assert "made for something else: network.steps differ" in " ".join(other.output.split())
+
+
+def test_a_budget_ends_it_and_says_what_is_left(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    done = trial(
+        *("-i", make_nnunet(4), "-o", tmp_path / "out", "--recipes", "lesionmix", "--seeds", 2, *FEW),
+        *("--budget", 0),
+    )
+    assert done.exit_code == 0, done.output
+    assert "the budget ends here, with 2 groups of cells to do" in done.output
+    assert "4 cell(s) are still to be done" in done.output
+
+
+def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    words = ["--fractions", 0.1, "--seeds", 1, *FEW[:-4], "--set", "output.copies=1"]
+    done = trial("-i", make_nnunet(4), "-o", tmp_path / "out", "--recipes", "carve_mix", *words)
+    assert done.exit_code == 0, done.output
+    assert "not made: carve_mix-fraction0.1-seed0-fold0" in done.output
+    assert "What could not be made" in (tmp_path / "out" / "trial.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--folds", "7"], ExitCode.INPUT, "there is no fold 7"),
+        (["--set", "folds.strategy=none"], ExitCode.INPUT, "without folds there is nobody to test on"),
+        (["--fractions", "0"], 2, "numbers above 0 and up to 1"),
+        (["--fractions", "a"], 2, "numbers between commas"),
+        (["--folds", "0.5"], 2, "whole numbers from 0"),
+        (["--preset", "huge"], 2, "no preset 'huge'"),
+        (["-t", "stepz=3"], ExitCode.RECIPE, "Did you mean steps?"),
+        (["--recipes", "lesionmix,lesionmix"], ExitCode.RECIPE, "two recipes are called lesionmix"),
+        (["--recipes", "nowhere"], ExitCode.RECIPE, "nowhere"),
+    ],
+)
+def test_bad_words(
+    words: list[str], code: int, said: str, make_nnunet: Callable[..., Path], tmp_path: Path
+) -> None:
+    given = ["--recipes", "lesionmix", *FEW, *words]
+    done = trial("-i", make_nnunet(2), "-o", tmp_path / "out", *given)
+    assert done.exit_code == code, done.output
+    assert said in " ".join(done.output.replace("│", " ").split())
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_one_subject_has_no_folds(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    done = trial("-i", make_nnunet(1), "-o", tmp_path / "out", "--recipes", "lesionmix", *FEW)
+    assert done.exit_code == ExitCode.INPUT
+    assert "at least two subjects" in " ".join(done.output.split())
+
+
+def test_without_torch_it_says_what_to_install(
+    make_nnunet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = trial("-i", make_nnunet(2), "-o", tmp_path / "out", "--recipes", "lesionmix", *FEW)
+    assert done.exit_code != 0
+    assert "generative" in done.output
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,132 @@
+"""One cell: what it is made of, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionsynth.bank.store import LesionBank
+from lesionsynth.domain.case import Cohort
+from lesionsynth.errors import InputError, LeakError, NoRoomError
+from lesionsynth.generative.checkpoint import read_card, read_checkpoint, write_checkpoint
+from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.trial.cell import run_cell, synthesised
+from lesionsynth.trial.cells import Arm, Cell
+from lesionsynth.trial.spec import TrialSpec
+from tests.conftest import write_nifti
+
+SPEC = TrialSpec.model_validate(
+    {
+        **TrialSpec.presets["tiny"], "steps": 4, "validate_every": 2, "widths": (4, 4, 4), "most_patch": 16,
+        "validation_patches": 2,
+    }
+)  # fmt: skip
+CELL = Cell("mix", 1.0, 0, 0, ("case1", "case2"), ("case3",), ("case4",))
+ONE = ["output.copies=1", "steps.add.load=[2, 8]"]
+
+
+@pytest.fixture
+def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
+    return open_cohort(InputSpec(), make_nnunet(4))[1]
+
+
+def cell_of(cohort: Cohort, output: Path, cell: Cell = CELL, *more: str, recipe: str = "lesionmix"):
+    arm = Arm(cell.arm, None if cell.arm == "none" else load_recipe(recipe, [*ONE, *more]))
+    return run_cell(cell, arm, cohort, SPEC, 0.5, "tiny", output, "key", "cpu", 1)
+
+
+def test_synthetic_cases_are_made_of_the_training_subjects_alone(cohort: Cohort, tmp_path: Path) -> None:
+    made = synthesised(load_recipe("lesionmix", ONE), CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+    assert {files.subject for files in made} == {"case1", "case2"}
+    for files in made:
+        assert all(path.is_file() for path in (*files.images, files.label))
+    synthetic = tmp_path / "w" / "synthetic"
+    with LesionBank(synthetic / "bank") as bank:
+        assert {case.subject for case in bank.cases()} == {"case1", "case2"}
+    for path in (synthetic / "records").iterdir():
+        record = json.loads(path.read_text())
+        assert set(record["fitted_on"]) <= {"case1", "case2"}
+        assert {donor["subject"] for donor in record["donors"]} <= {"case1", "case2"}
+
+
+def test_seeds_get_other_lesions_and_one_seed_the_same(cohort: Cohort, tmp_path: Path) -> None:
+    def volumes(seed: int, name: str) -> list[str]:
+        cell = Cell("mix", 1.0, seed, 0, CELL.train, CELL.validation, CELL.test)
+        synthesised(load_recipe("lesionmix", ONE), cell, cohort, tmp_path / name, "tiny", "cpu", 1)
+        records = sorted((tmp_path / name / "synthetic" / "records").iterdir())
+        return [json.loads(path.read_text())["hashes"] for path in records]
+
+    assert volumes(0, "a") == volumes(0, "b")
+    assert volumes(0, "a") != volumes(1, "c")
+
+
+def test_a_cell_is_written_whole_and_leaves_nothing_else(cohort: Cohort, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = cell_of(cohort, out)
+    path = out / "cells" / "mix-fraction1-seed0-fold0.json"
+    assert json.loads(path.read_text()) == json.loads(json.dumps(told))
+    assert [p.name for p in out.rglob("*") if p.is_file()] == [path.name]
+    assert told["synthetic"] == 2
+    assert [row["case"] for row in told["rows"]] == ["case4"]
+    values = told["rows"][0]["values"]
+    assert {"auprc", "dice", "dice_at_val", "f1_at_val", "sensitivity_large"} <= values.keys()
+    assert 0 <= values["auprc"] <= 1
+    assert 0.05 <= told["threshold"] <= 0.95
+    # The same again comes to the same.
+    again = cell_of(cohort, tmp_path / "again")
+    assert again["rows"] == told["rows"]
+    assert again["threshold"] == told["threshold"]
+
+
+def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_path: Path) -> None:
+    alone = Cell("carve", 0.1, 0, 0, ("case1",), ("case3",), ("case4",))
+    arm = Arm("carve", load_recipe("carve_mix", ["output.copies=1"]))
+    told = run_cell(alone, arm, cohort, SPEC, 0.5, "tiny", tmp_path, "key", "cpu", 1)
+    assert "case1" in told["failed"]
+    assert told["rows"] == []
+    assert (tmp_path / "cells" / "carve-fraction0.1-seed0-fold0.json").is_file()
+    assert not (tmp_path / "work" / alone.name).exists()
+
+
+def test_a_test_without_a_lesion_is_refused(cohort: Cohort, tmp_path: Path) -> None:
+    label = np.zeros((24, 30, 25), np.uint8)
+    write_nifti(cohort.case("case4").label, label, np.diag([4.0, 4, 4, 1]))
+    with pytest.raises(InputError, match="none of the 1 test cases of fold 0 has a lesion"):
+        cell_of(cohort, tmp_path, Cell("none", 1.0, 0, 0, CELL.train, CELL.validation, CELL.test))
+
+
+def test_a_model_that_has_seen_a_test_subject_is_refused(
+    cohort: Cohort, shape_models: Path, tmp_path: Path
+) -> None:
+    """It was trained on all four."""
+    source = f'sources.donors={{kind: autoencoder, model: "{shape_models}"}}'
+    with pytest.raises(LeakError, match=r"sources\.donors has seen case3, who is tested or validates here"):
+        synthesised(load_recipe("lesionmix", [*ONE, source]), CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+    card, arrays = read_checkpoint(shape_models / "all.safetensors")
+    own = card.model_copy(update={"subjects": ("case1", "case2")})
+    write_checkpoint(tmp_path / "own.safetensors", own, arrays)
+    source = f'sources.donors={{kind: autoencoder, model: "{tmp_path / "own.safetensors"}"}}'
+    made = synthesised(
+        load_recipe("lesionmix", [*ONE, source]), CELL, cohort, tmp_path / "v", "tiny", "cpu", 1
+    )
+    assert len(made) == 2
+
+
+def test_a_model_that_is_not_there_is_trained_on_the_training_subjects(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {**AutoencoderSpec.presets["tiny"], "steps": 2, "validate_every": 1, "batch": 2}
+    monkeypatch.setitem(AutoencoderSpec.presets, "tiny", few)
+    recipe = load_recipe("soft_poisson_aae", ["output.copies=1", "steps.add.load=[2, 8]"])
+    with suppress(NoRoomError):  # two steps may not make a lesion that can be used
+        synthesised(recipe, CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+    (model,) = (tmp_path / "w" / "models").rglob("*.safetensors")
+    assert read_card(model).subjects == ("case1", "case2")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lesionsynth.trial.compare import Row, compare
+
+
+def rows_of(values: dict[tuple[str, int, str], float | None], fraction: float = 1.0) -> list[Row]:
+    return [
+        Row(recipe, fraction, seed, 0, ("t",), case, case.split("_")[0], {"dice": value})
+        for (recipe, seed, case), value in values.items()
+    ]
+
+
+def made_up(effect: float, seeds: int, subjects: int, spread: float = 0.05) -> list[Row]:
+    rng = np.random.default_rng(0)
+    values = {}
+    for seed in range(seeds):
+        for subject in range(subjects):
+            values["none", seed, f"s{subject}"] = before = float(rng.normal(0.5, 0.1))
+            values["mix", seed, f"s{subject}"] = before + effect + float(rng.normal(0, spread))
+    return rows_of(values)
+
+
+def test_means_spreads_and_paired_differences_by_hand():
+    rows = rows_of(
+        {
+            ("none", 0, "a"): 0.2, ("none", 0, "b"): 0.4, ("none", 1, "a"): 0.3, ("none", 1, "b"): None,
+            ("mix", 0, "a"): 0.5, ("mix", 0, "b"): 0.4, ("mix", 1, "a"): 0.2, ("mix", 1, "b"): 0.9,
+        }
+    )  # fmt: skip
+    none, mix = compare(rows, ["dice"])
+    assert (none.recipe, none.count, none.mean) == ("none", 3, pytest.approx(0.3))
+    assert none.spread == pytest.approx(np.std([0.3, 0.3], ddof=1))
+    assert none.difference is none.low is none.detectable is None
+    assert (mix.count, mix.mean) == (4, pytest.approx(0.5))
+    assert mix.spread == pytest.approx(np.std([0.45, 0.55], ddof=1))
+    # b of seed 1 has no value without synthetic data, and so no pair.
+    assert (mix.pairs, mix.difference) == (3, pytest.approx((0.3 + 0.0 - 0.1) / 3))
+    assert mix.better == pytest.approx((1 + 0.5 + 0) / 3)
+    assert mix.low < mix.difference < mix.high
+    assert [c.measure for c in compare(rows, ["dice", "unknown"])] == ["dice", "dice"]
+
+
+def test_the_interval_is_that_of_an_analysis_of_variance_by_hand():
+    rows = made_up(0.04, seeds=4, subjects=5)
+    mix = compare(rows, ["dice"])[1]
+    table = np.zeros((4, 5))
+    for row in rows:
+        table[row.seed, int(row.subject[1])] += row.values["dice"] * (1 if row.recipe == "mix" else -1)
+    mean = table.mean()
+    ss_seed = 5 * ((table.mean(1) - mean) ** 2).sum()
+    ss_subject = 4 * ((table.mean(0) - mean) ** 2).sum()
+    ss_rest = ((table - mean) ** 2).sum() - ss_seed - ss_subject
+    ms = ss_seed / 3, ss_subject / 4, ss_rest / 12
+    variance = max(ms[0] + ms[1] - ms[2], ms[2])
+    freedom = max(1, variance**2 / (ms[0] ** 2 / 3 + ms[1] ** 2 / 4 + ms[2] ** 2 / 12))
+    error = np.sqrt(variance / 20)
+    assert mix.difference == pytest.approx(mean)
+    assert mix.high - mix.difference == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    assert mix.difference - mix.low == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+    assert mix.detectable == pytest.approx((stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error)
+
+
+@pytest.mark.parametrize(("seeds", "subjects"), [(5, 5), (5, 2), (1, 6), (4, 1)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, subjects):
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(300):
+        # Seeds where there are several, subjects where there are several, and what neither explains.
+        of_seed = rng.normal(0, 0.03 * (seeds > 1), size=(seeds, 1))
+        of_subject = rng.normal(0, 0.05 * (subjects > 1), size=(1, subjects))
+        table = 0.02 + of_seed + of_subject + rng.normal(0, 0.02, size=(seeds, subjects))
+        values = {}
+        for (seed, subject), value in np.ndenumerate(table):
+            values["none", seed, f"s{subject}"] = 0.5
+            values["mix", seed, f"s{subject}"] = 0.5 + float(value)
+        mix = compare(rows_of(values), ["dice"])[1]
+        held += mix.low <= 0.02 <= mix.high
+    assert 0.90 <= held / 300 <= 1.0
+
+
+def test_more_seeds_and_subjects_show_less():
+    few, many = (compare(made_up(0.05, n, n), ["dice"])[1] for n in (3, 12))
+    assert many.high - many.low < 0.6 * (few.high - few.low)
+    assert many.detectable < 0.6 * few.detectable
+    assert many.low > 0
+
+
+def test_nothing_is_said_of_how_one_seed_and_one_subject_vary():
+    mix = compare(made_up(0.1, 1, 1), ["dice"])[1]
+    assert mix.pairs == 1
+    assert mix.low is mix.high is mix.detectable is None
+
+
+def test_two_cases_of_a_subject_are_no_two_subjects():
+    values = {}
+    for subject in range(3):
+        for scan in range(8):
+            for recipe in ("none", "mix"):
+                values[recipe, 0, f"s{subject}_{scan}"] = 0.1 * subject if recipe == "mix" else 0.0
+    mix = compare(rows_of(values), ["dice"])[1]
+    assert mix.pairs == 24
+    # Three subjects: with 24 independent cases it would be a seventh of that.
+    assert mix.high - mix.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3))
+
+
+def test_fractions_are_compared_with_themselves():
+    rows = made_up(0.0, 2, 3) + [
+        Row(r.recipe, 0.1, r.seed, r.fold, r.train, r.case, r.subject, {"dice": r.values["dice"] / 2})
+        for r in made_up(0.2, 2, 3)
+    ]
+    found = {(c.fraction, c.recipe): c for c in compare(rows, ["dice"])}
+    assert set(found) == {(f, r) for f in (1.0, 0.1) for r in ("none", "mix")}
+    assert found[0.1, "mix"].difference == pytest.approx(0.1, abs=0.03)
+    assert found[1.0, "mix"].difference == pytest.approx(0.0, abs=0.05)
