@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,6 +54,12 @@ def trial(
             "--share", help="Share of synthetic patches in each batch, where there are any.", min=0, max=1
         ),
     ] = 0.5,
+    prototype: Annotated[
+        Literal["none", "cross", "direct"],
+        typer.Option(
+            "--prototype", help="Train each recipe once more with prototype consistency of this form."
+        ),
+    ] = "none",
     preset: Annotated[
         str, typer.Option("--preset", help="full: full size; tiny: a minute a network on one core.")
     ] = "full",
@@ -86,8 +92,9 @@ def trial(
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
+    names = [name.strip() for name in recipes.split(",")]
     wish = Wish(
-        arms_of([name.strip() for name in recipes.split(",")], partial(open_recipe, overrides=overrides)),
+        arms_of(names, partial(open_recipe, overrides=overrides), prototype),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
         seeds,
         tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),

@@ -110,6 +110,7 @@ def run_cell(
         [prepared(scan, plan) for scan in validation],
         share,
         place.device,
+        arm.prototype,
     )
     trained = train(task, own, place, _Silent(), key)
     seconds["training"] = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError
@@ -11,6 +12,8 @@ from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
 from lesionsynth.run.folds import sides_of
 
+Form = Literal["none", "cross", "direct"]
+"""Of prototype consistency."""
 FEWEST_TO_HOLD_OUT = 3
 """With fewer training subjects none can be spared to validate: the training cases themselves do it."""
 
@@ -25,10 +28,13 @@ class Arm:
         Of the recipe, or "none".
     recipe : Recipe or None
         What synthetic cases are made by; None where there are none.
+    prototype : str
+        Form of prototype consistency: none, cross or direct.
     """
 
     name: str
     recipe: Recipe | None
+    prototype: Form = "none"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
 from lesionsynth.trial.cell import run_cell
-from lesionsynth.trial.cells import Arm, Cell, make_cells
+from lesionsynth.trial.cells import Arm, Cell, Form, make_cells
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
 from lesionsynth.trial.spec import TrialSpec
@@ -158,10 +158,11 @@ def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> di
     """All that each cell depends on."""
     files = case_keys(cohort, base)
     recipes = {arm.name: None if arm.recipe is None else deciding(arm.recipe) for arm in wish.arms}
+    forms = {arm.name: arm.prototype for arm in wish.arms}
     common = [wish.spec.model_dump(mode="json"), wish.share, wish.preset, lesionsynth.__version__]
     return {
         cell.name: digest_json(
-            [common, recipes[cell.arm], asdict(cell)]
+            [common, recipes[cell.arm], forms[cell.arm], asdict(cell)]
             + [
                 [case.case, files[case.case]]
                 for case in cohort.cases
@@ -299,21 +300,24 @@ def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def arms_of(names: Sequence[str], load: Any) -> tuple[Arm, ...]:
+def arms_of(names: Sequence[str], load: Callable[[str], Recipe], prototype: Form = "none") -> tuple[Arm, ...]:
     """Arms by the names of their recipes, the one without synthetic data first.
+
+    With a form of prototype consistency each recipe is there twice, without it and with it.
 
     Raises
     ------
     RecipeError
-        If a name comes twice, or one cannot be a file name.
+        If a name comes twice.
     """
-    wanted = [NONE, *(name for name in names if name != NONE)]
+    wanted = [name for name in names if name != NONE]
     labels = [Path(name).stem for name in wanted]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise RecipeError(
-            f"two recipes are called {twice}.", remedy="Give each once, under a name of its own."
-        )
-    return tuple(
-        Arm(label, None if name == NONE else load(name)) for label, name in zip(labels, wanted, strict=True)
-    )
+        raise RecipeError(f"two recipes are called {twice}.", remedy="Give each once, by a name of its own.")
+    arms = [Arm(NONE, None)]
+    for label, recipe in zip(labels, map(load, wanted), strict=True):
+        arms.append(Arm(label, recipe))
+        if prototype != "none":
+            arms.append(Arm(f"{label}+{prototype}", recipe, prototype))
+    return tuple(arms)

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from lesionsynth.generative.training import SCORE, mixed
 from lesionsynth.rng import stream
 from lesionsynth.trial.augment import Augmentation
+from lesionsynth.trial.cells import Form
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
+from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.spec import TrialSpec
 
 _CERTAIN = 20.0
 """Logit of what is as good as known."""
 _DECAY = 0.9
 _MOST_NORM = 12.0
+_RAMP = 0.2
 
 
 def network_of(plan: Plan, channels: int, spec: TrialSpec) -> DynUNet:
@@ -94,6 +97,8 @@ class SegmentationTask:
     share : float
         Share of the patches that are synthetic, where there are any.
     device : torch.device
+    prototype : str
+        Form of prototype consistency, see :class:`lesionsynth.trial.prototypes.Prototypes`.
     """
 
     name = "segmentation"
@@ -107,6 +112,7 @@ class SegmentationTask:
         validation: Sequence[SegmentationCase],
         share: float,
         device: torch.device,
+        prototype: Form = "none",
     ) -> None:
         self.spec, self.plan, self.device = spec, plan, device
         self.augmentation = Augmentation(plan.patch)
@@ -120,42 +126,59 @@ class SegmentationTask:
         )
         optimizer.param_groups[0]["updates"] = 0  # kept with the state
         self.optimizers: dict[str, torch.optim.Optimizer] = {"unet": optimizer}
+        self.prototypes: Prototypes | None = None
+        if prototype != "none" and self.share > 0:
+            self.prototypes = Prototypes(prototype, spec.prototype_temperature, spec.widths[0]).to(device)
+            self.networks["prototypes"] = self.prototypes
+        self._features: list[Tensor] = []
+        if self.prototypes is not None:  # those that the last layer turns into logits
+            network.output_block.register_forward_pre_hook(
+                lambda _, given: self._features.__setitem__(slice(None), [given[0]])
+            )
         self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
         held = Patches(validation, plan.patch, spec.lesion_share)
         rng = stream(spec.seed, "trial", "validation")
         self._validation = [held.draw(rng) for _ in range(spec.validation_patches)]
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Images (B, C, i, j, k) and classes (B, i, j, k) of an update."""
-        # What is drawn of real cases does not depend on there being synthetic ones.
+    def batch(self, rng: np.random.Generator, share: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, C, i, j, k), classes (B, i, j, k), and which are synthetic (B,), of an update."""
+        wanted = (self.share if share is None else share) * self.spec.batch
+        n_synthetic = int(wanted + rng.random())  # the fraction of a patch by chance
         drawn = []
-        for _ in range(self.spec.batch):
-            is_synthetic = rng.random() < self.share
+        for number in range(self.spec.batch):
+            # What is drawn for a patch does not depend on what kind the others are.
             seeds = rng.integers(2**31, size=2)
-            patches = self.synthetic if is_synthetic else self.real
+            patches = self.synthetic if number >= self.spec.batch - n_synthetic else self.real
             image, classes = patches.draw(np.random.default_rng(int(seeds[0])))
             drawn.append(self.augmentation(image, classes, int(seeds[1])))
         images, classes = (torch.stack(part).to(self.device) for part in zip(*drawn, strict=True))
-        return images, classes
+        synthetic = torch.arange(self.spec.batch, device=self.device) >= self.spec.batch - n_synthetic
+        return images, classes, synthetic
 
     def step(self, rng: np.random.Generator) -> Mapping[str, Tensor]:
         """One update."""
         group = self.optimizers["unet"].param_groups[0]
-        group["lr"] = self.spec.learning_rate * (1 - group["updates"] / self.spec.steps) ** _DECAY
+        done = group["updates"] / self.spec.steps
+        group["lr"] = self.spec.learning_rate * (1 - done) ** _DECAY
         group["updates"] += 1
-        images, classes = self.batch(rng)
+        real_alone = self.prototypes is not None and done >= 1 - self.spec.prototype_real
+        images, classes, synthetic = self.batch(rng, 0.0 if real_alone else None)
         network = self.networks["unet"]
         with mixed(self.device):
-            outputs = network(images)
-            heads = outputs.unbind(1)  # coarser ones, brought to the full size, after the first
+            heads = network(images).unbind(1)  # coarser ones, brought to the full size, after the first
             weights = [0.5**k for k in range(len(heads))]
             losses = [w * self._loss(head, classes) for w, head in zip(weights, heads, strict=True)]
             loss = torch.stack(losses).sum() / sum(weights)
+        told = {"loss": loss.detach()}
+        if self.prototypes is not None:
+            consistency = self.prototypes(self._features[0].float(), classes, synthetic)
+            told["consistency"] = consistency.detach()
+            loss = loss + self.spec.prototype_weight * min(1.0, done / _RAMP) * consistency
         self.optimizers["unet"].zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), _MOST_NORM)
         self.optimizers["unet"].step()
-        return {"loss": loss.detach()}
+        return told
 
     def _loss(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Dice and cross-entropy; what is to be ignored is as good as known, and has no gradient."""

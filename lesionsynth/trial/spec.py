@@ -45,6 +45,12 @@ class TrialSpec(TrainSpec):
     """Share of the patches whose centre is a lesion voxel; the others lie anywhere."""
     validation_patches: int = Field(default=32, ge=1)
     """Patches of validation cases that are looked at during training."""
+    prototype_weight: float = Field(default=0.1, ge=0)
+    """Weight of prototype consistency (--prototype), reached after the first fifth of the updates."""
+    prototype_temperature: float = Field(default=0.15, gt=0)
+    """Of the softmax of its cosines."""
+    prototype_real: Probability = 0.1
+    """Share of the updates, the last ones, that see real patches alone in arms with it."""
     overlap: float = Field(default=0.5, ge=0, lt=1)
     """Of the windows by which whole cases are segmented."""
 

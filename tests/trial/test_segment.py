@@ -12,6 +12,7 @@ import torch
 from lesionsynth.generative.tissue_map import Frame, Window
 from lesionsynth.generative.training import Place, seed_weights, train
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
+from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.segment import Patches, SegmentationTask
 from lesionsynth.trial.spec import TrialSpec
 from tests.generative.models import Told
@@ -47,9 +48,9 @@ def case_of(number: int, level: float = 2.0) -> SegmentationCase:
 REAL, OTHER, HELD = [case_of(k) for k in range(3)], [case_of(k) for k in (7, 8)], [case_of(5)]
 
 
-def task_of(synthetic=(), share=0.5, spec=SPEC, real=REAL, folder=Path()) -> SegmentationTask:
+def task_of(synthetic=(), share=0.5, spec=SPEC, real=REAL, folder=Path(), prototype="none"):
     seed_weights(spec, Place(folder, CPU, "cell"), SegmentationTask.name)
-    return SegmentationTask(spec, PLAN, real, synthetic, HELD, share, CPU)
+    return SegmentationTask(spec, PLAN, real, synthetic, HELD, share, CPU, prototype)
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,13 @@ def test_it_learns_lesions_and_finds_them_in_a_case_it_has_not_seen(trained):
     assert 2 * both / ((probability > 0.5).sum() + (new.classes == 1).sum()) > 0.8
 
 
-def test_a_stopped_training_comes_to_the_same_weights(trained, tmp_path):
-    whole, _ = trained
-    short = SPEC.model_copy(update={"steps": 60})
+def test_a_stopped_training_comes_to_the_same_weights(tmp_path):
+    """Prototypes, which are no weights, go on too."""
+    short = SPEC.model_copy(update={"steps": 30, "validate_every": 10})
+    whole = task_of(OTHER, spec=short, prototype="cross")
+    train(whole, short, Place(tmp_path / "whole", CPU, "cell"), Told(), "k")
     place = Place(tmp_path, CPU, "cell")
-    first = task_of(OTHER)
+    first = task_of(OTHER, spec=short, prototype="cross")
 
     class StopError(Exception):
         pass
@@ -98,13 +101,12 @@ def test_a_stopped_training_comes_to_the_same_weights(trained, tmp_path):
             train(first, short, place, Stopping(), "k")
     finally:
         training._SAVE_S = before
-    again, told = task_of(OTHER), Told()
+    again, told = task_of(OTHER, spec=short, prototype="cross"), Told()
     train(again, short, place, told, "k")
     assert any("goes on after step" in note for note in told.notes)
-    for (name, one), two in zip(
-        whole.networks["unet"].state_dict().items(), again.networks["unet"].state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, two), name
+    for name in ("unet", "prototypes"):
+        one, two = (task.networks[name].state_dict() for task in (whole, again))
+        assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_arms_of_one_seed_begin_alike_and_see_the_same_real_patches():
@@ -115,11 +117,11 @@ def test_arms_of_one_seed_begin_alike_and_see_the_same_real_patches():
         assert torch.equal(one, two)
     batches = [task.batch(np.random.default_rng(3)) for task in (without, none_of_it)]
     assert torch.equal(batches[0][0], batches[1][0])
-    same = 0
-    for seed in range(20):
-        (plain, _), (mixed, _) = (task.batch(np.random.default_rng(seed)) for task in (without, with_some))
-        same += sum(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
-    assert 10 <= same <= 30  # about half of forty are synthetic
+    seeded = (task.batch(np.random.default_rng(5)) for task in (without, with_some))
+    (plain, *_), (mixed, _, synthetic) = seeded
+    assert synthetic.tolist() == [False, True]
+    assert torch.equal(plain[0], mixed[0])
+    assert not torch.equal(plain[1], mixed[1])
 
 
 def test_synthetic_patches_have_the_share_that_was_asked():
@@ -130,6 +132,8 @@ def test_synthetic_patches_have_the_share_that_was_asked():
     rng = np.random.default_rng(0)
     seen = torch.cat([task.batch(rng)[0].amax(dim=(1, 2, 3, 4)) for _ in range(150)])
     assert (seen > 20).float().mean() == pytest.approx(0.25, abs=0.07)
+    half = task_of(marked, share=0.5)
+    assert all((half.batch(rng)[0].amax(dim=(1, 2, 3, 4)) > 20).sum() == 1 for _ in range(20))
     assert not (torch.cat([task_of(marked, 0.0).batch(rng)[0].flatten() for _ in range(10)]) > 20).any()
 
 
@@ -174,3 +178,49 @@ def test_the_learning_rate_falls_to_nothing_and_is_kept_with_the_state():
     state = task.optimizers["unet"].state_dict()
     assert state["param_groups"][0]["updates"] == 4
     assert json.dumps(state["param_groups"][0]["updates"])
+
+
+def test_prototypes_bring_real_and_synthetic_lesions_together(tmp_path):
+    """Synthetic lesions are dark where real ones are bright: with the loss their features come nearer."""
+    odd = [case_of(k, level=-2.0) for k in (7, 8)]
+    spec = SPEC.model_copy(update={"steps": 60, "learning_rate": 2e-3, "prototype_weight": 5.0, "prototype_real": 0.0})
+
+    def apart(prototype: str) -> float:
+        task = task_of(odd, spec=spec, prototype=prototype)
+        for number in range(20):
+            losses = task.step(np.random.default_rng(number))
+        assert ("consistency" in losses) == (prototype != "none")
+        # How badly the voxels of either kind are told by the prototypes of the other.
+        judge, network = Prototypes("cross", 0.15, 6), task.networks["unet"].eval()
+        features = []
+        hook = network.output_block.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+        both = [REAL[0], odd[0]]
+        with torch.no_grad():
+            network(torch.from_numpy(np.stack([case.image[:, :16, :16, :16] for case in both])))
+            classes = torch.from_numpy(np.stack([case.classes[:16, :16, :16] for case in both])).long()
+            found = judge(features[0], classes, torch.tensor([False, True]))
+        hook.remove()
+        return float(found)
+
+    without, cross = apart("none"), apart("cross")
+    assert cross < 0.7 * without
+
+
+def test_the_last_updates_of_prototypes_see_real_patches_alone():
+    marked = [case_of(k) for k in (7, 8)]
+    for case in marked:
+        case.image[:] = 99
+    spec = SPEC.model_copy(update={"steps": 10, "prototype_real": 0.3})
+    task = task_of(marked, spec=spec, prototype="cross")
+    seen = []
+    draw = task.batch
+
+    def watched(rng, share=None):
+        batch = draw(rng, share)
+        seen.append(bool(batch[2].any()))
+        return batch
+
+    task.batch = watched
+    for number in range(10):
+        task.step(np.random.default_rng(number))
+    assert seen == [True] * 7 + [False] * 3
