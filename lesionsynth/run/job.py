@@ -162,6 +162,12 @@ class HostJobs:
         NoRoomError
             If nothing could be changed: a copy of the host is no new case.
         """
+        canvas, reports = self.edit(job, used)
+        files = self.outputs(job.case, canvas)
+        return Made(canvas, self._record(job, canvas, reports, files), files)
+
+    def edit(self, job: Job, used: Canvas | None = None) -> tuple[Canvas, dict[str, StepReport]]:
+        """Edit one copy, and tell what each step has done; see :meth:`make`."""
         canvas = self._canvas(used)
         reports = {
             name: operation.apply(canvas, self.context(job, name))
@@ -173,8 +179,7 @@ class HostJobs:
                 case=job.case,
                 remedy=_LONGER if self._fitted(job.block)[0].models else _LOOK,
             )
-        files = self.outputs(job.case, canvas)
-        return Made(canvas, self._record(job, canvas, reports, files), files)
+        return canvas, reports
 
     def remake(self, job: Job, record: dict[str, Any]) -> Canvas:
         """Make a copy again from its record, without drawing anything."""

@@ -11,8 +11,8 @@ from typing import Any
 import lesionsynth
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json
-from lesionsynth.domain.case import Cohort
-from lesionsynth.domain.load import LoadTarget
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.load import LesionLoad, LoadTarget
 from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
@@ -92,17 +92,22 @@ def make_plan(
                 *beside(fit.models, by_case[host], cohort.root),
             ]
             for copy in range(block.first_copy, block.first_copy + recipe.output.copies):
-                targets = {
-                    name: step.target_load.draw(
-                        fit.loads, harvested[host].load, stream(recipe.seed, host, copy, name, "load")
-                    )
-                    for name, step in recipe.steps.items()
-                    if step.target_load is not None
-                }
-                case = f"{host}{SYNTHETIC}{copy:03d}"
-                subject = by_case[host].subject
-                jobs.append(Job(case, host, subject, copy, block.name, targets, digest_json(about)))
+                summary, files = harvested[host], by_case[host]
+                jobs.append(job_of(recipe, fit, summary.load, files, copy, block.name, digest_json(about)))
     return sorted(jobs, key=lambda job: job.case)
+
+
+def job_of(
+    recipe: Recipe, fit: Fit, load: LesionLoad, host: CaseFiles, copy_index: int, block: str, key: str = ""
+) -> Job:
+    """One job; `load` is the host's own."""
+    targets = {
+        name: step.target_load.draw(fit.loads, load, stream(recipe.seed, host.case, copy_index, name, "load"))
+        for name, step in recipe.steps.items()
+        if step.target_load is not None
+    }
+    case = f"{host.case}{SYNTHETIC}{copy_index:03d}"
+    return Job(case, host.case, host.subject, copy_index, block, targets, key)
 
 
 def voxels_part(recipe: Recipe) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def voxels_part(recipe: Recipe) -> dict[str, Any]:
         del part[name]
     part["sources"] = {name: spec for name, spec in part["sources"].items() if name in used}
     part["output"] = {k: v for k, v in part["output"].items() if k not in ("copies", "originals")}
-    part["input"] = {k: v for k, v in part["input"].items() if k not in ("on_bad_case", "masks")}
+    part["input"] = {k: v for k, v in part["input"].items() if k not in ("on_bad_case", "masks", "subjects")}
     return part
 
 

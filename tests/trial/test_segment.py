@@ -183,7 +183,8 @@ def test_the_learning_rate_falls_to_nothing_and_is_kept_with_the_state():
 def test_prototypes_bring_real_and_synthetic_lesions_together(tmp_path):
     """Synthetic lesions are dark where real ones are bright: with the loss their features come nearer."""
     odd = [case_of(k, level=-2.0) for k in (7, 8)]
-    spec = SPEC.model_copy(update={"steps": 60, "learning_rate": 2e-3, "prototype_weight": 5.0, "prototype_real": 0.0})
+    changed = {"steps": 60, "learning_rate": 2e-3, "prototype_weight": 5.0, "prototype_real": 0.0}
+    spec = SPEC.model_copy(update=changed)
 
     def apart(prototype: str) -> float:
         task = task_of(odd, spec=spec, prototype=prototype)

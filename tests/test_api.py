@@ -1,0 +1,185 @@
+"""Synthesis inside a training makes what a run writes."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, RandFlipd, ToTensord
+from torch.utils.data import DataLoader
+
+from lesionsynth.api import Sample, Synthesis, Synthesised, SyntheticDataset
+from lesionsynth.errors import InputError
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.run import session
+from tests.conftest import write_phantoms
+from tests.pages import DOCS, ROOT
+from tests.test_invariants import Silent
+
+FEW = ["steps.add.load=[2, 8]"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, phantoms) -> Path:
+    return write_phantoms(tmp_path_factory.mktemp("api") / "data", phantoms[:4])
+
+
+@pytest.fixture(scope="module")
+def synthesis(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    return Synthesis("lesionmix", root, tmp_path_factory.mktemp("api") / "work", overrides=FEW)
+
+
+def same(one: Sample, other: Sample) -> bool:
+    return (
+        one.case == other.case
+        and np.array_equal(one.image, other.image)
+        and np.array_equal(one.label, other.label)
+        and one.draws == other.draws
+    )
+
+
+def test_a_copy_is_voxel_for_voxel_the_one_that_a_run_writes(
+    synthesis: Synthesis, root: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe("lesionmix", [*FEW, "output.copies=2", "folds.strategy=none"])
+    assert not session.run(recipe, root, tmp_path / "out", Silent()).failures
+    assert synthesis.hosts == ("case1", "case2", "case3", "case4")
+    assert synthesis.channels == ("FLAIR", "T1")
+    for host in synthesis.hosts:
+        for number in (1, 0):
+            sample = synthesis.copy(host, number)
+            assert (sample.case, sample.host, sample.synthetic) == (f"{host}__syn00{number}", host, True)
+            label = nib.load(tmp_path / "out" / "labelsTr" / f"{sample.case}.nii.gz")
+            assert np.array_equal(np.asarray(label.dataobj), sample.label)
+            assert np.array_equal(label.affine, sample.affine)
+            for channel in (0, 1):
+                path = tmp_path / "out" / "imagesTr" / f"{sample.case}_{channel:04d}.nii.gz"
+                assert np.array_equal(np.asarray(nib.load(path).dataobj), sample.image[channel])
+
+
+def test_an_original_is_the_file_as_it_is(synthesis: Synthesis, root: Path) -> None:
+    sample = synthesis.original("case2")
+    assert (sample.case, sample.synthetic) == ("case2", False)
+    for channel in (0, 1):
+        stored = nib.load(root / "imagesTr" / f"case2_{channel:04d}.nii.gz")
+        assert np.array_equal(np.asarray(stored.dataobj), sample.image[channel])
+
+
+def test_what_was_given_out_does_not_change_with_the_next_copy(synthesis: Synthesis) -> None:
+    first = synthesis.copy("case1", 0)
+    kept = first.image.copy(), first.label.copy()
+    synthesis.copy("case1", 1)
+    assert np.array_equal(first.image, kept[0])
+    assert np.array_equal(first.label, kept[1])
+
+
+def test_order_memory_and_process_do_not_matter(synthesis: Synthesis, root: Path, tmp_path: Path) -> None:
+    wanted = [("case1", 3), ("case2", 0), ("case1", 0), ("case3", 1), ("case1", 3)]
+    first = [synthesis.copy(*one) for one in wanted]
+    assert same(first[0], first[-1])
+    forgetful = Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW, hosts_in_memory=1)
+    for sample, one in reversed(list(zip(first, wanted, strict=True))):
+        assert same(sample, forgetful.copy(*one))
+    again = pickle.loads(pickle.dumps(synthesis))
+    assert same(again.copy("case1", 3), first[0])
+    with ProcessPoolExecutor(1) as pool:
+        assert same(pool.submit(synthesis.copy, "case1", 3).result(), first[0])
+
+
+def test_only_the_subjects_that_are_named_take_part(root: Path, tmp_path: Path) -> None:
+    synthesis = Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW, subjects=["case1", "case3"])
+    assert synthesis.hosts == ("case1", "case3")
+    draws = [draw for n in range(4) for host in synthesis.hosts for draw in synthesis.copy(host, n).draws]
+    donors = {draw["subject"] for draw in draws if draw["edit"] == "insert"}
+    assert donors <= {"case1", "case3"}
+    with pytest.raises(InputError, match="no copy 0 of case2"):
+        synthesis.copy("case2", 0)
+
+
+def test_a_case_that_cannot_be_edited_is_given_as_it_is(root: Path, tmp_path: Path) -> None:
+    impossible = ["steps.add.check.min_contrast=900", "steps.add.surplus=keep", "steps.add.replace=0"]
+    synthesis = Synthesis("lesionmix", root, tmp_path / "w", overrides=[*FEW, *impossible])
+    sample = synthesis.copy("case1", 0)
+    assert (sample.case, sample.synthetic) == ("case1", False)
+    assert same(sample, synthesis.original("case1"))
+
+
+def as_arrays(batch: dict) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    return batch["case"], batch["image"], batch["label"]
+
+
+def of_both(item: dict) -> dict:
+    """What a collate function can put together."""
+    return {key: item[key] for key in ("case", "image", "label")}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_the_copies_of_the_epoch_whatever_the_workers(
+    synthesis: Synthesis, workers: int
+) -> None:
+    dataset = SyntheticDataset(synthesis, of_both)
+    assert len(dataset) == 4
+    loader = DataLoader(dataset, batch_size=2, num_workers=workers, persistent_workers=workers > 0)
+    for epoch in (0, 2, 0):
+        dataset.set_epoch(epoch)
+        found = [as_arrays(batch) for batch in loader]
+        names = [name for names, *_ in found for name in names]
+        assert names == [f"{host}__syn00{epoch}" for host in synthesis.hosts]
+        images, labels = (torch.cat([part[k] for part in found]) for k in (1, 2))
+        for number, host in enumerate(synthesis.hosts):
+            expected = synthesis.copy(host, epoch)
+            assert np.array_equal(images[number].numpy(), expected.image)
+            assert np.array_equal(labels[number, 0].numpy(), expected.label)
+    del loader
+
+
+def test_a_monai_transform_replaces_some_cases(synthesis: Synthesis) -> None:
+    replace = Synthesised(synthesis, probability=0.5)
+    pipeline = Compose([replace, RandFlipd(("image", "label"), prob=1.0), ToTensord(("image", "label"))])
+    seen = set()
+    for epoch in range(6):
+        replace.set_epoch(epoch)
+        item = pipeline({"case": "case3", "fold": 1})
+        assert item["image"].shape == (2, 24, 30, 25)
+        assert item["label"].shape == (1, 24, 30, 25)
+        assert (item["fold"], item["host"]) == (1, "case3")
+        seen.add(item["case"] == "case3")
+        wanted = synthesis.copy("case3", epoch) if item["case"] != "case3" else synthesis.original("case3")
+        assert sorted(np.unique(item["label"])) == sorted(np.unique(wanted.label))
+    assert seen == {True, False}
+    assert Synthesised(synthesis, 0.0)({"case": "case1"})["case"] == "case1"
+    assert Synthesised(synthesis, 1.0)({"case": "case1"})["case"] == "case1__syn000"
+
+
+def test_it_needs_no_torch(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    root, work = str(make_nnunet(3)), str(tmp_path / "w")
+    code = (
+        "import sys\n"
+        "from lesionsynth.api import Synthesis, SyntheticDataset\n"
+        f"item = SyntheticDataset(Synthesis('lesionmix', {root!r}, {work!r}))[0]\n"
+        "assert item['image'].shape == (2, 24, 30, 25)\n"
+        "assert 'torch' not in sys.modules and 'monai' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "how-to" / "on-the-fly.md").read_text()
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    monkeypatch.chdir(tmp_path)
+    told: list[tuple[object, ...]] = []
+    names: dict[str, object] = {"print": lambda *words: told.append(words)}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert [words[0] for words in told[:-1]] == [0, 0, 0, 1, 1, 1]
+    assert all(words[2] > 0 for words in told[:-1])
+    assert str(told[-1][0]).startswith("sub02")
