@@ -60,6 +60,10 @@ def trial(
             "--prototype", help="Train each recipe once more with prototype consistency of this form."
         ),
     ] = "none",
+    ablate: Annotated[
+        bool,
+        typer.Option("--ablate", help="Train each recipe also with each of its parts off, one at a time."),
+    ] = False,
     preset: Annotated[
         str, typer.Option("--preset", help="full: full size; tiny: a minute a network on one core.")
     ] = "full",
@@ -94,7 +98,7 @@ def trial(
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
     names = [name.strip() for name in recipes.split(",")]
     wish = Wish(
-        arms_of(names, partial(open_recipe, overrides=overrides), prototype),
+        arms_of(names, partial(open_recipe, overrides=overrides), prototype, ablate),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
         seeds,
         tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),

@@ -23,6 +23,7 @@ from lesionsynth.run.fit import case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
+from lesionsynth.trial.ablate import ablated
 from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.cells import Arm, Cell, Form, make_cells
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
@@ -300,10 +301,13 @@ def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def arms_of(names: Sequence[str], load: Callable[[str], Recipe], prototype: Form = "none") -> tuple[Arm, ...]:
+def arms_of(
+    names: Sequence[str], load: Callable[[str], Recipe], prototype: Form = "none", ablate: bool = False
+) -> tuple[Arm, ...]:
     """Arms by the names of their recipes, the one without synthetic data first.
 
-    With a form of prototype consistency each recipe is there twice, without it and with it.
+    With a form of prototype consistency each recipe is there twice, without it and with it; to ablate, also
+    with each of its parts off.
 
     Raises
     ------
@@ -320,4 +324,6 @@ def arms_of(names: Sequence[str], load: Callable[[str], Recipe], prototype: Form
         arms.append(Arm(label, recipe))
         if prototype != "none":
             arms.append(Arm(f"{label}+{prototype}", recipe, prototype))
+        if ablate:
+            arms += ablated(Arm(label, recipe))
     return tuple(arms)
