@@ -95,7 +95,8 @@ class Synthesis:
     root : str or Path
         The data set.
     folder : str or Path
-        Where bank, likelihood map and fits go; what fits is used again.
+        Where bank, likelihood map and fits go; they are used again by the same recipe and subjects, and
+        refused for others: each split needs a folder of its own.
     subjects : sequence of str, optional
         Those that take part. **Name the training subjects of your split**: hosts, donors and all that is
         fitted come from them alone. All of the data set by default.
@@ -142,7 +143,7 @@ class Synthesis:
                 "output": given.output.model_copy(update={"originals": "omit", "copies": 1}),
             }
         )
-        prepared = session.plan(own, Path(root), Path(folder), progress or _Silent(), engine, update=True)
+        prepared = session.plan(own, Path(root), Path(folder), progress or _Silent(), engine)
         self._space = replace(prepared.space, device=device)
         (self._block,) = {job.block for job in prepared.jobs}
         self._fit = Fit.read(self._space.fits, self._block)

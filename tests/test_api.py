@@ -18,7 +18,7 @@ from monai.transforms import Compose, RandFlipd, ToTensord
 from torch.utils.data import DataLoader
 
 from lesionsynth.api import Sample, Synthesis, Synthesised, SyntheticDataset
-from lesionsynth.errors import InputError
+from lesionsynth.errors import InputError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
 from tests.conftest import write_phantoms
@@ -103,6 +103,15 @@ def test_only_the_subjects_that_are_named_take_part(root: Path, tmp_path: Path) 
     assert donors <= {"case1", "case3"}
     with pytest.raises(InputError, match="no copy 0 of case2"):
         synthesis.copy("case2", 0)
+
+
+def test_a_folder_is_for_one_recipe_and_its_subjects(root: Path, tmp_path: Path) -> None:
+    """Else the first would go on with the donors of the second."""
+    first = Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW, subjects=["case1", "case2"])
+    with pytest.raises(OutputError, match=r"another recipe: input\.subjects"):
+        Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW, subjects=["case3", "case4"])
+    again = Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW, subjects=["case1", "case2"])
+    assert same(first.copy("case1", 0), again.copy("case1", 0))
 
 
 def test_a_case_that_cannot_be_edited_is_given_as_it_is(root: Path, tmp_path: Path) -> None:
