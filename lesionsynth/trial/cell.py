@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort
-from lesionsynth.errors import InputError, LeakError, LesionsynthError
+from lesionsynth.errors import DeviceError, InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.generative.checkpoint import SUFFIX, read_card
 from lesionsynth.generative.specs import SPECS
 from lesionsynth.host import read_label
@@ -84,6 +84,7 @@ def run_cell(
 
     _require_lesions(cell, cohort)
     folder = output / "work" / cell.name
+    _clear_other(folder, key)
     seconds = {}
     started = time.perf_counter()
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
@@ -91,6 +92,8 @@ def run_cell(
     if arm.recipe is not None:
         try:
             synthetic = synthesised(arm.recipe, cell, cohort, folder, preset, device, threads)
+        except (OutputError, DeviceError):
+            raise  # of no recipe alone
         except LesionsynthError as error:
             told["failed"] = str(error)
             return _written(told, output, cell, folder)
@@ -144,6 +147,14 @@ def _written(told: dict[str, Any], output: Path, cell: Cell, folder: Path) -> di
     nifti.write_bytes(output / "cells" / f"{cell.name}.json", (json.dumps(told, indent=1) + "\n").encode())
     shutil.rmtree(folder, ignore_errors=True)
     return told
+
+
+def _clear_other(folder: Path, key: str) -> None:
+    """Remove what a cell with another key has left when it was stopped; one with this key goes on."""
+    note = folder / "key"
+    if not note.is_file() or note.read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        nifti.write_bytes(note, key.encode())
 
 
 def _require_lesions(cell: Cell, cohort: Cohort) -> None:

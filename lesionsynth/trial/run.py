@@ -12,16 +12,17 @@ from typing import Any
 
 import lesionsynth
 from lesionsynth import nifti
-from lesionsynth.digest import digest_json
+from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, LesionsynthError, RecipeError
-from lesionsynth.generative.checkpoint import needed
+from lesionsynth.generative.checkpoint import SUFFIX, needed
 from lesionsynth.json_file import read_json
 from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.fit import case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
+from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
 from lesionsynth.trial.ablate import ablated
 from lesionsynth.trial.cell import run_cell
@@ -161,9 +162,18 @@ def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> di
     recipes = {arm.name: None if arm.recipe is None else deciding(arm.recipe) for arm in wish.arms}
     forms = {arm.name: arm.prototype for arm in wish.arms}
     common = [wish.spec.model_dump(mode="json"), wish.share, wish.preset, lesionsynth.__version__]
+    common += [[mask.name, files[mask.name]] for mask in cohort.masks]
+    models = {
+        arm.name: file_states(
+            file
+            for _, path, _ in (used(arm.recipe) if arm.recipe is not None else ())
+            for file in (sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)])
+        )
+        for arm in wish.arms
+    }
     return {
         cell.name: digest_json(
-            [common, recipes[cell.arm], forms[cell.arm], asdict(cell)]
+            [common, recipes[cell.arm], list(models[cell.arm]), forms[cell.arm], asdict(cell)]
             + [
                 [case.case, files[case.case]]
                 for case in cohort.cases
@@ -208,7 +218,7 @@ def _run(
             continue
         began = time.monotonic()
         if wish.budget_s is not None and began - started + longest > wish.budget_s:
-            progress.note(f"the budget ends here, with {len(groups) - number + 1} groups of cells to do.")
+            progress.note("the budget ends here.")
             return
         fraction, seed, fold = group
         items = [
@@ -315,15 +325,18 @@ def arms_of(
         If a name comes twice.
     """
     wanted = [name for name in names if name != NONE]
-    labels = [Path(name).stem for name in wanted]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise RecipeError(f"two recipes are called {twice}.", remedy="Give each once, by a name of its own.")
     arms = [Arm(NONE, None)]
-    for label, recipe in zip(labels, map(load, wanted), strict=True):
+    for name in wanted:
+        label, recipe = Path(name).stem, load(name)
         arms.append(Arm(label, recipe))
         if prototype != "none":
             arms.append(Arm(f"{label}+{prototype}", recipe, prototype))
         if ablate:
             arms += ablated(Arm(label, recipe))
+    labels = [arm.name for arm in arms]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise RecipeError(
+            f"two arms are called {twice}.", remedy="Give each recipe once, by a name of its own."
+        )
     return tuple(arms)

@@ -48,7 +48,8 @@ def test_a_real_trial_learns_and_its_arithmetic_is_right(tmp_path: Path) -> None
     assert all(not {row["subject"]} & set(row["train"].split()) for row in rows)
     values = {(r["recipe"], int(r["seed"]), r["subject"]): float(r["dice_at_val"]) for r in rows}
     # Both have learned something: lesions are 1 % of the volume.
-    assert all(value > 0.15 for value in values.values())
+    for arm in ("none", "lesionmix"):
+        assert statistics.mean(v for (recipe, *_), v in values.items() if recipe == arm) > 0.25
     arms = {(c["recipe"], c["measure"]): c for c in table(out / "comparison.csv")}
     compared = arms["lesionmix", "dice_at_val"]
     differences = {
@@ -114,7 +115,7 @@ def test_a_budget_ends_it_and_says_what_is_left(make_nnunet: Callable[..., Path]
         *("--budget", 0),
     )
     assert done.exit_code == 0, done.output
-    assert "the budget ends here, with 2 groups of cells to do" in done.output
+    assert "the budget ends here" in done.output
     assert "4 cell(s) are still to be done" in done.output
 
 
@@ -136,7 +137,7 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
         (["--folds", "0.5"], 2, "whole numbers from 0"),
         (["--preset", "huge"], 2, "no preset 'huge'"),
         (["-t", "stepz=3"], ExitCode.RECIPE, "Did you mean steps?"),
-        (["--recipes", "lesionmix,lesionmix"], ExitCode.RECIPE, "two recipes are called lesionmix"),
+        (["--recipes", "lesionmix,lesionmix"], ExitCode.RECIPE, "two arms are called lesionmix"),
         (["--recipes", "nowhere"], ExitCode.RECIPE, "nowhere"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, LeakError, NoRoomError
+from lesionsynth.errors import InputError, LeakError, NoRoomError, OutputError
 from lesionsynth.generative.checkpoint import read_card, read_checkpoint, write_checkpoint
 from lesionsynth.generative.specs import AutoencoderSpec
 from lesionsynth.recipe.load import load_recipe
@@ -84,6 +84,22 @@ def test_a_cell_is_written_whole_and_leaves_nothing_else(cohort: Cohort, tmp_pat
     again = cell_of(cohort, tmp_path / "again")
     assert again["rows"] == told["rows"]
     assert again["threshold"] == told["threshold"]
+
+
+def test_what_a_stopped_cell_has_left_is_used_by_the_same_alone(cohort: Cohort, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "work" / CELL.name
+    (folder / "synthetic").mkdir(parents=True)
+    (folder / "synthetic" / "recipe.lock.yaml").write_text("key: of another recipe\n")
+    (folder / "key").write_text("another key")
+    told = cell_of(cohort, tmp_path / "out")
+    assert "failed" not in told
+    assert told["synthetic"] == 2
+    # With its own key it is another's output, and no reason to give the recipe up.
+    (folder / "synthetic").mkdir(parents=True)
+    (folder / "synthetic" / "other").write_text("x")
+    (folder / "key").write_text("key")
+    with pytest.raises(OutputError, match="other files"):
+        cell_of(cohort, tmp_path / "out")
 
 
 def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_path: Path) -> None:
