@@ -48,12 +48,14 @@ def trial(
     folds: Annotated[
         str, typer.Option("--folds", metavar="K,...", help="Folds whose validation part is the test.")
     ] = "0",
-    share: Annotated[
-        float,
+    shares: Annotated[
+        str | None,
         typer.Option(
-            "--share", help="Share of synthetic patches in each batch, where there are any.", min=0, max=1
+            "--shares",
+            metavar="S,...",
+            help="Train each recipe also with these shares of synthetic patches in a batch.",
         ),
-    ] = 0.5,
+    ] = None,
     prototype: Annotated[
         Literal["none", "cross", "direct"],
         typer.Option(
@@ -96,14 +98,14 @@ def trial(
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
+    swept = [] if shares is None else _numbers(shares, "--shares", 0.0, 1.0)
     names = [name.strip() for name in recipes.split(",")]
     wish = Wish(
-        arms_of(names, partial(open_recipe, overrides=overrides), prototype, ablate),
+        arms_of(names, partial(open_recipe, overrides=overrides), prototype, ablate, swept),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
         seeds,
         tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),
         settings_of(TrialSpec, TrialSpec.presets[preset], f"preset {preset}", settings or (), "--train"),
-        share,
         preset,
         None if budget is None else 60 * budget,
     )

@@ -14,7 +14,7 @@ from lesionsynth.likelihood.spec import LikelihoodSpec
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, OperationSpec, SourceSpec
 from lesionsynth.recipe.realism import RealismSpec
-from lesionsynth.spec import Spec
+from lesionsynth.spec import Probability, Spec
 from lesionsynth.tissue import TissueSpec
 
 if TYPE_CHECKING:
@@ -126,6 +126,17 @@ class FoldSpec(Spec):
         }[self.strategy]
 
 
+class TrainingSpec(Spec):
+    """How a training is to use the copies; no voxel depends on it."""
+
+    share: Probability = 0.5
+    """Share of the patches of each batch that are synthetic, in `lesionsynth trial`."""
+
+
+BESIDE = ("realism", "training")
+"""Parts of a recipe that no output depends on."""
+
+
 class Recipe(Spec):
     """A lesionsynth recipe."""
 
@@ -148,6 +159,7 @@ class Recipe(Spec):
     steps: dict[Name, AnyOperation]
     """Steps by name, in order."""
     realism: RealismSpec = RealismSpec()
+    training: TrainingSpec = TrainingSpec()
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Recipe:
@@ -181,5 +193,5 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 
 def deciding(recipe: Recipe) -> dict[str, Any]:
-    """The part of a recipe that decides what an output holds; the rest only judges it."""
-    return {name: value for name, value in resolved(recipe).items() if name != "realism"}
+    """The part of a recipe that decides what an output holds; the rest judges it, or says how to use it."""
+    return {name: value for name, value in resolved(recipe).items() if name not in BESIDE}

@@ -17,7 +17,7 @@ from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
-from lesionsynth.recipe.model import Recipe, deciding
+from lesionsynth.recipe.model import BESIDE, Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
 from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
@@ -133,10 +133,11 @@ def prepare(
 
 
 def _with_limits(prepared: Prepared, recipe: Recipe, lock: dict[str, Any]) -> Prepared:
-    """A plan that is there, with the recipe's present `realism`: its lock says what it is judged by."""
-    if prepared.space.recipe.realism == recipe.realism:
+    """A plan that is there, with what the recipe says beside it at present: its lock holds that too."""
+    beside = {name: getattr(recipe, name) for name in BESIDE}
+    kept = prepared.space.recipe.model_copy(update=beside)
+    if kept == prepared.space.recipe:
         return prepared
-    kept = prepared.space.recipe.model_copy(update={"realism": recipe.realism})
     space = replace(prepared.space, recipe=kept)
     nifti.write_bytes(space.output / LOCK, lock_text(space, lock.get("voxels")))
     return replace(prepared, space=space)
@@ -173,7 +174,8 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
         return f"version {lock.get('lesionsynth')} of lesionsynth"
     if not isinstance(lock.get("recipe"), dict):
         return "another recipe or input, and its plan was not finished"
-    changed = sorted(changed_keys(dict(lock["recipe"], realism=None), dict(deciding(recipe), realism=None)))
+    before = {key: value for key, value in lock["recipe"].items() if key not in BESIDE}
+    changed = sorted(changed_keys(before, deciding(recipe)))
     if not changed:
         return "another input or trained model: files have changed, are new or are gone"
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

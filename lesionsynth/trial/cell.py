@@ -47,7 +47,6 @@ def run_cell(
     arm: Arm,
     cohort: Cohort,
     spec: TrialSpec,
-    share: float,
     preset: str,
     output: Path,
     key: str,
@@ -63,8 +62,6 @@ def run_cell(
     cohort : Cohort
         The whole input.
     spec : TrialSpec
-    share : float
-        Share of the synthetic patches in a batch.
     preset : str
         Of the models that the recipe needs and that are not there.
     output : Path
@@ -111,7 +108,7 @@ def run_cell(
         [prepared(scan, plan) for scan in real],
         [prepared(read_scan(files, cohort), plan) for files in synthetic],
         [prepared(scan, plan) for scan in validation],
-        share,
+        arm.share,
         place.device,
         arm.prototype,
     )

@@ -36,6 +36,11 @@ class Arm:
     recipe: Recipe | None
     prototype: Form = "none"
 
+    @property
+    def share(self) -> float:
+        """Share of the synthetic patches in a batch."""
+        return 0.0 if self.recipe is None else self.recipe.training.share
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -35,7 +35,7 @@ _CHARTS = ("dice_at_val", "auprc", "f1_at_val", "volume_ratio_at_val")
 def render(
     name: str,
     spec: TrialSpec,
-    share: float,
+    shares: Sequence[float],
     rows: Sequence[Row],
     comparisons: Sequence[Comparison],
     cells: Sequence[dict[str, Any]],
@@ -53,7 +53,7 @@ def render(
         "version": lesionsynth.__version__,
         "css": Markup((ours / "qc/report/page.css").read_text("utf-8")),  # noqa: S704 - a file of this package
         "spec": spec,
-        "share": share,
+        "shares": " or ".join(f"{100 * share:.0f} %" for share in shares) or "none",
         "cells": cells,
         "left": left,
         "failed": failed,

@@ -17,7 +17,7 @@ from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, LesionsynthError, RecipeError
 from lesionsynth.generative.checkpoint import SUFFIX, needed
 from lesionsynth.json_file import read_json
-from lesionsynth.recipe.model import Recipe, deciding
+from lesionsynth.recipe.model import Recipe, TrainingSpec, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.fit import case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
@@ -49,8 +49,6 @@ class Wish:
     seeds : int
     folds : tuple of int
     spec : TrialSpec
-    share : float
-        Share of the synthetic patches in a batch.
     preset : str
         Of the models that recipes need and that are not there.
     budget_s : float or None
@@ -62,7 +60,6 @@ class Wish:
     seeds: int
     folds: tuple[int, ...]
     spec: TrialSpec
-    share: float = 0.5
     preset: str = "full"
     budget_s: float | None = None
 
@@ -116,7 +113,6 @@ def run_trial(
     about = {
         "lesionsynth": lesionsynth.__version__,
         "network": wish.spec.model_dump(mode="json"),
-        "synthetic_share": wish.share,
     }
     check_output(root, output, marker=NOTE)
     refuse_other(output, NOTE, about)
@@ -160,8 +156,8 @@ def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> di
     """All that each cell depends on."""
     files = case_keys(cohort, base)
     recipes = {arm.name: None if arm.recipe is None else deciding(arm.recipe) for arm in wish.arms}
-    forms = {arm.name: arm.prototype for arm in wish.arms}
-    common = [wish.spec.model_dump(mode="json"), wish.share, wish.preset, lesionsynth.__version__]
+    forms = {arm.name: [arm.prototype, arm.share] for arm in wish.arms}
+    common = [wish.spec.model_dump(mode="json"), wish.preset, lesionsynth.__version__]
     common += [[mask.name, files[mask.name]] for mask in cohort.masks]
     models = {
         arm.name: file_states(
@@ -225,7 +221,7 @@ def _run(
             (
                 cell.name,
                 (
-                    cell, arms[cell.arm], cohort, wish.spec, wish.share, wish.preset, output,
+                    cell, arms[cell.arm], cohort, wish.spec, wish.preset, output,
                     keys[cell.name], device, threads,
                 ),
             )
@@ -277,7 +273,8 @@ def _read(cells: Sequence[Cell], keys: dict[str, str], wish: Wish, output: Path)
     comparisons = compare(rows, TITLES)
     nifti.write_bytes(output / "results.csv", _results(rows).encode())
     nifti.write_bytes(output / "comparison.csv", _comparisons(comparisons).encode())
-    page = render(output.name, wish.spec, wish.share, rows, comparisons, done, failed, left)
+    shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None})
+    page = render(output.name, wish.spec, shares, rows, comparisons, done, failed, left)
     nifti.write_bytes(output / PAGE, page.encode())
     return Outcome(rows, comparisons, failed, left, done)
 
@@ -312,12 +309,16 @@ def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 
 def arms_of(
-    names: Sequence[str], load: Callable[[str], Recipe], prototype: Form = "none", ablate: bool = False
+    names: Sequence[str],
+    load: Callable[[str], Recipe],
+    prototype: Form = "none",
+    ablate: bool = False,
+    shares: Sequence[float] = (),
 ) -> tuple[Arm, ...]:
     """Arms by the names of their recipes, the one without synthetic data first.
 
     With a form of prototype consistency each recipe is there twice, without it and with it; to ablate, also
-    with each of its parts off.
+    with each of its parts off; and with each of `shares` of synthetic patches in a batch.
 
     Raises
     ------
@@ -333,6 +334,9 @@ def arms_of(
             arms.append(Arm(f"{label}+{prototype}", recipe, prototype))
         if ablate:
             arms += ablated(Arm(label, recipe))
+        for share in shares:
+            other = recipe.model_copy(update={"training": TrainingSpec(share=share)})
+            arms.append(Arm(f"{label}@{share:g}", other))
     labels = [arm.name for arm in arms]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:

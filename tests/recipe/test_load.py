@@ -382,4 +382,5 @@ def test_limits_do_not_decide_what_is_made() -> None:
     one, other = load_recipe("lesionmix"), load_recipe("lesionmix", ["realism.max_ks={seam: 0.1}"])
     assert one != other
     assert deciding(one) == deciding(other)
+    assert deciding(one) == deciding(load_recipe("lesionmix", ["training.share=0.25"]))
     assert deciding(one) != deciding(load_recipe("lesionmix", ["seed=1"]))

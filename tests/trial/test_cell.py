@@ -40,7 +40,7 @@ def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
 
 def cell_of(cohort: Cohort, output: Path, cell: Cell = CELL, *more: str, recipe: str = "lesionmix"):
     arm = Arm(cell.arm, None if cell.arm == "none" else load_recipe(recipe, [*ONE, *more]))
-    return run_cell(cell, arm, cohort, SPEC, 0.5, "tiny", output, "key", "cpu", 1)
+    return run_cell(cell, arm, cohort, SPEC, "tiny", output, "key", "cpu", 1)
 
 
 def test_synthetic_cases_are_made_of_the_training_subjects_alone(cohort: Cohort, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_a_stopped_cell_has_left_is_used_by_the_same_alone(cohort: Cohort, 
 def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_path: Path) -> None:
     alone = Cell("carve", 0.1, 0, 0, ("case1",), ("case3",), ("case4",))
     arm = Arm("carve", load_recipe("carve_mix", ["output.copies=1"]))
-    told = run_cell(alone, arm, cohort, SPEC, 0.5, "tiny", tmp_path, "key", "cpu", 1)
+    told = run_cell(alone, arm, cohort, SPEC, "tiny", tmp_path, "key", "cpu", 1)
     assert "case1" in told["failed"]
     assert told["rows"] == []
     assert (tmp_path / "cells" / "carve-fraction0.1-seed0-fold0.json").is_file()
