@@ -44,7 +44,7 @@ COMMANDS = every_command(typer.main.get_command(app))
 def test_the_commands_that_are_promised() -> None:
     assert {" ".join(name) for name in COMMANDS} == {
         *("init", "check", "run", "plan", "finalize", "status", "replay", "list", "schema", "doctor"),
-        *("audit", "realism", "convert", "preview", "report"),
+        *("audit", "realism", "convert", "preview", "report", "trial"),
         *("train", "train lesion-autoencoder", "train mask-gan", "train hvae", "train translation"),
         *(
             "bank",
