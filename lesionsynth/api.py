@@ -36,19 +36,9 @@ from lesionsynth.run import session
 from lesionsynth.run.fit import Fit
 from lesionsynth.run.job import HostJobs
 from lesionsynth.run.plan import job_of
-from lesionsynth.run.pool import ALONE, Engine, Progress
+from lesionsynth.run.pool import ALONE, Engine, Progress, Unheard
 
 _WHOLE = (slice(None), slice(None), slice(None))
-
-
-class _Silent:
-    """Tells nobody."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, done: int = 1) -> None: ...
-
-    def note(self, message: str) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +133,7 @@ class Synthesis:
                 "output": given.output.model_copy(update={"originals": "omit", "copies": 1}),
             }
         )
-        prepared = session.plan(own, Path(root), Path(folder), progress or _Silent(), engine)
+        prepared = session.plan(own, Path(root), Path(folder), progress or Unheard(), engine)
         self._space = replace(prepared.space, device=device)
         (self._block,) = {job.block for job in prepared.jobs}
         self._fit = Fit.read(self._space.fits, self._block)
@@ -168,18 +158,13 @@ class Synthesis:
         InputError
             If there is no such host.
         """
-        if host not in self.hosts or number < 0:
-            raise InputError(
-                f"there is no copy {number} of {host}; hosts are {', '.join(self.hosts[:3])}, ...",
-                file=self._space.cohort.root,
-            )
         maker, canvas = self._of(host)
         files = self._space.cohort.case(host)
         job = job_of(self._space.recipe, self._fit, maker.host.load, files, number, self._block)
+        self._open[host] = maker, None  # of an edit that breaks off nobody knows what the canvas holds
         try:
             canvas, reports = maker.edit(job, canvas)
         except NoRoomError:
-            self._open[host] = maker, None
             return self.original(host)
         self._open[host] = maker, canvas
         draws = [draw for report in reports.values() for draw in report.draws]
@@ -208,6 +193,11 @@ class Synthesis:
             # Files that a fork has inherited are its parent's: neither to be used nor to be closed here.
             self._inherited.append(self._open)
             self._open, self._process = OrderedDict(), os.getpid()
+        if host not in self.hosts:
+            raise InputError(
+                f"there is no host {host}; there are {', '.join(self.hosts[:3])}, ...",
+                file=self._space.cohort.root,
+            )
         if host not in self._open:
             while len(self._open) >= self._most:
                 with closing(self._open.popitem(last=False)[1][0]):

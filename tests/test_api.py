@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from monai.transforms import Compose, RandFlipd, ToTensord
 from torch.utils.data import DataLoader
 
 from lesionsynth.api import Sample, Synthesis, Synthesised, SyntheticDataset
+from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import InputError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
@@ -101,7 +103,7 @@ def test_only_the_subjects_that_are_named_take_part(root: Path, tmp_path: Path) 
     draws = [draw for n in range(4) for host in synthesis.hosts for draw in synthesis.copy(host, n).draws]
     donors = {draw["subject"] for draw in draws if draw["edit"] == "insert"}
     assert donors <= {"case1", "case3"}
-    with pytest.raises(InputError, match="no copy 0 of case2"):
+    with pytest.raises(InputError, match="no host case2; there are case1, case3"):
         synthesis.copy("case2", 0)
 
 
@@ -192,3 +194,30 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     assert [words[0] for words in told[:-1]] == [0, 0, 0, 1, 1, 1]
     assert all(words[2] > 0 for words in told[:-1])
     assert str(told[-1][0]).startswith("sub02")
+
+
+def test_an_edit_that_breaks_off_leaves_nothing_to_the_next_copy(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthesis = Synthesis("lesionmix", root, tmp_path / "w", overrides=FEW)
+    wanted = synthesis.copy("case1", 1)
+    insert, calls = Canvas.insert, []
+
+    def breaking(self: Canvas, box: Any, *given: Any) -> int:
+        calls.append(box)
+        if len(calls) == 2:
+            self.label[:] = 1  # beyond what its source map tells
+            raise MemoryError
+        return insert(self, box, *given)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Canvas, "insert", breaking)
+        with pytest.raises(MemoryError):
+            _ = [synthesis.copy("case1", number) for number in range(2, 20)]
+    assert same(synthesis.copy("case1", 1), wanted)
+
+
+def test_an_unknown_case_is_refused_by_the_transform_too(synthesis: Synthesis) -> None:
+    for probability in (0.0, 1.0):
+        with pytest.raises(InputError, match="no host case9"):
+            Synthesised(synthesis, probability)({"case": "case9"})

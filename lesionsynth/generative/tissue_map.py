@@ -188,9 +188,14 @@ class Frame:
     @classmethod
     def of(cls, grid: Grid, spacing_mm: float, dims: int) -> Frame:
         """Of a case; with two dimensions, slices across the axis from foot to head stay as they are."""
+        return cls.at(grid, (spacing_mm, spacing_mm, None if dims == 2 else spacing_mm))
+
+    @classmethod
+    def at(cls, grid: Grid, edges_mm: Sequence[float | None]) -> Frame:
+        """Of a case, with a voxel edge for each axis of the world; None leaves the case's own."""
         matrix = np.zeros((3, 3))
         for axis, (world, sign) in enumerate(grid.world_axes):
-            ratio = 1.0 if dims == 2 and world == 2 else spacing_mm / grid.spacing_mm[axis]
+            ratio = (edges_mm[world] or grid.spacing_mm[axis]) / grid.spacing_mm[axis]
             matrix[axis, world] = sign * (1.0 if abs(ratio - 1.0) < _SAME else ratio)
         return cls(matrix)
 

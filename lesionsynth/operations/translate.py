@@ -35,6 +35,7 @@ _RIM_MM = 2.5
 _AWAY_VOX = 2
 """Clean tissue lies farther than this from every lesion."""
 _MOSTLY = 0.5
+"""A lesion with a larger share of its voxels outside the map's tissue is not painted."""
 
 
 @registry.register("operations")
@@ -47,10 +48,10 @@ class Translate(OperationSpec):
 
     kind: Literal["translate"] = "translate"
     edits_lesions: ClassVar[bool] = False
+    memory_vox: ClassVar[int] = 30
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint, from `lesionsynth
     train translation`. Relative to the working directory."""
-    memory_vox: ClassVar[int] = 30
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
     """How the painted tissue is joined to the rest of the host at its outer edge: any but poisson, which has
     no level of its own. soft_poisson leaves the tissue within its edge and margin mostly the host's."""
@@ -156,7 +157,7 @@ class _Painting:
         if noise is not None:
             painted[:, self.body] += step.noise * noise
         self._painted = painted
-        known = host.values(self.box)[:, self.body]
+        known = host.all_values[(slice(None), *self.box)][:, self.body]
         self._range = tuple(bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))
 
     def outside(self) -> list[int]:

@@ -26,6 +26,19 @@ class Progress(Protocol):
         """Something the user should know."""
 
 
+class Unheard:
+    """Progress that nobody is told of."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins."""
+
+    def advance(self, done: int = 1, told: str = "") -> None:
+        """Some items are done."""
+
+    def note(self, message: str) -> None:
+        """Something the user should know."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An item that could not be done, and why."""

@@ -24,22 +24,13 @@ from lesionsynth.rng import stream
 from lesionsynth.run import session
 from lesionsynth.run.cohort import people_of
 from lesionsynth.run.models import used
+from lesionsynth.run.pool import Unheard
 from lesionsynth.run.prepare import read_prepared
 from lesionsynth.run.train import train_models
 from lesionsynth.trial.cells import Arm, Cell
 from lesionsynth.trial.measures import auprc, best_threshold, segmentation_measures
 from lesionsynth.trial.plan import IGNORED, Plan, Scan, make_plan, on_own_grid, prepared, read_scan
 from lesionsynth.trial.spec import TrialSpec
-
-
-class _Silent:
-    """Nobody is told: cells run beside each other."""
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, done: int = 1, told: str = "") -> None: ...
-
-    def note(self, message: str) -> None: ...
 
 
 def run_cell(
@@ -112,7 +103,7 @@ def run_cell(
         place.device,
         arm.prototype,
     )
-    trained = train(task, own, place, _Silent(), key)
+    trained = train(task, own, place, Unheard(), key)
     seconds["training"] = time.perf_counter() - started
     started = time.perf_counter()
     known = [_segmented(task, plan, scan) for scan in validation]
@@ -217,7 +208,7 @@ def synthesised(
         }
     )
     own = _with_models(own, cell, cohort, folder, preset, device, threads)
-    outcome = session.run(own, cohort.root, folder / "synthetic", _Silent())
+    outcome = session.run(own, cohort.root, folder / "synthetic", Unheard())
     if not outcome.done:
         raise outcome.failures[0].error
     space = read_prepared(outcome.output).space
@@ -264,7 +255,7 @@ def _with_models(
         kind = use.kinds[0]
         models = folder / "models" / user
         spec = SPECS[kind].model_validate({**SPECS[kind].presets[preset], **dict(use.config)})  # type: ignore[index]
-        train_models(kind, spec, recipe, cohort.root, models, _Silent(), device=device, threads=threads)  # type: ignore[arg-type]
+        train_models(kind, spec, recipe, cohort.root, models, Unheard(), device=device, threads=threads)  # type: ignore[arg-type]
         group, name = user.split(".")
         raw[group][name][use.field] = str(models)
     return Recipe.model_validate(raw)

@@ -115,8 +115,8 @@ def make_cells(
                     )
                 drawn = list(train)
                 stream(seed, "trial", "subjects", fold).shuffle(drawn)
-                spare = round(held_out * len(drawn)) if len(drawn) >= FEWEST_TO_HOLD_OUT else 0
-                n_val = max(1, spare) if held_out > 0 and len(drawn) >= FEWEST_TO_HOLD_OUT else 0
+                spares = held_out > 0 and len(drawn) >= FEWEST_TO_HOLD_OUT
+                n_val = max(1, round(held_out * len(drawn))) if spares else 0
                 rest = drawn[n_val:]
                 chosen = tuple(sorted(rest[: max(1, round(fraction * len(rest)))]))
                 validation = tuple(sorted(drawn[:n_val])) or chosen

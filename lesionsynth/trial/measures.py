@@ -13,16 +13,6 @@ from lesionsynth.kernels.distance import distance_to_mm
 
 STRATA_MM3 = {"small": (0.0, 100.0), "medium": (100.0, 1000.0), "large": (1000.0, np.inf)}
 """Volumes of the true lesions of each stratum, the upper limit excluded."""
-MEASURES = (
-    "dice",
-    "sensitivity",
-    "ppv",
-    "f1",
-    "hd95_mm",
-    "volume_ratio",
-    *(f"sensitivity_{s}" for s in STRATA_MM3),
-)
-"""Measures of a segmentation."""
 
 
 def segmentation_measures(
@@ -84,7 +74,6 @@ def auprc(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> float |
     """
     if not truth.any():
         return None
-    # Sorting what is never found takes most of the time, and only its number counts.
     order = np.argsort(-probability, kind="stable")
     values, hits = probability[order], truth[order]
     last = np.flatnonzero(np.append(np.diff(values) != 0, True))

@@ -33,7 +33,6 @@ _LEAST_LEVELS = 3
 _CROPPED = 0.75
 """Intensities are those of the voxels that are not 0 where these are less than this share of the image."""
 _CT_CUT = (0.5, 99.5)
-_SAME = 1e-3
 
 
 @dataclass(frozen=True)
@@ -172,11 +171,7 @@ def _lesion_range(scans: Sequence[Scan], channel: int) -> tuple[float, float, fl
 
 def prepared(scan: Scan, plan: Plan) -> SegmentationCase:
     """A case on the plan's grid, cropped to what is not 0, normalised."""
-    matrix = np.zeros((3, 3))
-    for axis, (world, sign) in enumerate(scan.grid.world_axes):
-        ratio = plan.spacing_mm[world] / scan.grid.spacing_mm[axis]
-        matrix[axis, world] = sign * (1.0 if abs(ratio - 1.0) < _SAME else ratio)
-    frame = Frame(matrix)
+    frame = Frame.at(scan.grid, plan.spacing_mm)
     present = (scan.image != 0).any(axis=0)
     box = bounding_box(present | (scan.classes == 1))
     whole: Box = (slice(0, present.shape[0]), slice(0, present.shape[1]), slice(0, present.shape[2]))

@@ -15,7 +15,6 @@ from lesionsynth.trial.cells import Form
 
 CLASSES = 2
 _MOMENTUM = 0.9
-_LEAST_VOXELS = 1
 
 
 class Prototypes(nn.Module):
@@ -87,7 +86,7 @@ class Prototypes(nn.Module):
         losses = [
             cross_entropy(logits[labels == c], labels[labels == c])
             for c in range(CLASSES)
-            if int((labels == c).sum()) >= _LEAST_VOXELS
+            if bool((labels == c).any())
         ]
         return torch.stack(losses).mean()
 
@@ -103,7 +102,7 @@ def _means(features: Tensor, labels: Tensor) -> Tensor:
     """Mean features of each class, (classes, F); NaN for one without a voxel."""
     rows = [
         features[labels == c].mean(0)
-        if int((labels == c).sum()) >= _LEAST_VOXELS
+        if bool((labels == c).any())
         else features.new_full((features.shape[1],), torch.nan)
         for c in range(CLASSES)
     ]

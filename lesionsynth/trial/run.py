@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def run_trial(
     base = next((arm.recipe for arm in wish.arms if arm.recipe is not None), None) or Recipe.model_validate(
         {"steps": {"add": {"kind": "populate"}}}
     )
+    _require_one_input(wish.arms, base)
     _, cohort, dropped = open_cohort(base.input, root)
     for finding in dropped:
         progress.note(f"left out: {finding}")
@@ -136,7 +138,29 @@ def run_trial(
     claim(output, NOTE, about)
     keys = _keys(cells, wish, cohort, base)
     _run(cells, keys, wish, cohort, output, progress, engine, device, threads, started)
+    with suppress(OSError):  # what a stopped cell has left stays, for it to go on
+        (output / "work").rmdir()
     return _read(cells, keys, wish, output)
+
+
+def _require_one_input(arms: Sequence[Arm], base: Recipe) -> None:
+    """Refuse recipes that read the data set or its folds in different ways; outside masks may differ.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for arm in arms:
+        if arm.recipe is None:
+            continue
+        if (arm.recipe.input.model_copy(update={"masks": base.input.masks}), arm.recipe.folds) != (
+            base.input,
+            base.folds,
+        ):
+            raise RecipeError(
+                f"the recipe {arm.name} has another `input` or `folds` than the first one.",
+                remedy="Arms are compared on one data set: say both for all recipes with --set.",
+            )
 
 
 def _say_who(cells: Sequence[Cell], progress: Progress) -> None:

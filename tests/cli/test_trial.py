@@ -191,3 +191,14 @@ def test_arms_of_an_ablation() -> None:
         "lesionmix@0.25",
     ]  # fmt: skip
     assert [arm.share for arm in arms[-2:]] == [0.5, 0.25]
+
+
+def test_recipes_that_read_the_data_in_different_ways_are_refused(
+    make_nnunet: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("input: {roles: {lesion: organ}}\nsteps: {add: {kind: populate}}\n")
+    done = trial("-i", make_nnunet(4), "-o", tmp_path / "out", "--recipes", f"lesionmix,{other}", *FEW)
+    assert done.exit_code == ExitCode.RECIPE
+    assert "other has another `input` or `folds`" in " ".join(done.output.split())
+    assert not (tmp_path / "out" / "cells").exists()

@@ -16,6 +16,7 @@ from lesionsynth.qc.audit import audit
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
+from lesionsynth.run.check import check
 from lesionsynth.run.pool import Engine
 from tests.generative.models import MASKS
 from tests.test_invariants import Silent
@@ -248,3 +249,10 @@ class TestAudit:
         path = output / "likelihood" / "block1.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "models": {"m": {"file": 3}}}))
         assert any("models" in f for f in findings(output, data))
+
+
+def test_check_looks_for_the_models_of_a_recipe(data: Path, shape_models: Path, tmp_path: Path) -> None:
+    found = check(recipe_of("nowhere"), data, None, Silent()).findings
+    assert [(f.level, f.fault) for f in found] == [("error", "the model of sources.donors is not there.")]
+    model_of(shape_models, tmp_path / "m.safetensors", ["elsewhere"])
+    assert not check(recipe_of(tmp_path / "m.safetensors"), data, None, Silent()).findings
