@@ -108,15 +108,9 @@ def run_cell(
     started = time.perf_counter()
     known = [_segmented(task, plan, scan) for scan in validation]
     threshold = best_threshold(known)
-    for files in of_subjects(cohort, cell.test):
-        scan = read_scan(files, cohort)
-        probability, truth, spacing = *_segmented(task, plan, scan, flat=False), scan.grid.spacing_mm
-        values: dict[str, float | None] = {"auprc": auprc(*_flat(probability, truth, scan))}
-        for suffix, limit in (("", 0.5), ("_at_val", threshold)):
-            found = (probability >= limit) & (scan.classes != IGNORED)
-            measures = segmentation_measures(found, truth, spacing)
-            values |= {f"{name}{suffix}": value for name, value in measures.items()}
-        told["rows"].append({"case": files.case, "subject": files.subject, "values": values})
+    told["rows"] = [
+        _tested(task, plan, read_scan(files, cohort), threshold) for files in of_subjects(cohort, cell.test)
+    ]
     seconds["testing"] = time.perf_counter() - started
     told |= {
         "synthetic": len(synthetic),
@@ -129,6 +123,17 @@ def run_cell(
     }
     forget(place, task.name)
     return _written(told, output, cell, folder)
+
+
+def _tested(task: Any, plan: Plan, scan: Scan, threshold: float) -> dict[str, Any]:
+    """A test case and its measures, at one half and at the validation threshold."""
+    probability, truth = _segmented(task, plan, scan, flat=False)
+    values: dict[str, float | None] = {"auprc": auprc(*_flat(probability, truth, scan))}
+    for suffix, limit in (("", 0.5), ("_at_val", threshold)):
+        found = (probability >= limit) & (scan.classes != IGNORED)
+        measures = segmentation_measures(found, truth, scan.grid.spacing_mm)
+        values |= {f"{name}{suffix}": value for name, value in measures.items()}
+    return {"case": scan.files.case, "subject": scan.files.subject, "values": values}
 
 
 def _written(told: dict[str, Any], output: Path, cell: Cell, folder: Path) -> dict[str, Any]:
