@@ -25,6 +25,8 @@ _CERTAIN = 20.0
 _DECAY = 0.9
 _MOST_NORM = 12.0
 _RAMP = 0.2
+_AT_ONCE = 4
+"""Windows that are segmented together: alone each takes torch five times as long on one thread."""
 
 
 def network_of(plan: Plan, channels: int, spec: TrialSpec) -> DynUNet:
@@ -191,9 +193,10 @@ class SegmentationTask:
     def validate(self) -> dict[str, float]:
         """One minus the Dice of all validation patches together."""
         both = total = 0.0
-        for image, classes in self._validation:
+        for start in range(0, len(self._validation), _AT_ONCE):
+            images, classes = map(torch.stack, zip(*self._validation[start : start + _AT_ONCE], strict=True))
             with mixed(self.device):
-                found = self.networks["unet"](image[None].to(self.device))[0].argmax(0).cpu() == 1
+                found = self.networks["unet"](images.to(self.device)).argmax(1).cpu() == 1
             truth, counted = classes == 1, classes != IGNORED
             both += float((found & truth).sum())
             total += float((found & counted).sum() + truth.sum())
@@ -211,6 +214,6 @@ class SegmentationTask:
                 return network(part).float().softmax(1)[:, 1:]
 
         found = sliding_window_inference(
-            image, self.plan.patch, 1, lesion, overlap=self.spec.overlap, mode="gaussian"
+            image, self.plan.patch, _AT_ONCE, lesion, overlap=self.spec.overlap, mode="gaussian"
         )
         return np.asarray(found[0, 0].cpu().numpy(), dtype=np.float32)
