@@ -62,6 +62,21 @@ def trial(
             "--prototype", help="Train each recipe once more with prototype consistency of this form."
         ),
     ] = "none",
+    on_the_fly: Annotated[
+        str | None,
+        typer.Option(
+            "--on-the-fly",
+            metavar="TIMES,...",
+            help="Train each recipe also with copies made during training: so many times its number.",
+        ),
+    ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls",
+            help="Also train without synthetic data twice as long, and with more lesion patches.",
+        ),
+    ] = False,
     ablate: Annotated[
         bool,
         typer.Option("--ablate", help="Train each recipe also with each of its parts off, one at a time."),
@@ -93,15 +108,25 @@ def trial(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from lesionsynth.recipe.load import settings_of
     from lesionsynth.run.machine import engine_of
-    from lesionsynth.trial.run import Wish, arms_of, run_trial
+    from lesionsynth.trial.arms import arms_of
+    from lesionsynth.trial.run import Wish, run_trial
     from lesionsynth.trial.spec import TrialSpec
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
     swept = [] if shares is None else _numbers(shares, "--shares", 0.0, 1.0)
+    times = [] if on_the_fly is None else _numbers(on_the_fly, "--on-the-fly", 0.0, 1000.0)
     names = [name.strip() for name in recipes.split(",")]
     wish = Wish(
-        arms_of(names, partial(open_recipe, overrides=overrides), prototype, ablate, swept),
+        arms_of(
+            names,
+            partial(open_recipe, overrides=overrides),
+            prototype=prototype,
+            ablate=ablate,
+            shares=swept,
+            on_the_fly=times,
+            controls=controls,
+        ),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
         seeds,
         tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lesionsynth.recipe.model import Recipe, resolved
-from lesionsynth.trial.cells import Arm
 
 _RAW = dict[str, Any]
 
@@ -56,14 +55,12 @@ PARTS: dict[str, Callable[[_RAW], None]] = {
 """What can be turned off, each by a change of the recipe's JSON."""
 
 
-def ablated(arm: Arm) -> Iterator[Arm]:
-    """The arm with each of its parts off in turn, called `<arm>-<part>`; left out where it has none."""
-    if arm.recipe is None:
-        return
+def ablated(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """The recipe with each part off in turn, by the name of the part; left out where it has none."""
     for part, turn_off in PARTS.items():
-        raw = resolved(arm.recipe)
+        raw = resolved(recipe)
         turn_off(raw)
         changed = Recipe.model_validate(raw)
         uses_map = any(step.uses_map for step in changed.steps.values())
-        if changed != arm.recipe and (part != "map" or uses_map):
-            yield Arm(f"{arm.name}-{part}", changed, arm.prototype)
+        if changed != recipe and (part != "map" or uses_map):
+            yield part, changed

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,24 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort
-from lesionsynth.errors import DeviceError, InputError, LeakError, LesionsynthError, OutputError
-from lesionsynth.generative.checkpoint import SUFFIX, read_card
-from lesionsynth.generative.specs import SPECS
+from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
 from lesionsynth.host import read_label
-from lesionsynth.recipe.model import FoldSpec, Recipe, resolved
-from lesionsynth.rng import stream
-from lesionsynth.run import session
-from lesionsynth.run.cohort import people_of
-from lesionsynth.run.models import used
 from lesionsynth.run.pool import Unheard
-from lesionsynth.run.prepare import read_prepared
-from lesionsynth.run.train import train_models
-from lesionsynth.trial.cells import Arm, Cell
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cells import Cell
 from lesionsynth.trial.measures import auprc, best_threshold, segmentation_measures
-from lesionsynth.trial.plan import IGNORED, Plan, Scan, make_plan, on_own_grid, prepared, read_scan
+from lesionsynth.trial.plan import (
+    IGNORED,
+    Plan,
+    Scan,
+    SegmentationCase,
+    make_plan,
+    on_own_grid,
+    prepared,
+    read_scan,
+)
 from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised
 
 
 def run_cell(
@@ -73,56 +75,73 @@ def run_cell(
     _require_lesions(cell, cohort)
     folder = output / "work" / cell.name
     _clear_other(folder, key)
-    seconds = {}
-    started = time.perf_counter()
+    clock = _Clock()
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
-    synthetic: list[CaseFiles] = []
+    real = [read_scan(files, cohort) for files in of_subjects(cohort, cell.train)]
+    plan = make_plan(real, cohort.channels, spec)
+    validation = [read_scan(files, cohort) for files in of_subjects(cohort, cell.validation)]
+    clock.stop("reading")
+    synthetic: Sequence[SegmentationCase] = ()
     if arm.recipe is not None:
         try:
-            synthetic = synthesised(arm.recipe, cell, cohort, folder, preset, device, threads)
+            recipe = recipe_for(arm.recipe, cell, cohort, folder, preset, device, threads)
+            if arm.renewed:
+                synthetic = renewed(recipe, cell, cohort, plan, folder, arm.renewed)
+            else:
+                made = synthesised(recipe, cohort, folder)
+                synthetic = [prepared(read_scan(files, cohort), plan) for files in made]
         except (OutputError, DeviceError):
             raise  # of no recipe alone
         except LesionsynthError as error:
             told["failed"] = str(error)
             return _written(told, output, cell, folder)
-        seconds["synthesis"] = time.perf_counter() - started
-    started = time.perf_counter()
-    real = [read_scan(files, cohort) for files in of_subjects(cohort, cell.train)]
-    plan = make_plan(real, cohort.channels, spec)
-    validation = [read_scan(files, cohort) for files in of_subjects(cohort, cell.validation)]
-    own = spec.model_copy(update={"seed": cell.seed})
+        clock.stop("synthesis")
+    own = arm.network(spec).model_copy(update={"seed": cell.seed})
     place = Place(folder, open_torch_device(device, threads), "cell")
     seed_weights(own, place, SegmentationTask.name)
     task = SegmentationTask(
         own,
         plan,
         [prepared(scan, plan) for scan in real],
-        [prepared(read_scan(files, cohort), plan) for files in synthetic],
+        synthetic,
         [prepared(scan, plan) for scan in validation],
         arm.share,
         place.device,
         arm.prototype,
     )
     trained = train(task, own, place, Unheard(), key)
-    seconds["training"] = time.perf_counter() - started
-    started = time.perf_counter()
+    clock.stop("training")
     known = [_segmented(task, plan, scan) for scan in validation]
     threshold = best_threshold(known)
     told["rows"] = [
         _tested(task, plan, read_scan(files, cohort), threshold) for files in of_subjects(cohort, cell.test)
     ]
-    seconds["testing"] = time.perf_counter() - started
+    clock.stop("testing")
     told |= {
-        "synthetic": len(synthetic),
+        "synthetic": len(synthetic) * (synthetic.stretches if isinstance(synthetic, Renewed) else 1),
         "threshold": threshold,
         "best_update": trained.steps,
         "validation_dice": round(trained.measures["dice"], 6),
         "patch": list(plan.patch),
         "spacing_mm": list(plan.spacing_mm),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": clock.seconds,
     }
     forget(place, task.name)
     return _written(told, output, cell, folder)
+
+
+class _Clock:
+    """What took how long, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        """What went on until now, under a name."""
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._since, 3)
+        self._since = now
 
 
 def _tested(task: Any, plan: Plan, scan: Scan, threshold: float) -> dict[str, Any]:
@@ -190,77 +209,3 @@ def _flat(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     counted = scan.classes != IGNORED
     return probability[counted], truth[counted]
-
-
-def synthesised(
-    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
-) -> list[CaseFiles]:
-    """Synthetic cases of the cell's training subjects, as if there were nobody else in the data set.
-
-    Bank, likelihood map, loads and models are fitted on them alone.
-
-    Raises
-    ------
-    LesionsynthError
-        If the recipe can make nothing of them.
-    """
-    own = recipe.model_copy(
-        update={
-            "seed": int(stream(recipe.seed, "trial", cell.seed, cell.fold).integers(2**31)),
-            "input": recipe.input.model_copy(update={"subjects": cell.train}),
-            "folds": FoldSpec(strategy="none"),
-            "output": recipe.output.model_copy(update={"originals": "omit"}),
-        }
-    )
-    own = _with_models(own, cell, cohort, folder, preset, device, threads)
-    outcome = session.run(own, cohort.root, folder / "synthetic", Unheard())
-    if not outcome.done:
-        raise outcome.failures[0].error
-    space = read_prepared(outcome.output).space
-    made = []
-    for row in outcome.done:
-        files, case = space.cohort.case(row["host"]), row["case"]
-        images = (space.layout.image_path(files, case, k, space.cohort) for k in range(len(cohort.channels)))
-        label = space.layout.label_path(files, case, space.cohort)
-        made.append(
-            replace(
-                files,
-                case=case,
-                images=tuple(outcome.output / path for path in images),
-                label=outcome.output / label,
-            )
-        )
-    return made
-
-
-def _with_models(
-    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
-) -> Recipe:
-    """The recipe with models that have seen nobody of validation and test; trained here if there are none.
-
-    Raises
-    ------
-    LeakError
-        If a model that is given has seen one of them.
-    """
-    raw = resolved(recipe)
-    for user, path, use in used(recipe):
-        if path and Path(path).exists():
-            files = sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
-            for file in files:
-                seen = people_of(read_card(file, use.kinds).subjects, recipe.input, cohort)
-                leaked = sorted(seen & {*cell.test, *cell.validation} - set(cell.train))
-                if leaked:
-                    raise LeakError(
-                        f"the model of {user} has seen {leaked[0]}, who is tested or validates here.",
-                        file=file,
-                        remedy="Remove it from the recipe's path: the trial then trains one for each cell.",
-                    )
-            continue
-        kind = use.kinds[0]
-        models = folder / "models" / user
-        spec = SPECS[kind].model_validate({**SPECS[kind].presets[preset], **dict(use.config)})  # type: ignore[index]
-        train_models(kind, spec, recipe, cohort.root, models, Unheard(), device=device, threads=threads)  # type: ignore[arg-type]
-        group, name = user.split(".")
-        raw[group][name][use.field] = str(models)
-    return Recipe.model_validate(raw)

@@ -1,45 +1,18 @@
-"""What a trial consists of: arms, and who trains, validates and is tested in each of its cells."""
+"""The cells of a trial: who trains, validates and is tested in each of its networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError
-from lesionsynth.recipe.model import Recipe
 from lesionsynth.rng import stream
 from lesionsynth.run.folds import sides_of
+from lesionsynth.trial.arms import Arm
 
-Form = Literal["none", "cross", "direct"]
-"""Of prototype consistency."""
 FEWEST_TO_HOLD_OUT = 3
 """With fewer training subjects none can be spared to validate: the training cases themselves do it."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to train.
-
-    Parameters
-    ----------
-    name : str
-        Of the recipe, or "none".
-    recipe : Recipe or None
-        What synthetic cases are made by; None where there are none.
-    prototype : str
-        Form of prototype consistency: none, cross or direct.
-    """
-
-    name: str
-    recipe: Recipe | None
-    prototype: Form = "none"
-
-    @property
-    def share(self) -> float:
-        """Share of the synthetic patches in a batch."""
-        return 0.0 if self.recipe is None else self.recipe.training.share
 
 
 @dataclass(frozen=True)

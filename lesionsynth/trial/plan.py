@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth.channels import on_one_grid, read_channels
-from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.grid import Box, Grid, bounding_box
 from lesionsynth.errors import InputError
 from lesionsynth.generative.tissue_map import Frame, Window
@@ -105,9 +105,15 @@ def read_scan(files: CaseFiles, cohort: Cohort) -> Scan:
     label_image, label = read_label(files.case, files.label, cohort.labels)
     aligned = on_one_grid(files, cohort, stored, label_image)
     images, _ = without_missing(files, cohort, aligned, label)
-    classes = np.isin(label, cohort.labels.lesion).astype(np.uint8)
-    classes[np.isin(label, cohort.labels.of_role("ignore"))] = IGNORED
-    return Scan(files, np.stack([image.values() for image in images]), classes, images[0].grid)
+    image = np.stack([image.values() for image in images])
+    return Scan(files, image, classes_of(label, cohort.labels), images[0].grid)
+
+
+def classes_of(label: NDArray[np.unsignedinteger], labels: LabelTable) -> NDArray[np.uint8]:
+    """A label map as classes: 0 background, 1 lesion, 2 ignored."""
+    classes = np.isin(label, labels.lesion).astype(np.uint8)
+    classes[np.isin(label, labels.of_role("ignore"))] = IGNORED
+    return classes
 
 
 def make_plan(scans: Sequence[Scan], channels: Sequence[str], spec: TrialSpec) -> Plan:

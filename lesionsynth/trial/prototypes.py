@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from lesionsynth.trial.cells import Form
+from lesionsynth.trial.arms import Form
 
 CLASSES = 2
 _MOMENTUM = 0.9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,16 +18,16 @@ from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, LesionsynthError, RecipeError
 from lesionsynth.generative.checkpoint import SUFFIX, needed
 from lesionsynth.json_file import read_json
-from lesionsynth.recipe.model import Recipe, TrainingSpec, deciding
+from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.fit import case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
-from lesionsynth.trial.ablate import ablated
+from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
-from lesionsynth.trial.cells import Arm, Cell, Form, make_cells
+from lesionsynth.trial.cells import Cell, make_cells
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
 from lesionsynth.trial.spec import TrialSpec
@@ -109,8 +109,8 @@ def run_trial(
         needed(package)
     started = time.monotonic()
     root, output = root.absolute(), output.absolute()
-    if wish.arms[0].recipe is not None or any(arm.recipe is None for arm in wish.arms[1:]):
-        raise RecipeError("the first arm has to be the one without synthetic data, and the only such.")
+    if wish.arms[0] != Arm(NONE, None):
+        raise RecipeError("the first arm has to be the one without synthetic data.")
     about = {
         "lesionsynth": lesionsynth.__version__,
         "network": wish.spec.model_dump(mode="json"),
@@ -180,8 +180,11 @@ def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> di
     """All that each cell depends on."""
     files = case_keys(cohort, base)
     recipes = {arm.name: None if arm.recipe is None else deciding(arm.recipe) for arm in wish.arms}
-    forms = {arm.name: [arm.prototype, arm.share] for arm in wish.arms}
-    common = [wish.spec.model_dump(mode="json"), wish.preset, lesionsynth.__version__]
+    forms = {
+        arm.name: [arm.prototype, arm.share, arm.renewed, arm.network(wish.spec).model_dump(mode="json")]
+        for arm in wish.arms
+    }
+    common: list[Any] = [wish.preset, lesionsynth.__version__]
     common += [[mask.name, files[mask.name]] for mask in cohort.masks]
     models = {
         arm.name: file_states(
@@ -330,41 +333,3 @@ def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     for line in lines:
         writer.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in line])
     return text.getvalue()
-
-
-def arms_of(
-    names: Sequence[str],
-    load: Callable[[str], Recipe],
-    prototype: Form = "none",
-    ablate: bool = False,
-    shares: Sequence[float] = (),
-) -> tuple[Arm, ...]:
-    """Arms by the names of their recipes, the one without synthetic data first.
-
-    With a form of prototype consistency each recipe is there twice, without it and with it; to ablate, also
-    with each of its parts off; and with each of `shares` of synthetic patches in a batch.
-
-    Raises
-    ------
-    RecipeError
-        If a name comes twice.
-    """
-    wanted = [name for name in names if name != NONE]
-    arms = [Arm(NONE, None)]
-    for name in wanted:
-        label, recipe = Path(name).stem, load(name)
-        arms.append(Arm(label, recipe))
-        if prototype != "none":
-            arms.append(Arm(f"{label}+{prototype}", recipe, prototype))
-        if ablate:
-            arms += ablated(Arm(label, recipe))
-        for share in shares:
-            other = recipe.model_copy(update={"training": TrainingSpec(share=share)})
-            arms.append(Arm(f"{label}@{share:g}", other))
-    labels = [arm.name for arm in arms]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise RecipeError(
-            f"two arms are called {twice}.", remedy="Give each recipe once, by a name of its own."
-        )
-    return tuple(arms)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from lesionsynth.generative.training import SCORE, mixed
 from lesionsynth.rng import stream
+from lesionsynth.trial.arms import Form
 from lesionsynth.trial.augment import Augmentation
-from lesionsynth.trial.cells import Form
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
 from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.supply import Renewed
 
 _CERTAIN = 20.0
 """Logit of what is as good as known."""
@@ -60,12 +61,18 @@ class Patches:
 
     def __init__(self, cases: Sequence[SegmentationCase], shape: Sequence[int], lesion_share: float) -> None:
         self.cases, self.shape, self.lesion_share = cases, tuple(shape), lesion_share
-        self._lesions = [np.argwhere(case.classes == 1) for case in cases]
+        self._lesions: dict[int, tuple[SegmentationCase, NDArray[np.intp]]] = {}
+
+    def _open(self, number: int) -> tuple[SegmentationCase, NDArray[np.intp]]:
+        """A case and the voxels of its lesions; cases may be renewed."""
+        case = self.cases[number]
+        if number not in self._lesions or self._lesions[number][0] is not case:
+            self._lesions[number] = case, np.argwhere(case.classes == 1)
+        return self._lesions[number]
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A patch of a case, all as likely: image (C, i, j, k) and classes (i, j, k)."""
-        number = int(rng.integers(len(self.cases)))
-        case, lesions = self.cases[number], self._lesions[number]
+        case, lesions = self._open(int(rng.integers(len(self.cases))))
         shape = case.classes.shape
         at_lesion = rng.random() < self.lesion_share and len(lesions) > 0
         centre = lesions[int(rng.integers(len(lesions)))] if at_lesion else rng.integers(0, shape)
@@ -95,7 +102,7 @@ class SegmentationTask:
         Its seed decides weights, patches and augmentation: arms with one seed see real patches alike.
     plan : Plan
     real, synthetic, validation : sequence of SegmentationCase
-        `synthetic` may be empty.
+        `synthetic` may be empty, or :class:`lesionsynth.trial.supply.Renewed`.
     share : float
         Share of the patches that are synthetic, where there are any.
     device : torch.device
@@ -120,6 +127,7 @@ class SegmentationTask:
         self.augmentation = Augmentation(plan.patch)
         self.real = Patches(real, self.augmentation.room, spec.lesion_share)
         self.synthetic = Patches(synthetic, self.augmentation.room, spec.lesion_share)
+        self._renewed = synthetic if isinstance(synthetic, Renewed) else None
         self.share = share if synthetic else 0.0
         network = network_of(plan, len(real[0].image), spec).to(device)
         self.networks: dict[str, nn.Module] = {"unet": network}
@@ -163,6 +171,8 @@ class SegmentationTask:
         done = group["updates"] / self.spec.steps
         group["lr"] = self.spec.learning_rate * (1 - done) ** _DECAY
         group["updates"] += 1
+        if self._renewed is not None:
+            self._renewed.at(done)
         real_alone = self.prototypes is not None and done >= 1 - self.spec.prototype_real
         images, classes, synthetic = self.batch(rng, 0.0 if real_alone else None)
         network = self.networks["unet"]

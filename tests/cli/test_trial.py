@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode
-from lesionsynth.recipe.load import load_recipe
-from lesionsynth.trial.run import arms_of
 from tests.pages import ROOT
 
 FEW = [
@@ -169,28 +167,32 @@ def test_without_torch_it_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-def test_shares_parts_and_prototypes_are_arms_of_their_own(
-    make_nnunet: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_what_is_asked_for_are_arms_of_their_own(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
     done = trial(
         *("-i", make_nnunet(3), "-o", tmp_path / "out", "--recipes", "lesionmix", "--seeds", 1, *FEW, "-q"),
-        *("--shares", "0.25,1", "--prototype", "direct", "-t", "steps=12", "-t", "learning_rate=0.02"),
+        *(
+            "--shares",
+            "0.25,1",
+            "--prototype",
+            "direct",
+            "--controls",
+            "--on-the-fly",
+            "2",
+            "-t",
+            "steps=12",
+            "-t",
+            "learning_rate=0.02",
+        ),
     )
     assert done.exit_code == 0, done.output
     names = {path.name.partition("-fraction")[0] for path in (tmp_path / "out" / "cells").iterdir()}
-    assert names == {"none", "lesionmix", "lesionmix+direct", "lesionmix@0.25", "lesionmix@1"}
+    assert names == {
+        "none", "none+longer", "none+lesions", "lesionmix", "lesionmix+direct", "lesionmix@0.25",
+        "lesionmix@1", "lesionmix+fly2",
+    }  # fmt: skip
     assert "25 % or 50 % or 100 %" in (tmp_path / "out" / "trial.html").read_text()
     arms = {row["recipe"]: row for row in table(tmp_path / "out" / "results.csv")}
-    assert len({row["auprc"] for row in arms.values()}) == 5  # five networks
-
-
-def test_arms_of_an_ablation() -> None:
-    arms = arms_of(["lesionmix"], load_recipe, ablate=True, shares=[0.25])
-    assert [arm.name for arm in arms] == [
-        "none", "lesionmix", "lesionmix-blend", "lesionmix-contrast", "lesionmix-geometry", "lesionmix-map",
-        "lesionmix@0.25",
-    ]  # fmt: skip
-    assert [arm.share for arm in arms[-2:]] == [0.5, 0.25]
+    assert len({row["auprc"] for row in arms.values()}) == 8  # eight networks
 
 
 def test_recipes_that_read_the_data_in_different_ways_are_refused(

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.domain.case import Cohort
+from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import InputError, LeakError, NoRoomError, OutputError
 from lesionsynth.generative.checkpoint import read_card, read_checkpoint, write_checkpoint
 from lesionsynth.generative.specs import AutoencoderSpec
 from lesionsynth.recipe.load import load_recipe
-from lesionsynth.recipe.model import InputSpec
+from lesionsynth.recipe.model import InputSpec, Recipe
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.trial.cell import run_cell, synthesised
-from lesionsynth.trial.cells import Arm, Cell
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cell import run_cell
+from lesionsynth.trial.cells import Cell
 from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.supply import recipe_for, synthesised
 from tests.conftest import write_nifti
 
 SPEC = TrialSpec.model_validate(
@@ -43,8 +45,12 @@ def cell_of(cohort: Cohort, output: Path, cell: Cell = CELL, *more: str, recipe:
     return run_cell(cell, arm, cohort, SPEC, "tiny", output, "key", "cpu", 1)
 
 
+def made_of(cohort: Cohort, recipe: Recipe, folder: Path, cell: Cell = CELL) -> list[CaseFiles]:
+    return synthesised(recipe_for(recipe, cell, cohort, folder, "tiny", "cpu", 1), cohort, folder)
+
+
 def test_synthetic_cases_are_made_of_the_training_subjects_alone(cohort: Cohort, tmp_path: Path) -> None:
-    made = synthesised(load_recipe("lesionmix", ONE), CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+    made = made_of(cohort, load_recipe("lesionmix", ONE), tmp_path / "w")
     assert {files.subject for files in made} == {"case1", "case2"}
     for files in made:
         assert all(path.is_file() for path in (*files.images, files.label))
@@ -60,7 +66,7 @@ def test_synthetic_cases_are_made_of_the_training_subjects_alone(cohort: Cohort,
 def test_seeds_get_other_lesions_and_one_seed_the_same(cohort: Cohort, tmp_path: Path) -> None:
     def volumes(seed: int, name: str) -> list[str]:
         cell = Cell("mix", 1.0, seed, 0, CELL.train, CELL.validation, CELL.test)
-        synthesised(load_recipe("lesionmix", ONE), cell, cohort, tmp_path / name, "tiny", "cpu", 1)
+        made_of(cohort, load_recipe("lesionmix", ONE), tmp_path / name, cell)
         records = sorted((tmp_path / name / "synthetic" / "records").iterdir())
         return [json.loads(path.read_text())["hashes"] for path in records]
 
@@ -125,14 +131,12 @@ def test_a_model_that_has_seen_a_test_subject_is_refused(
     """It was trained on all four."""
     source = f'sources.donors={{kind: autoencoder, model: "{shape_models}"}}'
     with pytest.raises(LeakError, match=r"sources\.donors has seen case3, who is tested or validates here"):
-        synthesised(load_recipe("lesionmix", [*ONE, source]), CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+        made_of(cohort, load_recipe("lesionmix", [*ONE, source]), tmp_path / "w")
     card, arrays = read_checkpoint(shape_models / "all.safetensors")
     own = card.model_copy(update={"subjects": ("case1", "case2")})
     write_checkpoint(tmp_path / "own.safetensors", own, arrays)
     source = f'sources.donors={{kind: autoencoder, model: "{tmp_path / "own.safetensors"}"}}'
-    made = synthesised(
-        load_recipe("lesionmix", [*ONE, source]), CELL, cohort, tmp_path / "v", "tiny", "cpu", 1
-    )
+    made = made_of(cohort, load_recipe("lesionmix", [*ONE, source]), tmp_path / "v")
     assert len(made) == 2
 
 
@@ -143,6 +147,6 @@ def test_a_model_that_is_not_there_is_trained_on_the_training_subjects(
     monkeypatch.setitem(AutoencoderSpec.presets, "tiny", few)
     recipe = load_recipe("soft_poisson_aae", ["output.copies=1", "steps.add.load=[2, 8]"])
     with suppress(NoRoomError):  # two steps may not make a lesion that can be used
-        synthesised(recipe, CELL, cohort, tmp_path / "w", "tiny", "cpu", 1)
+        made_of(cohort, recipe, tmp_path / "w")
     (model,) = (tmp_path / "w" / "models").rglob("*.safetensors")
     assert read_card(model).subjects == ("case1", "case2")

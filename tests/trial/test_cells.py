@@ -6,7 +6,8 @@ import pytest
 
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, Split
 from lesionsynth.errors import InputError
-from lesionsynth.trial.cells import Arm, make_cells
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cells import make_cells
 
 ARMS = [Arm("none", None), Arm("mix", None)]
 LABELS = LabelTable({"background": 0, "lesion": 1}, {"background": "background", "lesion": "lesion"})

@@ -1,0 +1,118 @@
+"""The arms of a trial: ways to train that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lesionsynth.errors import RecipeError
+from lesionsynth.recipe.model import Recipe, TrainingSpec
+from lesionsynth.trial.ablate import ablated
+from lesionsynth.trial.compare import NONE
+from lesionsynth.trial.spec import TrialSpec
+
+Form = Literal["none", "cross", "direct"]
+"""Of prototype consistency."""
+CONTROLS: Mapping[str, Callable[[TrialSpec], dict[str, Any]]] = {
+    "longer": lambda spec: {"steps": 2 * spec.steps},
+    "lesions": lambda spec: {"lesion_share": (1 + spec.lesion_share) / 2},
+}
+"""What is changed in the training of an arm without synthetic data, by what it is called: where one of them
+gains as much as a recipe, it was not the lesions that helped."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train.
+
+    Parameters
+    ----------
+    name : str
+        Of the recipe, or "none".
+    recipe : Recipe or None
+        What synthetic cases are made by; None where there are none.
+    prototype : str
+        Form of prototype consistency: none, cross or direct.
+    control : str or None
+        Of :data:`CONTROLS`.
+    renewed : float
+        Copies are made while the network trains, so many times those of the recipe; 0: before it trains.
+    """
+
+    name: str
+    recipe: Recipe | None
+    prototype: Form = "none"
+    control: str | None = None
+    renewed: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Share of the synthetic patches in a batch."""
+        return 0.0 if self.recipe is None else self.recipe.training.share
+
+    def network(self, spec: TrialSpec) -> TrialSpec:
+        """How its network is trained where others are trained as `spec` says."""
+        return spec if self.control is None else spec.model_copy(update=CONTROLS[self.control](spec))
+
+
+def arms_of(
+    names: Sequence[str],
+    load: Callable[[str], Recipe],
+    *,
+    prototype: Form = "none",
+    ablate: bool = False,
+    shares: Sequence[float] = (),
+    on_the_fly: Sequence[float] = (),
+    controls: bool = False,
+) -> tuple[Arm, ...]:
+    """Arms by the names of their recipes, the one without synthetic data first.
+
+    Each recipe is there once as it is, and once more for each of what is asked for.
+
+    Parameters
+    ----------
+    names : sequence of str
+    load : callable
+        Opens a recipe.
+    prototype : str
+        Also with this form of prototype consistency.
+    ablate : bool
+        Also with each of its parts off.
+    shares : sequence of float
+        Also with these shares of synthetic patches in a batch.
+    on_the_fly : sequence of float
+        Also with copies that are made while the network trains, so many times as many as the recipe says.
+    controls : bool
+        Whether there are the arms of :data:`CONTROLS`.
+
+    Raises
+    ------
+    RecipeError
+        If a name comes twice.
+    """
+    arms = [Arm(NONE, None)]
+    if controls:
+        arms += [Arm(f"{NONE}+{control}", None, control=control) for control in CONTROLS]
+    for name in names:
+        if name == NONE:
+            continue
+        label, recipe = Path(name).stem, load(name)
+        arm = Arm(label, recipe)
+        arms.append(arm)
+        if prototype != "none":
+            arms.append(replace(arm, name=f"{label}+{prototype}", prototype=prototype))
+        if ablate:
+            arms += [Arm(f"{label}-{part}", changed) for part, changed in ablated(recipe)]
+        for share in shares:
+            other = recipe.model_copy(update={"training": TrainingSpec(share=share)})
+            arms.append(Arm(f"{label}@{share:g}", other))
+        arms += [replace(arm, name=f"{label}+fly{times:g}", renewed=times) for times in on_the_fly]
+    labels = [arm.name for arm in arms]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise RecipeError(
+            f"two arms are called {twice}.", remedy="Give each recipe once, by a name of its own."
+        )
+    return tuple(arms)

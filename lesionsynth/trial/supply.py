@@ -1,0 +1,184 @@
+"""Where the synthetic cases of a cell come from: written before the training, or made while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+from lesionsynth.api import Synthesis
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.grid import Grid
+from lesionsynth.errors import LeakError, NoRoomError
+from lesionsynth.generative.checkpoint import SUFFIX, read_card
+from lesionsynth.generative.specs import SPECS
+from lesionsynth.recipe.model import FoldSpec, Recipe, resolved
+from lesionsynth.rng import stream
+from lesionsynth.run import session
+from lesionsynth.run.cohort import people_of
+from lesionsynth.run.models import used
+from lesionsynth.run.pool import Unheard
+from lesionsynth.run.prepare import read_prepared
+from lesionsynth.run.train import train_models
+from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.plan import Plan, Scan, SegmentationCase, classes_of, prepared
+
+_OPEN = 8
+"""Hosts that stay open while copies of them are made in turn."""
+
+
+class Renewed(Sequence[SegmentationCase]):
+    """A copy of each host, made when it is asked for; after a stretch of the training others follow.
+
+    Copies of the stretch `n` are those with the number `n`, which a run with as many copies writes too. Where
+    no edit is possible the case itself stands for its copy.
+
+    Parameters
+    ----------
+    synthesis : Synthesis
+        Of the training subjects.
+    cohort : Cohort
+    plan : Plan
+    stretches : int
+        Of equal length.
+
+    Raises
+    ------
+    NoRoomError
+        If no host can be edited in the first stretch.
+    """
+
+    def __init__(self, synthesis: Synthesis, cohort: Cohort, plan: Plan, stretches: int) -> None:
+        self.synthesis, self.cohort, self.plan, self.stretches = synthesis, cohort, plan, stretches
+        self._stretch = 0
+        self._made: dict[int, SegmentationCase] = {}
+        if all(self[number].case == host for number, host in enumerate(synthesis.hosts)):
+            raise NoRoomError(
+                "no copy could be edited.",
+                remedy="Look at load, site and donors of the recipe: lesionsynth run.",
+            )
+
+    def at(self, done: float) -> None:
+        """Say what part of the training is done."""
+        stretch = min(int(done * self.stretches), self.stretches - 1)
+        if stretch != self._stretch:
+            self._stretch = stretch
+            self._made.clear()
+
+    def __len__(self) -> int:
+        """Number of hosts."""
+        return len(self.synthesis.hosts)
+
+    @overload
+    def __getitem__(self, number: int) -> SegmentationCase: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[SegmentationCase]: ...
+    def __getitem__(self, number: int | slice) -> SegmentationCase | Sequence[SegmentationCase]:
+        """The present copy of a host."""
+        if isinstance(number, slice):
+            return [self[k] for k in range(*number.indices(len(self)))]
+        if number not in self._made:
+            sample = self.synthesis.copy(self.synthesis.hosts[number], self._stretch)
+            files = replace(self.cohort.case(sample.host), case=sample.case)
+            classes = classes_of(sample.label, self.cohort.labels)
+            i, j, k = classes.shape
+            scan = Scan(files, sample.image, classes, Grid((i, j, k), sample.affine))
+            self._made[number] = prepared(scan, self.plan)
+        return self._made[number]
+
+
+def renewed(recipe: Recipe, cell: Cell, cohort: Cohort, plan: Plan, folder: Path, times: float) -> Renewed:
+    """Cases that are made while the network trains, `times` as many as the recipe's copies.
+
+    Raises
+    ------
+    LesionsynthError
+        If the recipe can make nothing of the cell's subjects.
+    """
+    synthesis = Synthesis(recipe, cohort.root, folder / "synthetic", hosts_in_memory=_OPEN)
+    return Renewed(synthesis, cohort, plan, max(1, round(times * recipe.output.copies)))
+
+
+def recipe_for(
+    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
+) -> Recipe:
+    """The recipe for the cell's training subjects, as if there were nobody else in the data set.
+
+    Bank, likelihood map, loads and models are fitted on them alone; models that are not there are trained.
+
+    Raises
+    ------
+    LesionsynthError
+        If the recipe cannot be used for them.
+    """
+    own = recipe.model_copy(
+        update={
+            "seed": int(stream(recipe.seed, "trial", cell.seed, cell.fold).integers(2**31)),
+            "input": recipe.input.model_copy(update={"subjects": cell.train}),
+            "folds": FoldSpec(strategy="none"),
+            "output": recipe.output.model_copy(update={"originals": "omit"}),
+        }
+    )
+    return _with_models(own, cell, cohort, folder, preset, device, threads)
+
+
+def synthesised(recipe: Recipe, cohort: Cohort, folder: Path) -> list[CaseFiles]:
+    """Synthetic cases of a recipe of :func:`recipe_for`, written.
+
+    Raises
+    ------
+    LesionsynthError
+        If the recipe can make nothing.
+    """
+    outcome = session.run(recipe, cohort.root, folder / "synthetic", Unheard())
+    if not outcome.done:
+        raise outcome.failures[0].error
+    space = read_prepared(outcome.output).space
+    made = []
+    for row in outcome.done:
+        files, case = space.cohort.case(row["host"]), row["case"]
+        images = (space.layout.image_path(files, case, k, space.cohort) for k in range(len(cohort.channels)))
+        label = space.layout.label_path(files, case, space.cohort)
+        made.append(
+            replace(
+                files,
+                case=case,
+                images=tuple(outcome.output / path for path in images),
+                label=outcome.output / label,
+            )
+        )
+    return made
+
+
+def _with_models(
+    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
+) -> Recipe:
+    """The recipe with models that have seen nobody of validation and test; trained here if there are none.
+
+    Raises
+    ------
+    LeakError
+        If a model that is given has seen one of them.
+    """
+    raw = resolved(recipe)
+    for user, path, use in used(recipe):
+        if path and Path(path).exists():
+            files = sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
+            for file in files:
+                seen = people_of(read_card(file, use.kinds).subjects, recipe.input, cohort)
+                leaked = sorted(seen & {*cell.test, *cell.validation} - set(cell.train))
+                if leaked:
+                    raise LeakError(
+                        f"the model of {user} has seen {leaked[0]}, who is tested or validates here.",
+                        file=file,
+                        remedy="Remove it from the recipe's path: the trial then trains one for each cell.",
+                    )
+            continue
+        kind = use.kinds[0]
+        models = folder / "models" / user
+        spec = SPECS[kind].model_validate({**SPECS[kind].presets[preset], **dict(use.config)})  # type: ignore[index]
+        train_models(kind, spec, recipe, cohort.root, models, Unheard(), device=device, threads=threads)  # type: ignore[arg-type]
+        group, name = user.split(".")
+        raw[group][name][use.field] = str(models)
+    return Recipe.model_validate(raw)

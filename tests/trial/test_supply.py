@@ -1,0 +1,106 @@
+"""Synthetic cases of a cell that are made while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lesionsynth.domain.case import Cohort
+from lesionsynth.errors import NoRoomError
+from lesionsynth.recipe.load import load_recipe
+from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.cohort import open_cohort
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cell import run_cell
+from lesionsynth.trial.plan import Plan, make_plan, prepared, read_scan
+from lesionsynth.trial.segment import SegmentationTask
+from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised
+from tests.trial.test_cell import CELL, SPEC
+
+LOADS = "steps.add.load=[2, 8]"
+
+
+@pytest.fixture
+def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
+    return open_cohort(InputSpec(), make_nnunet(4))[1]
+
+
+@pytest.fixture
+def plan(cohort: Cohort) -> Plan:
+    return make_plan([read_scan(files, cohort) for files in cohort.cases[:2]], cohort.channels, SPEC)
+
+
+def supply_of(cohort: Cohort, plan: Plan, folder: Path, times: float, *more: str) -> Renewed:
+    recipe = load_recipe("lesionmix", ["output.copies=3", LOADS, *more])
+    own = recipe_for(recipe, CELL, cohort, folder, "tiny", "cpu", 1)
+    return renewed(own, CELL, cohort, plan, folder, times)
+
+
+def test_they_are_those_that_would_be_written_one_copy_of_each_host_at_a_time(
+    cohort: Cohort, plan: Plan, tmp_path: Path
+) -> None:
+    recipe = load_recipe("lesionmix", ["output.copies=3", LOADS])
+    own = recipe_for(recipe, CELL, cohort, tmp_path, "tiny", "cpu", 1)
+    written = {
+        files.case: prepared(read_scan(files, cohort), plan) for files in synthesised(own, cohort, tmp_path)
+    }
+    assert len(written) == 6
+    supply = supply_of(cohort, plan, tmp_path / "fly", 1)
+    assert (len(supply), supply.stretches) == (2, 3)
+    seen = []
+    for done in (0.0, 0.34, 0.99, 1.0):
+        supply.at(done)
+        for case in supply:
+            np.testing.assert_array_equal(case.image, written[case.case].image)
+            np.testing.assert_array_equal(case.classes, written[case.case].classes)
+            seen.append(case.case)
+    assert set(seen) == set(written)
+    assert seen[-2:] == seen[-4:-2]  # the last stretch lasts to the end
+    assert supply[0] is supply[0]
+
+
+def test_more_copies_follow_each_other_faster(cohort: Cohort, plan: Plan, tmp_path: Path) -> None:
+    supply = supply_of(cohort, plan, tmp_path, 2)
+    names = []
+    for update in range(12):
+        supply.at(update / 12)
+        names.append(supply[1].case)
+    assert len(set(names)) == 6
+    assert names[0::2] == names[1::2]
+    assert supply_of(cohort, plan, tmp_path, 0.01).stretches == 1
+
+
+def test_a_training_is_given_the_copies_of_its_stretch(cohort: Cohort, plan: Plan, tmp_path: Path) -> None:
+    supply = supply_of(cohort, plan, tmp_path, 1)
+    real = [prepared(read_scan(files, cohort), plan) for files in cohort.cases[:2]]
+    task = SegmentationTask(SPEC, plan, real, supply, real, 1.0, torch.device("cpu"))
+    shown = []
+    for update in range(SPEC.steps):
+        task.step(np.random.default_rng(update))
+        shown.append(supply[0].case)
+    assert len(dict.fromkeys(shown)) == 3
+    image, _ = task.synthetic.draw(np.random.default_rng(0))
+    assert any(np.isin(image.numpy()[0].ravel()[:50], case.image).all() for case in supply)
+
+
+def test_a_recipe_that_can_edit_nobody_is_told(cohort: Cohort, plan: Plan, tmp_path: Path) -> None:
+    nobody = ["steps.add.check.min_contrast=900", "steps.add.surplus=keep", "steps.add.replace=0"]
+    with pytest.raises(NoRoomError, match="no copy could be edited"):
+        supply_of(cohort, plan, tmp_path, 1, *nobody)
+    arm = Arm("fly", load_recipe("lesionmix", [LOADS, *nobody]), renewed=1)
+    told = run_cell(CELL, arm, cohort, SPEC, "tiny", tmp_path / "out", "key", "cpu", 1)
+    assert "no copy could be edited" in told["failed"]
+
+
+def test_a_cell_on_the_fly_comes_to_the_same_again(cohort: Cohort, tmp_path: Path) -> None:
+    arm = Arm("fly", load_recipe("lesionmix", ["output.copies=2", LOADS]), renewed=2)
+    told = [
+        run_cell(CELL, arm, cohort, SPEC, "tiny", tmp_path / name, "key", "cpu", 1) for name in ("a", "b")
+    ]
+    assert told[0]["synthetic"] == 8
+    assert told[0]["rows"] == told[1]["rows"]
+    assert list((tmp_path / "a").rglob("*.nii.gz")) == []
