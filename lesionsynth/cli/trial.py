@@ -81,6 +81,15 @@ def trial(
         bool,
         typer.Option("--ablate", help="Train each recipe also with each of its parts off, one at a time."),
     ] = False,
+    trainer: Annotated[
+        str,
+        typer.Option(
+            "--trainer",
+            metavar="NAME",
+            help="unet: train here; nnunet, or nnunet:CLASS such as nnunet:nnUNetTrainer_250epochs: write "
+            "data sets and commands for nnU-Net, and read what it has found when called again.",
+        ),
+    ] = "unet",
     preset: Annotated[
         str, typer.Option("--preset", help="full: full size; tiny: a minute a network on one core.")
     ] = "full",
@@ -133,13 +142,14 @@ def trial(
         settings_of(TrialSpec, TrialSpec.presets[preset], f"preset {preset}", settings or (), "--train"),
         preset,
         None if budget is None else 60 * budget,
+        _nnunet(trainer),
     )
     with Terminal(quiet) as terminal:
         outcome = run_trial(wish, input_folder, output, terminal, engine_of(n_jobs, None), device, threads)
     if as_json:
         print_json([vars(comparison) for comparison in outcome.comparisons])
         return
-    _tell(outcome, output)
+    _tell(outcome, output, wish.nnunet)
 
 
 def _numbers(text: str, option: str, above: float, most: float, whole: bool = False) -> list[float]:
@@ -155,7 +165,23 @@ def _numbers(text: str, option: str, above: float, most: float, whole: bool = Fa
     return list(dict.fromkeys(found))
 
 
-def _tell(outcome: Outcome, output: Path) -> None:
+def _nnunet(trainer: str) -> str | None:
+    """nnU-Net's name of a way to train, or None for the built-in network."""
+    from lesionsynth.trial.nnunet import TRAINERS
+
+    kind, _, name = trainer.partition(":")
+    if trainer == "unet":
+        return None
+    name = name or "nnUNetTrainer"
+    if kind != "nnunet" or not TRAINERS.fullmatch(name):
+        raise typer.BadParameter(
+            f"--trainer {trainer}: should be unet, nnunet, or nnunet: and one of its classes, such as "
+            "nnunet:nnUNetTrainer_250epochs."
+        )
+    return name
+
+
+def _tell(outcome: Outcome, output: Path, nnunet: str | None) -> None:
     """Print a table of Dice and area under the precision-recall curve, and where the rest is."""
     by_arm: dict[tuple[float, str], dict[str, Comparison]] = {}
     for one in outcome.comparisons:
@@ -192,7 +218,8 @@ def _tell(outcome: Outcome, output: Path) -> None:
     for cell, why in outcome.failed.items():
         print(f"not made: {cell}: {why}")
     if outcome.left:
-        print(f"{outcome.left} cell(s) are still to be done; the same command continues.")
+        first = "" if nnunet is None else f"run the scripts in {output / 'nnunet' / 'commands'}, then "
+        print(f"{outcome.left} cell(s) are still to be done; {first}the same command continues.")
     print(f"{output / 'trial.html'}, comparison.csv, results.csv")
 
 

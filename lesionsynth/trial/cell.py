@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from lesionsynth.trial.plan import (
 )
 from lesionsynth.trial.spec import TrialSpec
 from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised
+
+Found = tuple[Scan, NDArray[np.float32]]
+"""A case, and the probability of a lesion in each of its voxels."""
 
 
 def run_cell(
@@ -72,8 +75,8 @@ def run_cell(
     from lesionsynth.generative.training import Place, forget, open_torch_device, seed_weights, train
     from lesionsynth.trial.segment import SegmentationTask
 
-    _require_lesions(cell, cohort)
-    folder = output / "work" / cell.name
+    require_lesions(cell, cohort)
+    folder = work_of(output, cell)
     _clear_other(folder, key)
     clock = _Clock()
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
@@ -94,7 +97,7 @@ def run_cell(
             raise  # of no recipe alone
         except LesionsynthError as error:
             told["failed"] = str(error)
-            return _written(told, output, cell, folder)
+            return written(told, output, cell)
         clock.stop("synthesis")
     own = arm.network(spec).model_copy(update={"seed": cell.seed})
     place = Place(folder, open_torch_device(device, threads), "cell")
@@ -111,15 +114,14 @@ def run_cell(
     )
     trained = train(task, own, place, Unheard(), key)
     clock.stop("training")
-    known = [_segmented(task, plan, scan) for scan in validation]
-    threshold = best_threshold(known)
-    told["rows"] = [
-        _tested(task, plan, read_scan(files, cohort), threshold) for files in of_subjects(cohort, cell.test)
-    ]
+    tested = (read_scan(files, cohort) for files in of_subjects(cohort, cell.test))
+    told |= outcome_of(
+        ((scan, _segmented(task, plan, scan)) for scan in validation),
+        ((scan, _segmented(task, plan, scan)) for scan in tested),
+    )
     clock.stop("testing")
     told |= {
         "synthetic": len(synthetic) * (synthetic.stretches if isinstance(synthetic, Renewed) else 1),
-        "threshold": threshold,
         "best_update": trained.steps,
         "validation_dice": round(trained.measures["dice"], 6),
         "patch": list(plan.patch),
@@ -127,7 +129,7 @@ def run_cell(
         "seconds": clock.seconds,
     }
     forget(place, task.name)
-    return _written(told, output, cell, folder)
+    return written(told, output, cell)
 
 
 class _Clock:
@@ -144,21 +146,43 @@ class _Clock:
         self._since = now
 
 
-def _tested(task: Any, plan: Plan, scan: Scan, threshold: float) -> dict[str, Any]:
-    """A test case and its measures, at one half and at the validation threshold."""
-    probability, truth = _segmented(task, plan, scan, flat=False)
-    values: dict[str, float | None] = {"auprc": auprc(*_flat(probability, truth, scan))}
+def outcome_of(validation: Iterable[Found], test: Iterable[Found]) -> dict[str, Any]:
+    """The threshold that is best on validation cases, and the measures of test cases by it and by one half.
+
+    Parameters
+    ----------
+    validation, test : iterable of (Scan, ndarray (i, j, k) float32)
+        Cases and the probability of a lesion in each voxel.
+    """
+    threshold = best_threshold([_counted(scan, probability) for scan, probability in validation])
+    return {"threshold": threshold, "rows": [_row(*found, threshold) for found in test]}
+
+
+def _row(scan: Scan, probability: NDArray[np.float32], threshold: float) -> dict[str, Any]:
+    values: dict[str, float | None] = {"auprc": auprc(*_counted(scan, probability))}
     for suffix, limit in (("", 0.5), ("_at_val", threshold)):
         found = (probability >= limit) & (scan.classes != IGNORED)
-        measures = segmentation_measures(found, truth, scan.grid.spacing_mm)
+        measures = segmentation_measures(found, scan.classes == 1, scan.grid.spacing_mm)
         values |= {f"{name}{suffix}": value for name, value in measures.items()}
     return {"case": scan.files.case, "subject": scan.files.subject, "values": values}
 
 
-def _written(told: dict[str, Any], output: Path, cell: Cell, folder: Path) -> dict[str, Any]:
+def _counted(scan: Scan, probability: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Probability and truth of the voxels that count."""
+    counted = scan.classes != IGNORED
+    return probability[counted], (scan.classes == 1)[counted]
+
+
+def written(told: dict[str, Any], output: Path, cell: Cell) -> dict[str, Any]:
+    """What came out of a cell, once it is on the disk; what it has worked with is removed."""
     nifti.write_bytes(output / "cells" / f"{cell.name}.json", (json.dumps(told, indent=1) + "\n").encode())
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(work_of(output, cell), ignore_errors=True)
     return told
+
+
+def work_of(output: Path, cell: Cell) -> Path:
+    """Where a cell works."""
+    return output / "work" / cell.name
 
 
 def _clear_other(folder: Path, key: str) -> None:
@@ -169,7 +193,7 @@ def _clear_other(folder: Path, key: str) -> None:
         nifti.write_bytes(note, key.encode())
 
 
-def _require_lesions(cell: Cell, cohort: Cohort) -> None:
+def require_lesions(cell: Cell, cohort: Cohort) -> None:
     """Refuse a test in which there is nothing to find.
 
     Raises
@@ -193,19 +217,8 @@ def of_subjects(cohort: Cohort, subjects: Sequence[str]) -> list[CaseFiles]:
     return [files for files in cohort.cases if files.subject in subjects]
 
 
-def _segmented(
-    task: Any, plan: Plan, scan: Scan, flat: bool = True
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Probability and truth on the case's own grid; `flat`: of the voxels that count."""
+def _segmented(task: Any, plan: Plan, scan: Scan) -> NDArray[np.float32]:
+    """Probability on the case's own grid."""
     case = prepared(scan, plan)
     i, j, k = scan.classes.shape
-    probability = on_own_grid(task.probability(case), case, (i, j, k))
-    truth = scan.classes == 1
-    return _flat(probability, truth, scan) if flat else (probability, truth)
-
-
-def _flat(
-    probability: NDArray[np.float32], truth: NDArray[np.bool_], scan: Scan
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    counted = scan.classes != IGNORED
-    return probability[counted], truth[counted]
+    return on_own_grid(task.probability(case), case, (i, j, k))

@@ -35,6 +35,7 @@ _CHARTS = ("dice_at_val", "auprc", "f1_at_val", "volume_ratio_at_val")
 def render(
     name: str,
     spec: TrialSpec,
+    nnunet: str | None,
     shares: Sequence[float],
     rows: Sequence[Row],
     comparisons: Sequence[Comparison],
@@ -53,6 +54,7 @@ def render(
         "version": lesionsynth.__version__,
         "css": Markup((ours / "qc/report/page.css").read_text("utf-8")),  # noqa: S704 - a file of this package
         "spec": spec,
+        "nnunet": nnunet,
         "shares": " or ".join(f"{100 * share:.0f} %" for share in shares) or "none",
         "cells": cells,
         "left": left,

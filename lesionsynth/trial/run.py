@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,6 +25,7 @@ from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
+from lesionsynth.trial import nnunet
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.cells import Cell, make_cells
@@ -54,6 +55,8 @@ class Wish:
         Of the models that recipes need and that are not there.
     budget_s : float or None
         No group of cells begins that would probably end later.
+    nnunet : str or None
+        nnU-Net's name of a way to train, if it is to train and not we.
     """
 
     arms: tuple[Arm, ...]
@@ -63,6 +66,7 @@ class Wish:
     spec: TrialSpec
     preset: str = "full"
     budget_s: float | None = None
+    nnunet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,20 @@ def run_trial(
     LesionsynthError
         If the input cannot be used, a package is missing, or `output` holds another trial.
     """
-    for package in ("torch", "monai", "tensorboardX"):
+    for package in () if wish.nnunet else ("torch", "monai", "tensorboardX"):
         needed(package)
     started = time.monotonic()
     root, output = root.absolute(), output.absolute()
     if wish.arms[0] != Arm(NONE, None):
         raise RecipeError("the first arm has to be the one without synthetic data.")
+    if wish.nnunet and any(arm.control or arm.renewed or arm.prototype != "none" for arm in wish.arms):
+        raise RecipeError(
+            "nnU-Net trains in its own way: controls, copies on the fly and prototypes are not for it.",
+            remedy="Leave out --controls, --on-the-fly and --prototype, or --trainer nnunet.",
+        )
     about = {
         "lesionsynth": lesionsynth.__version__,
-        "network": wish.spec.model_dump(mode="json"),
+        "network": wish.nnunet or wish.spec.model_dump(mode="json"),
     }
     check_output(root, output, marker=NOTE)
     refuse_other(output, NOTE, about)
@@ -184,7 +193,7 @@ def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> di
         arm.name: [arm.prototype, arm.share, arm.renewed, arm.network(wish.spec).model_dump(mode="json")]
         for arm in wish.arms
     }
-    common: list[Any] = [wish.preset, lesionsynth.__version__]
+    common: list[Any] = [wish.preset, wish.nnunet, lesionsynth.__version__]
     common += [[mask.name, files[mask.name]] for mask in cohort.masks]
     models = {
         arm.name: file_states(
@@ -234,6 +243,8 @@ def _run(
     """Do what is not done, group by group: a comparison needs all arms of a group."""
     arms = {arm.name: arm for arm in wish.arms}
     groups = list(dict.fromkeys(cell.group for cell in cells))
+    places = nnunet.data_sets(cells, output, wish.nnunet) if wish.nnunet else {}
+    run_one: Callable[..., dict[str, Any]] = nnunet.run_cell if wish.nnunet else run_cell
     longest = 0.0
     for number, group in enumerate(groups, start=1):
         waiting = [c for c in cells if c.group == group and _there(output, c, keys[c.name]) is None]
@@ -249,13 +260,13 @@ def _run(
                 cell.name,
                 (
                     cell, arms[cell.arm], cohort, wish.spec, wish.preset, output,
-                    keys[cell.name], device, threads,
+                    keys[cell.name], device, threads, *((places[cell.name],) if places else ()),
                 ),
             )
             for cell in waiting
         ]  # fmt: skip
         stage = f"{number}/{len(groups)} fraction {fraction:g} seed {seed} fold {fold}"
-        for result in run_all(run_cell, items, stage=stage, engine=engine, progress=progress):
+        for result in run_all(run_one, items, stage=stage, engine=engine, progress=progress):
             if isinstance(result, Failure):
                 raise result.error
             progress.note(_words_of(result))
@@ -267,6 +278,8 @@ def _words_of(told: dict[str, Any]) -> str:
     who = f"{told['arm']}, fraction {told['fraction']:g}, seed {told['seed']}, fold {told['fold']}"
     if "failed" in told:
         return f"{who}: {told['failed']}"
+    if "waiting" in told:
+        return f"{who}: to be trained by {told['waiting']}"
     dice = [row["values"]["dice_at_val"] for row in told["rows"]]
     seconds = sum(told["seconds"].values())
     return f"{who}: Dice {sum(dice) / len(dice):.3f} in {len(dice)} test case(s), {seconds:.0f} s"
@@ -301,7 +314,7 @@ def _read(cells: Sequence[Cell], keys: dict[str, str], wish: Wish, output: Path)
     nifti.write_bytes(output / "results.csv", _results(rows).encode())
     nifti.write_bytes(output / "comparison.csv", _comparisons(comparisons).encode())
     shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None})
-    page = render(output.name, wish.spec, shares, rows, comparisons, done, failed, left)
+    page = render(output.name, wish.spec, wish.nnunet, shares, rows, comparisons, done, failed, left)
     nifti.write_bytes(output / PAGE, page.encode())
     return Outcome(rows, comparisons, failed, left, done)
 

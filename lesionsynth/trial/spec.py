@@ -17,7 +17,7 @@ class TrialSpec(TrainSpec):
         "full": {},
         "tiny": {
             "steps": 400, "most_patch": 32, "widths": (8, 16, 32), "validate_every": 100,
-            "validation_patches": 8, "learning_rate": 3e-3,
+            "validation_patches": 8, "learning_rate": 3e-3, "overlap": 0.25,
         },
     }  # fmt: skip
 

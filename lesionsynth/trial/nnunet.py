@@ -1,0 +1,304 @@
+"""A trial with nnU-Net v2, which runs by itself: data sets and commands for it, and what it has found.
+
+Under `nnunet` in the output lie `raw`, a data set for each cell, `commands`, a script for each, and what
+these make: `preprocessed`, `results`, `predicted`. Label maps have the classes of :data:`CLASSES`, images are
+float32 on the grid of the label map, so that whatever lesionsynth reads can be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionsynth import nifti
+from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
+from lesionsynth.json_file import read_json
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cell import Found, of_subjects, outcome_of, require_lesions, work_of, written
+from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.compare import NONE
+from lesionsynth.trial.plan import IGNORED, Scan, make_plan, read_scan
+from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.supply import recipe_for, synthesised
+
+CLASSES = {"background": 0, "lesion": 1, "ignore": IGNORED}
+TRAINERS = re.compile(r"nnUNetTrainer\w*")
+"""Names of its ways to train, such as nnUNetTrainer_250epochs."""
+_CONFIGURATION = "3d_fullres"
+_HOME = "nnunet"
+_MOST_SETS = 999
+_MOST_REPEATS = 12
+_PLANS, _SHARED = "nnUNetPlans", "nnUNetPlansOfNone"
+_SCRIPT_START = """\
+#!/usr/bin/env bash
+# {name}. Needs nnU-Net 2.6 or later; DEVICE=cpu where there is no GPU.
+# All arms of a group follow the plan of the one without synthetic data: run that one first.
+set -euo pipefail
+here="$(cd "$(dirname "${{BASH_SOURCE[0]}}")/.." && pwd)"
+export nnUNet_raw="$here/raw"
+export nnUNet_preprocessed="$here/preprocessed"
+export nnUNet_results="$here/results"
+device="${{DEVICE:-cuda}}"
+"""
+_OWN_PLAN = """\
+nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_integrity
+"""
+_PLAN_OF_NONE = """\
+nnUNetv2_extract_fingerprint -d {number} --verify_dataset_integrity
+nnUNetv2_move_plans_between_datasets -s {none} -t {number} -sp {own} -tp {plans}
+nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans}
+"""
+_SCRIPT_END = """\
+cp "$nnUNet_raw/{name}/splits_final.json" "$nnUNet_preprocessed/{name}/"
+nnUNetv2_train {number} {configuration} 0 -tr {trainer} -p {plans} --npz -device "$device"
+nnUNetv2_predict -d {number} -c {configuration} -f 0 -tr {trainer} -p {plans} --save_probabilities \\
+  -device "$device" -i "$nnUNet_raw/{name}/imagesTs" -o "$here/predicted/{name}"
+"""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where nnU-Net finds a cell and leaves what comes of it.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of all of them.
+    cell : str
+        Name of the cell.
+    number, of_none : int
+        Its number, and that of the arm without synthetic data of its group, whose plan all arms share.
+    trainer : str
+        nnU-Net's name of a way to train.
+    """
+
+    home: Path
+    cell: str
+    number: int
+    of_none: int
+    trainer: str
+
+    @property
+    def name(self) -> str:
+        """As nnU-Net calls it."""
+        return f"Dataset{self.number:03d}_{re.sub('[^A-Za-z0-9.-]', '_', self.cell)}"
+
+    @property
+    def plans(self) -> str:
+        """Name of the plan it is trained by."""
+        return _PLANS if self.number == self.of_none else _SHARED
+
+    @property
+    def raw(self) -> Path:
+        """Its images and labels."""
+        return self.home / "raw" / self.name
+
+    @property
+    def script(self) -> Path:
+        """The commands."""
+        return self.home / "commands" / f"{self.cell}.sh"
+
+    @property
+    def validated(self) -> Path:
+        """Where the training leaves the probabilities of validation cases."""
+        model = f"{self.trainer}__{self.plans}__{_CONFIGURATION}"
+        return self.home / "results" / self.name / model / "fold_0" / "validation"
+
+    @property
+    def predicted(self) -> Path:
+        """Where the probabilities of test cases go."""
+        return self.home / "predicted" / self.name
+
+    def clear(self) -> None:
+        """Remove what is there of another trial."""
+        for folder in ("raw", "preprocessed", "results", "predicted"):
+            shutil.rmtree(self.home / folder / self.name, ignore_errors=True)
+
+
+def data_sets(cells: Sequence[Cell], output: Path, trainer: str) -> dict[str, DataSet]:
+    """A data set for each cell; those of an earlier call keep their numbers.
+
+    Raises
+    ------
+    InputError
+        If there are more cells than nnU-Net has numbers.
+    """
+    home = output / _HOME
+    file = home / "numbers.json"
+    numbers: dict[str, int] = read_json(file) if file.is_file() else {}
+    for cell in cells:
+        numbers.setdefault(cell.name, max(numbers.values(), default=0) + 1)
+    if max(numbers.values()) > _MOST_SETS:
+        raise InputError(
+            f"these are {max(numbers.values())} networks; nnU-Net has numbers for {_MOST_SETS} data sets.",
+            file=output,
+            remedy="Use fewer arms, fractions, seeds or folds, or several folders.",
+        )
+    nifti.write_bytes(file, (json.dumps(numbers, indent=1) + "\n").encode())
+    of_none = {cell.group: numbers[cell.name] for cell in cells if cell.arm == NONE}
+    return {
+        cell.name: DataSet(home, cell.name, numbers[cell.name], of_none[cell.group], trainer)
+        for cell in cells
+    }
+
+
+def run_cell(
+    cell: Cell,
+    arm: Arm,
+    cohort: Cohort,
+    spec: TrialSpec,
+    preset: str,
+    output: Path,
+    key: str,
+    device: str,
+    threads: int,
+    place: DataSet,
+) -> dict[str, Any]:
+    """Write what nnU-Net needs for a cell, or read what it has found, as :func:`trial.cell.run_cell` does.
+
+    Returns
+    -------
+    dict
+        What came out; with `waiting`, the script to run, where nnU-Net has not done all of it.
+    """
+    require_lesions(cell, cohort)
+    note = place.raw / "cell.json"
+    told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
+    known = read_json(note) if note.is_file() else {}
+    if known.get("key") != key:
+        place.clear()
+        work = work_of(output, cell)
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            made = []
+            if arm.recipe is not None:
+                own = recipe_for(arm.recipe, cell, cohort, work, preset, device, threads)
+                made = synthesised(own, cohort, work)
+        except (OutputError, DeviceError):
+            raise  # of no recipe alone
+        except LesionsynthError as error:
+            return written(told | {"failed": str(error)}, output, cell)
+        _write(cell, made, arm.share, cohort, spec, place)
+        known = {"key": key, "synthetic": len(made)}
+        nifti.write_bytes(note, json.dumps(known).encode())
+        shutil.rmtree(work, ignore_errors=True)
+    tested = of_subjects(cohort, cell.test)
+    validation = of_subjects(cohort, cell.validation)
+    if not all(_npz(place.predicted, files).is_file() for files in tested) or not all(
+        _npz(place.validated, files).is_file() for files in validation
+    ):
+        return told | {"waiting": str(place.script)}
+    told |= {"synthetic": known["synthetic"], "seconds": {}, "trainer": place.trainer}
+    told |= outcome_of(_found(validation, cohort, place.validated), _found(tested, cohort, place.predicted))
+    return written(told, output, cell)
+
+
+def _npz(folder: Path, files: CaseFiles) -> Path:
+    return folder / f"{files.case}.npz"
+
+
+def _found(cases: Sequence[CaseFiles], cohort: Cohort, folder: Path) -> Iterator[Found]:
+    """Cases and nnU-Net's probability of a lesion, whose axes are (class, k, j, i).
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or is of another grid.
+    """
+    for files in cases:
+        scan, path = read_scan(files, cohort), _npz(folder, files)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                found = stored["probabilities"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            found = None
+        if found is None or found.ndim != 4 or found.shape[1:] != scan.classes.shape[::-1]:
+            raise InputError(
+                "is not nnU-Net's file of probabilities for this case.",
+                case=files.case,
+                file=path,
+                remedy="Remove it and predict again, with the last command of the cell's script.",
+            )
+        yield scan, np.ascontiguousarray(found[CLASSES["lesion"]].T, dtype=np.float32)
+
+
+def _write(
+    cell: Cell, made: Sequence[CaseFiles], share: float, cohort: Cohort, spec: TrialSpec, place: DataSet
+) -> None:
+    """Images, labels, description, split and script of a cell."""
+    train = of_subjects(cohort, cell.train)
+    scans = [read_scan(files, cohort) for files in train]
+    make_plan(scans, cohort.channels, spec)  # refuses what has no lesion
+    for scan in scans:
+        _write_case(scan, place.raw, "Tr")
+    others = [*made, *(f for f in of_subjects(cohort, cell.validation) if f.subject not in cell.train)]
+    for files in others:
+        _write_case(read_scan(files, cohort), place.raw, "Tr")
+    for files in of_subjects(cohort, cell.test):
+        _write_case(read_scan(files, cohort), place.raw, "Ts")
+    has_ignored = bool(cohort.labels.of_role("ignore"))
+    about = {
+        "channel_names": {str(k): name for k, name in enumerate(cohort.channels)},
+        "labels": CLASSES if has_ignored else {k: v for k, v in CLASSES.items() if k != "ignore"},
+        "numTraining": len(train) + len(others),
+        "file_ending": ".nii.gz",
+    }
+    nifti.write_bytes(place.raw / "dataset.json", json.dumps(about, indent=1).encode())
+    real, synthetic = repeats(len(train), len(made), share)
+    split = {
+        "train": [f.case for f in train] * real + [f.case for f in made] * synthetic,
+        "val": [f.case for f in of_subjects(cohort, cell.validation)],
+    }
+    nifti.write_bytes(place.raw / "splits_final.json", json.dumps([split], indent=1).encode())
+    nifti.write_bytes(place.script, commands(place).encode())
+    place.script.chmod(0o755)
+
+
+def _write_case(scan: Scan, raw: Path, side: str) -> None:
+    """Channels and classes of a case; `side` is Tr or Ts."""
+    case = scan.files.case
+    for channel, values in enumerate(scan.image):
+        path = raw / f"images{side}" / f"{case}_{channel:04d}.nii.gz"
+        nifti.write(path, nifti.new(scan.grid, np.asfortranarray(values)))
+    nifti.write(
+        raw / f"labels{side}" / f"{case}.nii.gz", nifti.new(scan.grid, np.asfortranarray(scan.classes))
+    )
+
+
+def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
+    """How often each real and each synthetic case is listed for `share` of the draws to be synthetic.
+
+    nnU-Net draws from the list of a split, a case named twice twice as often (2.6 and later).
+    """
+    if not synthetic:
+        return 1, 0
+    if share == 1:
+        return 0, 1
+    counts = range(1, _MOST_REPEATS + 1)
+    return min(
+        ((a, b) for a in counts for b in counts),
+        key=lambda n: (abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), sum(n)),
+    )
+
+
+def commands(place: DataSet) -> str:
+    """The script that trains and predicts a cell."""
+    planned = _OWN_PLAN if place.number == place.of_none else _PLAN_OF_NONE
+    return (_SCRIPT_START + planned + _SCRIPT_END).format(
+        name=place.name,
+        number=place.number,
+        none=place.of_none,
+        trainer=place.trainer,
+        plans=place.plans,
+        own=_PLANS,
+        configuration=_CONFIGURATION,
+    )
