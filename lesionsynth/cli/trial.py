@@ -81,6 +81,23 @@ def trial(
         bool,
         typer.Option("--ablate", help="Train each recipe also with each of its parts off, one at a time."),
     ] = False,
+    search: Annotated[
+        int,
+        typer.Option(
+            "--search",
+            metavar="N",
+            help="Train each recipe also with the values that N networks find best on validation subjects.",
+            min=0,
+        ),
+    ] = 0,
+    rare: Annotated[
+        float | None,
+        typer.Option(
+            "--rare",
+            metavar="SHARE",
+            help="Remove lesions from training cases until they are this share of an image, such as 0.005.",
+        ),
+    ] = None,
     trainer: Annotated[
         str,
         typer.Option(
@@ -123,6 +140,8 @@ def trial(
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
+    if rare is not None and not 0 < rare < 1:
+        raise typer.BadParameter(f"--rare {rare:g}: should be a share above 0 and below 1.")
     swept = [] if shares is None else _numbers(shares, "--shares", 0.0, 1.0)
     times = [] if on_the_fly is None else _numbers(on_the_fly, "--on-the-fly", 0.0, 1000.0)
     names = [name.strip() for name in recipes.split(",")]
@@ -135,6 +154,7 @@ def trial(
             shares=swept,
             on_the_fly=times,
             controls=controls,
+            search=search,
         ),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
         seeds,
@@ -143,6 +163,7 @@ def trial(
         preset,
         None if budget is None else 60 * budget,
         _nnunet(trainer),
+        rare,
     )
     with Terminal(quiet) as terminal:
         outcome = run_trial(wish, input_folder, output, terminal, engine_of(n_jobs, None), device, threads)

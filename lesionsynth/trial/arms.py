@@ -39,6 +39,8 @@ class Arm:
         Of :data:`CONTROLS`.
     renewed : float
         Copies are made while the network trains, so many times those of the recipe; 0: before it trains.
+    searched : int
+        So many networks are trained to find better values for the recipe.
     """
 
     name: str
@@ -46,6 +48,12 @@ class Arm:
     prototype: Form = "none"
     control: str | None = None
     renewed: float = 0.0
+    searched: int = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it needs our own network."""
+        return self.prototype != "none" or self.control is not None or self.renewed > 0 or self.searched > 0
 
     @property
     def share(self) -> float:
@@ -66,6 +74,7 @@ def arms_of(
     shares: Sequence[float] = (),
     on_the_fly: Sequence[float] = (),
     controls: bool = False,
+    search: int = 0,
 ) -> tuple[Arm, ...]:
     """Arms by the names of their recipes, the one without synthetic data first.
 
@@ -86,6 +95,8 @@ def arms_of(
         Also with copies that are made while the network trains, so many times as many as the recipe says.
     controls : bool
         Whether there are the arms of :data:`CONTROLS`.
+    search : int
+        Also with the values that so many networks find best on validation subjects.
 
     Raises
     ------
@@ -109,6 +120,8 @@ def arms_of(
             other = recipe.model_copy(update={"training": TrainingSpec(share=share)})
             arms.append(Arm(f"{label}@{share:g}", other))
         arms += [replace(arm, name=f"{label}+fly{times:g}", renewed=times) for times in on_the_fly]
+        if search:
+            arms.append(replace(arm, name=f"{label}+searched", searched=search))
     labels = [arm.name for arm in arms]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
-from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
 from lesionsynth.host import read_label
 from lesionsynth.run.pool import Unheard
 from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.cells import Cell, Setting, of_subjects
 from lesionsynth.trial.measures import auprc, best_threshold, segmentation_measures
 from lesionsynth.trial.plan import (
     IGNORED,
@@ -31,41 +31,22 @@ from lesionsynth.trial.plan import (
     prepared,
     read_scan,
 )
-from lesionsynth.trial.spec import TrialSpec
-from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised
+from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised, train_on_of
 
 Found = tuple[Scan, NDArray[np.float32]]
 """A case, and the probability of a lesion in each of its voxels."""
 
 
-def run_cell(
-    cell: Cell,
-    arm: Arm,
-    cohort: Cohort,
-    spec: TrialSpec,
-    preset: str,
-    output: Path,
-    key: str,
-    device: str,
-    threads: int,
-) -> dict[str, Any]:
-    """Train and test one network; what came out is written to `output`/cells, whole or not at all.
+def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]:
+    """Train and test one network; what came out is written to the folder `cells`, whole or not at all.
 
     Parameters
     ----------
     cell : Cell
     arm : Arm
-    cohort : Cohort
-        The whole input.
-    spec : TrialSpec
-    preset : str
-        Of the models that the recipe needs and that are not there.
-    output : Path
+    setting : Setting
     key : str
         Of all that the cell depends on.
-    device : str
-        auto, cpu, cuda or cuda:i.
-    threads : int
 
     Returns
     -------
@@ -75,32 +56,34 @@ def run_cell(
     from lesionsynth.generative.training import Place, forget, open_torch_device, seed_weights, train
     from lesionsynth.trial.segment import SegmentationTask
 
+    cohort, output = setting.cohort, setting.output
     require_lesions(cell, cohort)
     folder = work_of(output, cell)
     _clear_other(folder, key)
     clock = _Clock()
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
-    real = [read_scan(files, cohort) for files in of_subjects(cohort, cell.train)]
-    plan = make_plan(real, cohort.channels, spec)
-    validation = [read_scan(files, cohort) for files in of_subjects(cohort, cell.validation)]
+    given, train_on = train_on_of(cell, setting, folder)
+    real = [read_scan(files, train_on) for files in of_subjects(train_on, cell.train)]
+    plan = make_plan(real, cohort.channels, setting.spec)
+    validation = [read_scan(files, train_on) for files in of_subjects(train_on, cell.validation)]
     clock.stop("reading")
     synthetic: Sequence[SegmentationCase] = ()
     if arm.recipe is not None:
         try:
-            recipe = recipe_for(arm.recipe, cell, cohort, folder, preset, device, threads)
+            recipe = recipe_for(arm.recipe, cell, given, train_on, setting, folder)
             if arm.renewed:
-                synthetic = renewed(recipe, cell, cohort, plan, folder, arm.renewed)
+                synthetic = renewed(recipe, train_on, plan, folder, arm.renewed)
             else:
-                made = synthesised(recipe, cohort, folder)
-                synthetic = [prepared(read_scan(files, cohort), plan) for files in made]
+                made = synthesised(recipe, train_on, folder)
+                synthetic = [prepared(read_scan(files, train_on), plan) for files in made]
         except (OutputError, DeviceError):
             raise  # of no recipe alone
         except LesionsynthError as error:
             told["failed"] = str(error)
             return written(told, output, cell)
         clock.stop("synthesis")
-    own = arm.network(spec).model_copy(update={"seed": cell.seed})
-    place = Place(folder, open_torch_device(device, threads), "cell")
+    own = arm.network(setting.spec).model_copy(update={"seed": cell.seed})
+    place = Place(folder, open_torch_device(setting.device, setting.threads), "cell")
     seed_weights(own, place, SegmentationTask.name)
     task = SegmentationTask(
         own,
@@ -210,11 +193,6 @@ def require_lesions(cell: Cell, cohort: Cohort) -> None:
             file=cohort.root,
             remedy="Test on other folds (--folds), or make others (folds.count, a splits_final.json).",
         )
-
-
-def of_subjects(cohort: Cohort, subjects: Sequence[str]) -> list[CaseFiles]:
-    """Cases of these subjects, in the order of the cohort."""
-    return [files for files in cohort.cases if files.subject in subjects]
 
 
 def _segmented(task: Any, plan: Plan, scan: Scan) -> NDArray[np.float32]:

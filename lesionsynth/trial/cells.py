@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from lesionsynth.domain.case import Cohort, Split
+from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError
+from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.folds import sides_of
 from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.spec import TrialSpec
 
 FEWEST_TO_HOLD_OUT = 3
 """With fewer training subjects none can be spared to validate: the training cases themselves do it."""
@@ -40,12 +44,56 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its file."""
-        return f"{self.arm}-fraction{self.fraction:g}-seed{self.seed}-fold{self.fold}"
+        return cell_name(vars(self))
 
     @property
     def group(self) -> tuple[float, int, int]:
         """What the cells that are compared with each other share."""
         return self.fraction, self.seed, self.fold
+
+
+def cell_name(told: Mapping[str, Any]) -> str:
+    """Name of a cell, by its fields."""
+    return f"{told['arm']}-fraction{told['fraction']:g}-seed{told['seed']}-fold{told['fold']}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a trial share.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The whole input.
+    given : InputSpec
+        By which it was read.
+    spec : TrialSpec
+        Of the network.
+    preset : str
+        Of the models that a recipe needs and that are not there.
+    output : Path
+        Folder of the trial.
+    device : str
+        auto, cpu, cuda or cuda:i.
+    threads : int
+        Of torch on the CPU.
+    prevalence : float or None
+        Lesions are removed from training cases until the others are not more than this share of an image.
+    """
+
+    cohort: Cohort
+    given: InputSpec
+    spec: TrialSpec
+    preset: str
+    output: Path
+    device: str = "cpu"
+    threads: int = 1
+    prevalence: float | None = None
+
+
+def of_subjects(cohort: Cohort, subjects: Sequence[str]) -> list[CaseFiles]:
+    """Cases of these subjects, in the order of the cohort."""
+    return [files for files in cohort.cases if files.subject in subjects]
 
 
 def make_cells(

@@ -22,13 +22,15 @@ from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
 from lesionsynth.json_file import read_json
+from lesionsynth.layouts.nnunet import NnUNet
+from lesionsynth.run.cohort import SPLITS
 from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cell import Found, of_subjects, outcome_of, require_lesions, work_of, written
-from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.cell import Found, outcome_of, require_lesions, work_of, written
+from lesionsynth.trial.cells import Cell, Setting, of_subjects
 from lesionsynth.trial.compare import NONE
-from lesionsynth.trial.plan import IGNORED, Scan, make_plan, read_scan
-from lesionsynth.trial.spec import TrialSpec
-from lesionsynth.trial.supply import recipe_for, synthesised
+from lesionsynth.trial.plan import IGNORED, make_plan, read_scan
+from lesionsynth.trial.raw import write_case, write_description
+from lesionsynth.trial.supply import recipe_for, synthesised, train_on_of
 
 CLASSES = {"background": 0, "lesion": 1, "ignore": IGNORED}
 TRAINERS = re.compile(r"nnUNetTrainer\w*")
@@ -55,6 +57,7 @@ nnUNetv2_plan_and_preprocess -d {number} -c {configuration} --verify_dataset_int
 _PLAN_OF_NONE = """\
 nnUNetv2_extract_fingerprint -d {number} --verify_dataset_integrity
 nnUNetv2_move_plans_between_datasets -s {none} -t {number} -sp {own} -tp {plans}
+cp "$nnUNet_raw/{name}/dataset.json" "$nnUNet_preprocessed/{name}/"
 nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans}
 """
 _SCRIPT_END = """\
@@ -151,18 +154,7 @@ def data_sets(cells: Sequence[Cell], output: Path, trainer: str) -> dict[str, Da
     }
 
 
-def run_cell(
-    cell: Cell,
-    arm: Arm,
-    cohort: Cohort,
-    spec: TrialSpec,
-    preset: str,
-    output: Path,
-    key: str,
-    device: str,
-    threads: int,
-    place: DataSet,
-) -> dict[str, Any]:
+def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -> dict[str, Any]:
     """Write what nnU-Net needs for a cell, or read what it has found, as :func:`trial.cell.run_cell` does.
 
     Returns
@@ -170,35 +162,37 @@ def run_cell(
     dict
         What came out; with `waiting`, the script to run, where nnU-Net has not done all of it.
     """
+    cohort, output = setting.cohort, setting.output
     require_lesions(cell, cohort)
     note = place.raw / "cell.json"
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
-    known = read_json(note) if note.is_file() else {}
-    if known.get("key") != key:
+    if not note.is_file() or read_json(note)["key"] != key:
         place.clear()
         work = work_of(output, cell)
         shutil.rmtree(work, ignore_errors=True)
+        given, train_on = train_on_of(cell, setting, work)
+        made = []
         try:
-            made = []
             if arm.recipe is not None:
-                own = recipe_for(arm.recipe, cell, cohort, work, preset, device, threads)
-                made = synthesised(own, cohort, work)
+                own = recipe_for(arm.recipe, cell, given, train_on, setting, work)
+                made = synthesised(own, train_on, work)
         except (OutputError, DeviceError):
             raise  # of no recipe alone
         except LesionsynthError as error:
             return written(told | {"failed": str(error)}, output, cell)
-        _write(cell, made, arm.share, cohort, spec, place)
-        known = {"key": key, "synthetic": len(made)}
-        nifti.write_bytes(note, json.dumps(known).encode())
+        _write(cell, made, arm.share, train_on, setting, place)
+        nifti.write_bytes(note, json.dumps({"key": key, "synthetic": len(made)}).encode())
         shutil.rmtree(work, ignore_errors=True)
+    ours = NnUNet().scan(place.raw).cohort
+    (split,) = json.loads((place.raw / SPLITS).read_text())
+    validation = [ours.case(case) for case in split["val"]]
     tested = of_subjects(cohort, cell.test)
-    validation = of_subjects(cohort, cell.validation)
     if not all(_npz(place.predicted, files).is_file() for files in tested) or not all(
         _npz(place.validated, files).is_file() for files in validation
     ):
         return told | {"waiting": str(place.script)}
-    told |= {"synthetic": known["synthetic"], "seconds": {}, "trainer": place.trainer}
-    told |= outcome_of(_found(validation, cohort, place.validated), _found(tested, cohort, place.predicted))
+    told |= {"synthetic": read_json(note)["synthetic"], "seconds": {}, "trainer": place.trainer}
+    told |= outcome_of(_found(validation, ours, place.validated), _found(tested, cohort, place.predicted))
     return written(told, output, cell)
 
 
@@ -232,46 +226,29 @@ def _found(cases: Sequence[CaseFiles], cohort: Cohort, folder: Path) -> Iterator
 
 
 def _write(
-    cell: Cell, made: Sequence[CaseFiles], share: float, cohort: Cohort, spec: TrialSpec, place: DataSet
+    cell: Cell, made: Sequence[CaseFiles], share: float, train_on: Cohort, setting: Setting, place: DataSet
 ) -> None:
     """Images, labels, description, split and script of a cell."""
-    train = of_subjects(cohort, cell.train)
-    scans = [read_scan(files, cohort) for files in train]
-    make_plan(scans, cohort.channels, spec)  # refuses what has no lesion
-    for scan in scans:
-        _write_case(scan, place.raw, "Tr")
-    others = [*made, *(f for f in of_subjects(cohort, cell.validation) if f.subject not in cell.train)]
-    for files in others:
-        _write_case(read_scan(files, cohort), place.raw, "Tr")
-    for files in of_subjects(cohort, cell.test):
-        _write_case(read_scan(files, cohort), place.raw, "Ts")
-    has_ignored = bool(cohort.labels.of_role("ignore"))
-    about = {
-        "channel_names": {str(k): name for k, name in enumerate(cohort.channels)},
-        "labels": CLASSES if has_ignored else {k: v for k, v in CLASSES.items() if k != "ignore"},
-        "numTraining": len(train) + len(others),
-        "file_ending": ".nii.gz",
-    }
-    nifti.write_bytes(place.raw / "dataset.json", json.dumps(about, indent=1).encode())
+    train, validation = (of_subjects(train_on, side) for side in (cell.train, cell.validation))
+    # Refuses cases without a lesion, as the built-in network does.
+    make_plan([read_scan(files, train_on) for files in train], train_on.channels, setting.spec)
+    others = [*made, *(files for files in validation if files not in train)]
+    for files in (*train, *others):
+        scan = read_scan(files, train_on)
+        write_case(place.raw, "Tr", files.case, scan.image, scan.classes, scan.grid)
+    for files in of_subjects(setting.cohort, cell.test):
+        scan = read_scan(files, setting.cohort)
+        write_case(place.raw, "Ts", files.case, scan.image, scan.classes, scan.grid)
+    labels = {k: v for k, v in CLASSES.items() if k != "ignore" or train_on.labels.of_role("ignore")}
+    write_description(place.raw, train_on.channels, labels, len(train) + len(others))
     real, synthetic = repeats(len(train), len(made), share)
     split = {
-        "train": [f.case for f in train] * real + [f.case for f in made] * synthetic,
-        "val": [f.case for f in of_subjects(cohort, cell.validation)],
+        "train": [files.case for files in train] * real + [files.case for files in made] * synthetic,
+        "val": [files.case for files in validation],
     }
-    nifti.write_bytes(place.raw / "splits_final.json", json.dumps([split], indent=1).encode())
+    nifti.write_bytes(place.raw / SPLITS, json.dumps([split], indent=1).encode())
     nifti.write_bytes(place.script, commands(place).encode())
     place.script.chmod(0o755)
-
-
-def _write_case(scan: Scan, raw: Path, side: str) -> None:
-    """Channels and classes of a case; `side` is Tr or Ts."""
-    case = scan.files.case
-    for channel, values in enumerate(scan.image):
-        path = raw / f"images{side}" / f"{case}_{channel:04d}.nii.gz"
-        nifti.write(path, nifti.new(scan.grid, np.asfortranarray(values)))
-    nifti.write(
-        raw / f"labels{side}" / f"{case}.nii.gz", nifti.new(scan.grid, np.asfortranarray(scan.classes))
-    )
 
 
 def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import lesionsynth
 from lesionsynth import nifti
-from lesionsynth.digest import digest_json, file_states
-from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, LesionsynthError, RecipeError
-from lesionsynth.generative.checkpoint import SUFFIX, needed
-from lesionsynth.json_file import read_json
-from lesionsynth.recipe.model import Recipe, deciding
+from lesionsynth.errors import InputError, RecipeError
+from lesionsynth.generative.checkpoint import needed
+from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.fit import case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
-from lesionsynth.run.models import used
-from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
-from lesionsynth.trial import nnunet
+from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cell import run_cell
-from lesionsynth.trial.cells import Cell, make_cells
+from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
+from lesionsynth.trial.runner import Runner
+from lesionsynth.trial.search import searched
 from lesionsynth.trial.spec import TrialSpec
 
 PAGE = "trial.html"
@@ -57,6 +52,8 @@ class Wish:
         No group of cells begins that would probably end later.
     nnunet : str or None
         nnU-Net's name of a way to train, if it is to train and not we.
+    prevalence : float or None
+        Lesions are removed from training cases until the others are not more than this share of an image.
     """
 
     arms: tuple[Arm, ...]
@@ -67,6 +64,7 @@ class Wish:
     preset: str = "full"
     budget_s: float | None = None
     nnunet: str | None = None
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,27 +107,20 @@ def run_trial(
     LesionsynthError
         If the input cannot be used, a package is missing, or `output` holds another trial.
     """
-    for package in () if wish.nnunet else ("torch", "monai", "tensorboardX"):
-        needed(package)
-    started = time.monotonic()
+    _require_packages(wish)
+    until = None if wish.budget_s is None else time.monotonic() + wish.budget_s
     root, output = root.absolute(), output.absolute()
-    if wish.arms[0] != Arm(NONE, None):
-        raise RecipeError("the first arm has to be the one without synthetic data.")
-    if wish.nnunet and any(arm.control or arm.renewed or arm.prototype != "none" for arm in wish.arms):
-        raise RecipeError(
-            "nnU-Net trains in its own way: controls, copies on the fly and prototypes are not for it.",
-            remedy="Leave out --controls, --on-the-fly and --prototype, or --trainer nnunet.",
-        )
     about = {
         "lesionsynth": lesionsynth.__version__,
         "network": wish.nnunet or wish.spec.model_dump(mode="json"),
+        "prevalence": wish.prevalence,
     }
     check_output(root, output, marker=NOTE)
     refuse_other(output, NOTE, about)
     base = next((arm.recipe for arm in wish.arms if arm.recipe is not None), None) or Recipe.model_validate(
         {"steps": {"add": {"kind": "populate"}}}
     )
-    _require_one_input(wish.arms, base)
+    _require_comparable(wish, base)
     _, cohort, dropped = open_cohort(base.input, root)
     for finding in dropped:
         progress.note(f"left out: {finding}")
@@ -145,21 +136,44 @@ def run_trial(
     cells = make_cells(cohort, splits, wish.arms, wish.fractions, wish.seeds, wish.folds, wish.spec.held_out)
     _say_who(cells, progress)
     claim(output, NOTE, about)
-    keys = _keys(cells, wish, cohort, base)
-    _run(cells, keys, wish, cohort, output, progress, engine, device, threads, started)
+    setting = Setting(cohort, base.input, wish.spec, wish.preset, output, device, threads, wish.prevalence)
+    runner = Runner(setting, base, progress, engine, wish.nnunet, until)
+    done = _run(cells, wish, runner)
     with suppress(OSError):  # what a stopped cell has left stays, for it to go on
         (output / "work").rmdir()
-    return _read(cells, keys, wish, output)
+    return _concluded(done, len(cells) - len(done), wish, output)
 
 
-def _require_one_input(arms: Sequence[Arm], base: Recipe) -> None:
-    """Refuse recipes that read the data set or its folds in different ways; outside masks may differ.
+def _require_packages(wish: Wish) -> None:
+    """Refuse what cannot be trained for lack of a package.
+
+    Raises
+    ------
+    LesionsynthError
+    """
+    for package in () if wish.nnunet else ("torch", "monai", "tensorboardX"):
+        needed(package)
+    if any(arm.searched for arm in wish.arms):
+        needed("optuna")
+
+
+def _require_comparable(wish: Wish, base: Recipe) -> None:
+    """Refuse arms that cannot be compared: all have to read the data set and its folds alike.
+
+    Outside masks may differ.
 
     Raises
     ------
     RecipeError
     """
-    for arm in arms:
+    if wish.arms[0] != Arm(NONE, None):
+        raise RecipeError("the first arm has to be the one without synthetic data.")
+    if wish.nnunet and any(arm.is_ours for arm in wish.arms):
+        raise RecipeError(
+            "nnU-Net trains in its own way: no controls, copies on the fly, prototypes or searches.",
+            remedy="Leave out --controls, --on-the-fly, --prototype and --search, or --trainer nnunet.",
+        )
+    for arm in wish.arms:
         if arm.recipe is None:
             continue
         if (arm.recipe.input.model_copy(update={"masks": base.input.masks}), arm.recipe.folds) != (
@@ -169,6 +183,11 @@ def _require_one_input(arms: Sequence[Arm], base: Recipe) -> None:
             raise RecipeError(
                 f"the recipe {arm.name} has another `input` or `folds` than the first one.",
                 remedy="Arms are compared on one data set: say both for all recipes with --set.",
+            )
+        if wish.prevalence is not None and arm.recipe.input.masks is not None:
+            raise RecipeError(
+                f"the recipe {arm.name} learns from masks, which cannot be made rarer.",
+                remedy="Leave out --rare, or input.masks of the recipe.",
             )
 
 
@@ -185,131 +204,54 @@ def _say_who(cells: Sequence[Cell], progress: Progress) -> None:
         )
 
 
-def _keys(cells: Sequence[Cell], wish: Wish, cohort: Cohort, base: Recipe) -> dict[str, str]:
-    """All that each cell depends on."""
-    files = case_keys(cohort, base)
-    recipes = {arm.name: None if arm.recipe is None else deciding(arm.recipe) for arm in wish.arms}
-    forms = {
-        arm.name: [arm.prototype, arm.share, arm.renewed, arm.network(wish.spec).model_dump(mode="json")]
-        for arm in wish.arms
-    }
-    common: list[Any] = [wish.preset, wish.nnunet, lesionsynth.__version__]
-    common += [[mask.name, files[mask.name]] for mask in cohort.masks]
-    models = {
-        arm.name: file_states(
-            file
-            for _, path, _ in (used(arm.recipe) if arm.recipe is not None else ())
-            for file in (sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)])
-        )
-        for arm in wish.arms
-    }
-    return {
-        cell.name: digest_json(
-            [common, recipes[cell.arm], list(models[cell.arm]), forms[cell.arm], asdict(cell)]
-            + [
-                [case.case, files[case.case]]
-                for case in cohort.cases
-                if case.subject in {*cell.train, *cell.validation, *cell.test}
-            ]
-        )
-        for cell in cells
-    }
-
-
-def _there(output: Path, cell: Cell, key: str) -> dict[str, Any] | None:
-    """What a cell has come to, if it is done."""
-    path = output / "cells" / f"{cell.name}.json"
-    if not path.is_file():
-        return None
-    try:
-        told = read_json(path)
-    except LesionsynthError:
-        return None
-    return told if isinstance(told, dict) and told.get("key") == key else None
-
-
-def _run(
-    cells: Sequence[Cell],
-    keys: dict[str, str],
-    wish: Wish,
-    cohort: Cohort,
-    output: Path,
-    progress: Progress,
-    engine: Engine,
-    device: str,
-    threads: int,
-    started: float,
-) -> None:
-    """Do what is not done, group by group: a comparison needs all arms of a group."""
+def _run(cells: Sequence[Cell], wish: Wish, runner: Runner) -> list[dict[str, Any]]:
+    """Do the cells group by group, since a comparison needs all arms of a group; those that are done."""
     arms = {arm.name: arm for arm in wish.arms}
     groups = list(dict.fromkeys(cell.group for cell in cells))
-    places = nnunet.data_sets(cells, output, wish.nnunet) if wish.nnunet else {}
-    run_one: Callable[..., dict[str, Any]] = nnunet.run_cell if wish.nnunet else run_cell
-    longest = 0.0
+    found: dict[tuple[str, float, int], Recipe | None] = {}
+    done: list[dict[str, Any]] = []
+    over = False
     for number, group in enumerate(groups, start=1):
-        waiting = [c for c in cells if c.group == group and _there(output, c, keys[c.name]) is None]
-        if not waiting:
-            continue
-        began = time.monotonic()
-        if wish.budget_s is not None and began - started + longest > wish.budget_s:
-            progress.note("the budget ends here.")
-            return
         fraction, seed, fold = group
-        items = [
-            (
-                cell.name,
-                (
-                    cell, arms[cell.arm], cohort, wish.spec, wish.preset, output,
-                    keys[cell.name], device, threads, *((places[cell.name],) if places else ()),
-                ),
-            )
-            for cell in waiting
-        ]  # fmt: skip
+        pairs = []
+        for cell in cells:
+            if cell.group != group:
+                continue
+            arm = arms[cell.arm]
+            if arm.searched:
+                asked = (arm.name, fraction, fold)  # once for all seeds: all of them have the same test cases
+                if asked not in found:
+                    found[asked] = searched(arm, cell, runner)
+                if (recipe := found[asked]) is None:
+                    over = True
+                    continue
+                arm = replace(arm, recipe=recipe)
+            pairs.append((cell, arm))
         stage = f"{number}/{len(groups)} fraction {fraction:g} seed {seed} fold {fold}"
-        for result in run_all(run_one, items, stage=stage, engine=engine, progress=progress):
-            if isinstance(result, Failure):
-                raise result.error
-            progress.note(_words_of(result))
-        longest = max(longest, time.monotonic() - began)
+        over = not runner.do(pairs, stage) or over
+        done += [told for pair in pairs if (told := runner.told(*pair)) is not None]
+    if over:
+        runner.progress.note("the budget ends here.")
+    return done
 
 
-def _words_of(told: dict[str, Any]) -> str:
-    """One cell in a line."""
-    who = f"{told['arm']}, fraction {told['fraction']:g}, seed {told['seed']}, fold {told['fold']}"
-    if "failed" in told:
-        return f"{who}: {told['failed']}"
-    if "waiting" in told:
-        return f"{who}: to be trained by {told['waiting']}"
-    dice = [row["values"]["dice_at_val"] for row in told["rows"]]
-    seconds = sum(told["seconds"].values())
-    return f"{who}: Dice {sum(dice) / len(dice):.3f} in {len(dice)} test case(s), {seconds:.0f} s"
-
-
-def _read(cells: Sequence[Cell], keys: dict[str, str], wish: Wish, output: Path) -> Outcome:
+def _concluded(done: list[dict[str, Any]], left: int, wish: Wish, output: Path) -> Outcome:
     """Everything that is done, compared, and written as tables and a page."""
-    done, rows, failed, left = [], [], {}, 0
-    for cell in cells:
-        told = _there(output, cell, keys[cell.name])
-        if told is None:
-            left += 1
-            continue
-        done.append(told)
-        if "failed" in told:
-            failed[cell.name] = str(told["failed"])
-            continue
-        rows += [
-            Row(
-                cell.arm,
-                cell.fraction,
-                cell.seed,
-                cell.fold,
-                cell.train,
-                r["case"],
-                r["subject"],
-                r["values"],
-            )
-            for r in told["rows"]
-        ]
+    failed = {cell_name(told): str(told["failed"]) for told in done if "failed" in told}
+    rows = [
+        Row(
+            told["arm"],
+            told["fraction"],
+            told["seed"],
+            told["fold"],
+            tuple(told["train"]),
+            row["case"],
+            row["subject"],
+            row["values"],
+        )
+        for told in done
+        for row in told["rows"]
+    ]
     comparisons = compare(rows, TITLES)
     nifti.write_bytes(output / "results.csv", _results(rows).encode())
     nifti.write_bytes(output / "comparison.csv", _comparisons(comparisons).encode())

@@ -13,7 +13,7 @@ from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import LeakError, NoRoomError
 from lesionsynth.generative.checkpoint import SUFFIX, read_card
 from lesionsynth.generative.specs import SPECS
-from lesionsynth.recipe.model import FoldSpec, Recipe, resolved
+from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe, resolved
 from lesionsynth.rng import stream
 from lesionsynth.run import session
 from lesionsynth.run.cohort import people_of
@@ -21,8 +21,9 @@ from lesionsynth.run.models import used
 from lesionsynth.run.pool import Unheard
 from lesionsynth.run.prepare import read_prepared
 from lesionsynth.run.train import train_models
-from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.cells import Cell, Setting
 from lesionsynth.trial.plan import Plan, Scan, SegmentationCase, classes_of, prepared
+from lesionsynth.trial.rare import thinned
 
 _OPEN = 8
 """Hosts that stay open while copies of them are made in turn."""
@@ -88,20 +89,35 @@ class Renewed(Sequence[SegmentationCase]):
         return self._made[number]
 
 
-def renewed(recipe: Recipe, cell: Cell, cohort: Cohort, plan: Plan, folder: Path, times: float) -> Renewed:
-    """Cases that are made while the network trains, `times` as many as the recipe's copies.
+def renewed(recipe: Recipe, cohort: Cohort, plan: Plan, folder: Path, times: float) -> Renewed:
+    """Cases of a recipe of :func:`recipe_for` that are made while the network trains.
+
+    There are `times` as many as the recipe's copies.
 
     Raises
     ------
     LesionsynthError
-        If the recipe can make nothing of the cell's subjects.
+        If the recipe can make nothing.
     """
     synthesis = Synthesis(recipe, cohort.root, folder / "synthetic", hosts_in_memory=_OPEN)
     return Renewed(synthesis, cohort, plan, max(1, round(times * recipe.output.copies)))
 
 
+def train_on_of(cell: Cell, setting: Setting, folder: Path) -> tuple[InputSpec, Cohort]:
+    """What a cell trains and validates on, and how it is read: the input, or a thinned part of it.
+
+    Raises
+    ------
+    InputError
+        If no lesion is left.
+    """
+    if setting.prevalence is None:
+        return setting.given, setting.cohort
+    return thinned(cell, setting.cohort, setting.given, setting.prevalence, folder / "rare")
+
+
 def recipe_for(
-    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
+    recipe: Recipe, cell: Cell, given: InputSpec, train_on: Cohort, setting: Setting, folder: Path
 ) -> Recipe:
     """The recipe for the cell's training subjects, as if there were nobody else in the data set.
 
@@ -115,12 +131,14 @@ def recipe_for(
     own = recipe.model_copy(
         update={
             "seed": int(stream(recipe.seed, "trial", cell.seed, cell.fold).integers(2**31)),
-            "input": recipe.input.model_copy(update={"subjects": cell.train}),
+            "input": (recipe.input if train_on is setting.cohort else given).model_copy(
+                update={"subjects": cell.train}
+            ),
             "folds": FoldSpec(strategy="none"),
             "output": recipe.output.model_copy(update={"originals": "omit"}),
         }
     )
-    return _with_models(own, cell, cohort, folder, preset, device, threads)
+    return _with_models(own, cell, train_on, setting, folder)
 
 
 def synthesised(recipe: Recipe, cohort: Cohort, folder: Path) -> list[CaseFiles]:
@@ -151,9 +169,7 @@ def synthesised(recipe: Recipe, cohort: Cohort, folder: Path) -> list[CaseFiles]
     return made
 
 
-def _with_models(
-    recipe: Recipe, cell: Cell, cohort: Cohort, folder: Path, preset: str, device: str, threads: int
-) -> Recipe:
+def _with_models(recipe: Recipe, cell: Cell, train_on: Cohort, setting: Setting, folder: Path) -> Recipe:
     """The recipe with models that have seen nobody of validation and test; trained here if there are none.
 
     Raises
@@ -166,7 +182,7 @@ def _with_models(
         if path and Path(path).exists():
             files = sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
             for file in files:
-                seen = people_of(read_card(file, use.kinds).subjects, recipe.input, cohort)
+                seen = people_of(read_card(file, use.kinds).subjects, setting.given, setting.cohort)
                 leaked = sorted(seen & {*cell.test, *cell.validation} - set(cell.train))
                 if leaked:
                     raise LeakError(
@@ -177,8 +193,17 @@ def _with_models(
             continue
         kind = use.kinds[0]
         models = folder / "models" / user
-        spec = SPECS[kind].model_validate({**SPECS[kind].presets[preset], **dict(use.config)})  # type: ignore[index]
-        train_models(kind, spec, recipe, cohort.root, models, Unheard(), device=device, threads=threads)  # type: ignore[arg-type]
+        spec = SPECS[kind].model_validate({**SPECS[kind].presets[setting.preset], **dict(use.config)})  # type: ignore[index]
+        train_models(
+            kind,  # type: ignore[arg-type]
+            spec,
+            recipe,
+            train_on.root,
+            models,
+            Unheard(),
+            device=setting.device,
+            threads=setting.threads,
+        )
         group, name = user.split(".")
         raw[group][name][use.field] = str(models)
     return Recipe.model_validate(raw)

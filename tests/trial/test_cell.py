@@ -20,7 +20,7 @@ from lesionsynth.recipe.model import InputSpec, Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
-from lesionsynth.trial.cells import Cell
+from lesionsynth.trial.cells import Cell, Setting
 from lesionsynth.trial.spec import TrialSpec
 from lesionsynth.trial.supply import recipe_for, synthesised
 from tests.conftest import write_nifti
@@ -35,6 +35,10 @@ CELL = Cell("mix", 1.0, 0, 0, ("case1", "case2"), ("case3",), ("case4",))
 ONE = ["output.copies=1", "steps.add.load=[2, 8]"]
 
 
+def setting_of(cohort: Cohort, output: Path, prevalence: float | None = None) -> Setting:
+    return Setting(cohort, InputSpec(), SPEC, "tiny", output, prevalence=prevalence)
+
+
 @pytest.fixture
 def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
     return open_cohort(InputSpec(), make_nnunet(4))[1]
@@ -42,11 +46,13 @@ def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
 
 def cell_of(cohort: Cohort, output: Path, cell: Cell = CELL, *more: str, recipe: str = "lesionmix"):
     arm = Arm(cell.arm, None if cell.arm == "none" else load_recipe(recipe, [*ONE, *more]))
-    return run_cell(cell, arm, cohort, SPEC, "tiny", output, "key", "cpu", 1)
+    return run_cell(cell, arm, setting_of(cohort, output), "key")
 
 
 def made_of(cohort: Cohort, recipe: Recipe, folder: Path, cell: Cell = CELL) -> list[CaseFiles]:
-    return synthesised(recipe_for(recipe, cell, cohort, folder, "tiny", "cpu", 1), cohort, folder)
+    return synthesised(
+        recipe_for(recipe, cell, InputSpec(), cohort, setting_of(cohort, folder), folder), cohort, folder
+    )
 
 
 def test_synthetic_cases_are_made_of_the_training_subjects_alone(cohort: Cohort, tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_what_a_stopped_cell_has_left_is_used_by_the_same_alone(cohort: Cohort, 
 def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_path: Path) -> None:
     alone = Cell("carve", 0.1, 0, 0, ("case1",), ("case3",), ("case4",))
     arm = Arm("carve", load_recipe("carve_mix", ["output.copies=1"]))
-    told = run_cell(alone, arm, cohort, SPEC, "tiny", tmp_path, "key", "cpu", 1)
+    told = run_cell(alone, arm, setting_of(cohort, tmp_path), "key")
     assert "case1" in told["failed"]
     assert told["rows"] == []
     assert (tmp_path / "cells" / "carve-fraction0.1-seed0-fold0.json").is_file()

@@ -23,7 +23,7 @@ from lesionsynth.trial.cells import Cell
 from lesionsynth.trial.measures import segmentation_measures
 from lesionsynth.trial.nnunet import DataSet, data_sets, repeats, run_cell
 from lesionsynth.trial.plan import read_scan
-from lesionsynth.trial.spec import TrialSpec
+from tests.trial.test_cell import setting_of
 
 TRAINER = "nnUNetTrainer_5epochs"
 BOTH = [
@@ -41,7 +41,7 @@ def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
 def told_of(cell: Cell, cohort: Cohort, out: Path, key: str = "key", arm: Arm | None = None):
     place = data_sets(BOTH, out, TRAINER)[cell.name]
     arm = arm or ARMS[cell.arm]
-    return place, run_cell(cell, arm, cohort, TrialSpec(), "tiny", out, key, "cpu", 1, place)
+    return place, run_cell(cell, arm, setting_of(cohort, out), key, place)
 
 
 def pretend(cohort: Cohort, folder: Path, cases: Sequence[str], shift: int = 0) -> None:

@@ -19,7 +19,7 @@ from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.plan import Plan, make_plan, prepared, read_scan
 from lesionsynth.trial.segment import SegmentationTask
 from lesionsynth.trial.supply import Renewed, recipe_for, renewed, synthesised
-from tests.trial.test_cell import CELL, SPEC
+from tests.trial.test_cell import CELL, SPEC, setting_of
 
 LOADS = "steps.add.load=[2, 8]"
 
@@ -36,15 +36,15 @@ def plan(cohort: Cohort) -> Plan:
 
 def supply_of(cohort: Cohort, plan: Plan, folder: Path, times: float, *more: str) -> Renewed:
     recipe = load_recipe("lesionmix", ["output.copies=3", LOADS, *more])
-    own = recipe_for(recipe, CELL, cohort, folder, "tiny", "cpu", 1)
-    return renewed(own, CELL, cohort, plan, folder, times)
+    own = recipe_for(recipe, CELL, InputSpec(), cohort, setting_of(cohort, folder), folder)
+    return renewed(own, cohort, plan, folder, times)
 
 
 def test_they_are_those_that_would_be_written_one_copy_of_each_host_at_a_time(
     cohort: Cohort, plan: Plan, tmp_path: Path
 ) -> None:
     recipe = load_recipe("lesionmix", ["output.copies=3", LOADS])
-    own = recipe_for(recipe, CELL, cohort, tmp_path, "tiny", "cpu", 1)
+    own = recipe_for(recipe, CELL, InputSpec(), cohort, setting_of(cohort, tmp_path), tmp_path)
     written = {
         files.case: prepared(read_scan(files, cohort), plan) for files in synthesised(own, cohort, tmp_path)
     }
@@ -92,15 +92,13 @@ def test_a_recipe_that_can_edit_nobody_is_told(cohort: Cohort, plan: Plan, tmp_p
     with pytest.raises(NoRoomError, match="no copy could be edited"):
         supply_of(cohort, plan, tmp_path, 1, *nobody)
     arm = Arm("fly", load_recipe("lesionmix", [LOADS, *nobody]), renewed=1)
-    told = run_cell(CELL, arm, cohort, SPEC, "tiny", tmp_path / "out", "key", "cpu", 1)
+    told = run_cell(CELL, arm, setting_of(cohort, tmp_path / "out"), "key")
     assert "no copy could be edited" in told["failed"]
 
 
 def test_a_cell_on_the_fly_comes_to_the_same_again(cohort: Cohort, tmp_path: Path) -> None:
     arm = Arm("fly", load_recipe("lesionmix", ["output.copies=2", LOADS]), renewed=2)
-    told = [
-        run_cell(CELL, arm, cohort, SPEC, "tiny", tmp_path / name, "key", "cpu", 1) for name in ("a", "b")
-    ]
+    told = [run_cell(CELL, arm, setting_of(cohort, tmp_path / name), "key") for name in ("a", "b")]
     assert told[0]["synthetic"] == 8
     assert told[0]["rows"] == told[1]["rows"]
     assert list((tmp_path / "a").rglob("*.nii.gz")) == []

@@ -1,0 +1,137 @@
+"""Does the cells of a trial that are not done yet, and reads those that are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lesionsynth
+from lesionsynth.digest import digest_json, file_states
+from lesionsynth.errors import LesionsynthError
+from lesionsynth.generative.checkpoint import SUFFIX
+from lesionsynth.json_file import read_json
+from lesionsynth.recipe.model import Recipe, deciding
+from lesionsynth.run.fit import case_keys
+from lesionsynth.run.models import used
+from lesionsynth.run.pool import Engine, Failure, Progress, run_all
+from lesionsynth.trial import nnunet
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.cell import run_cell
+from lesionsynth.trial.cells import Cell, Setting
+
+Pair = tuple[Cell, Arm]
+"""A cell, and the way its network is trained."""
+
+
+class Runner:
+    """Runs cells once.
+
+    Parameters
+    ----------
+    setting : Setting
+    base : Recipe
+        By which the input is read.
+    progress : Progress
+    engine : Engine
+    trainer : str or None
+        nnU-Net's name of a way to train, if it is to train and not we.
+    until : float or None
+        Time, by :func:`time.monotonic`, after which nothing should go on.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        base: Recipe,
+        progress: Progress,
+        engine: Engine,
+        trainer: str | None,
+        until: float | None,
+    ) -> None:
+        self.setting, self.progress = setting, progress
+        self._engine, self._trainer, self._until = engine, trainer, until
+        self._files = case_keys(setting.cohort, base)
+        self._longest = 0.0
+
+    def key(self, cell: Cell, arm: Arm) -> str:
+        """Digest of all that the cell depends on."""
+        setting = self.setting
+        models = file_states(
+            file
+            for _, path, _ in (used(arm.recipe) if arm.recipe is not None else ())
+            for file in (sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)])
+        )
+        people = {*cell.train, *cell.validation, *cell.test}
+        return digest_json(
+            [
+                [lesionsynth.__version__, self._trainer, setting.preset, setting.prevalence],
+                [arm.prototype, arm.share, arm.renewed, arm.network(setting.spec).model_dump(mode="json")],
+                None if arm.recipe is None else deciding(arm.recipe),
+                list(models),
+                asdict(cell),
+                [[mask.name, self._files[mask.name]] for mask in setting.cohort.masks],
+                [[c.case, self._files[c.case]] for c in setting.cohort.cases if c.subject in people],
+            ]
+        )
+
+    def told(self, cell: Cell, arm: Arm) -> dict[str, Any] | None:
+        """What a cell has come to, if it is done."""
+        path = self.setting.output / "cells" / f"{cell.name}.json"
+        if not path.is_file():
+            return None
+        try:
+            told = read_json(path)
+        except LesionsynthError:
+            return None
+        return told if isinstance(told, dict) and told.get("key") == self.key(cell, arm) else None
+
+    def do(self, pairs: Sequence[Pair], stage: str) -> bool:
+        """Do the cells that are not done; whether there was time for it.
+
+        Nothing begins of which the longest call so far says that it would end too late.
+
+        Raises
+        ------
+        LesionsynthError
+            Of the first cell that fails.
+        """
+        waiting = [(cell, arm) for cell, arm in pairs if self.told(cell, arm) is None]
+        if not waiting:
+            return True
+        began = time.monotonic()
+        if self._until is not None and began + self._longest > self._until:
+            return False
+        run_one: Callable[..., dict[str, Any]] = run_cell
+        places: dict[str, nnunet.DataSet] = {}
+        if self._trainer:
+            run_one = nnunet.run_cell
+            places = nnunet.data_sets([cell for cell, _ in pairs], self.setting.output, self._trainer)
+        items = [
+            (cell.name, (cell, arm, self.setting, self.key(cell, arm), *_of(places, cell)))
+            for cell, arm in waiting
+        ]
+        for result in run_all(run_one, items, stage=stage, engine=self._engine, progress=self.progress):
+            if isinstance(result, Failure):
+                raise result.error
+            self.progress.note(_words_of(result))
+        self._longest = max(self._longest, time.monotonic() - began)
+        return True
+
+
+def _of(places: Mapping[str, nnunet.DataSet], cell: Cell) -> tuple[nnunet.DataSet, ...]:
+    return (places[cell.name],) if places else ()
+
+
+def _words_of(told: dict[str, Any]) -> str:
+    """One cell in a line."""
+    who = f"{told['arm']}, fraction {told['fraction']:g}, seed {told['seed']}, fold {told['fold']}"
+    if "failed" in told:
+        return f"{who}: {told['failed']}"
+    if "waiting" in told:
+        return f"{who}: to be trained by {told['waiting']}"
+    dice = [row["values"]["dice_at_val"] for row in told["rows"]]
+    seconds = sum(told["seconds"].values())
+    return f"{who}: Dice {sum(dice) / len(dice):.3f} in {len(dice)} case(s), {seconds:.0f} s"
