@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,52 +26,6 @@ from lesionsynth.trial.runner import Runner
 
 _AT_ONCE = 4
 """Networks that are trained between two looks at what they have come to, however many workers there are."""
-_Raw = dict[str, Any]
-
-
-def _steps_with(raw: _Raw, part: str) -> Iterator[_Raw]:
-    return (step for step in raw["steps"].values() if step.get(part) is not None)
-
-
-def _set_load(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "load"):
-        step["load"] = value
-
-
-def _set_replaced(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "replace"):
-        step["replace"] = value
-
-
-def _set_elastic(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "geometry"):
-        step["geometry"]["elastic"] = {"p": 0.5, "magnitude_mm": [0.0, value]}
-
-
-def _set_contrast(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "contrast"):
-        step["contrast"]["kind"] = value
-
-
-def _set_brightness(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "contrast"):
-        step["contrast"]["brightness"] = [1 - value, 1 + value]
-
-
-def _set_k(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "blend"):
-        if "k" in step["blend"]:
-            step["blend"]["k"] = [value, 1.0]
-
-
-def _set_width(raw: _Raw, value: Any) -> None:
-    for step in _steps_with(raw, "blend"):
-        if "width_mm" in step["blend"]:
-            step["blend"]["width_mm"] = value
-
-
-def _set_share(raw: _Raw, value: Any) -> None:
-    raw["training"]["share"] = value
 
 
 @dataclass(frozen=True)
@@ -80,14 +34,26 @@ class Knob:
 
     Parameters
     ----------
-    turn : callable
-        Sets it in a recipe's JSON, where the recipe has it.
     values : tuple
         Names to choose from, or the lowest and highest of a number.
+    keys : tuple of str
+        Where it is: in each step that has these keys, or in the recipe if the first of them is "training".
+    written : callable
+        What the recipe says for a value, where that is not the value.
     """
 
-    turn: Callable[[_Raw, Any], None]
     values: tuple[Any, ...]
+    keys: tuple[str, ...]
+    written: Callable[[Any], Any] = lambda value: value
+
+    def turn(self, raw: dict[str, Any], value: Any) -> None:
+        """Set it in a recipe's JSON, wherever the recipe has it."""
+        *path, last = self.keys
+        for place in [raw] if path == ["training"] else raw["steps"].values():
+            for key in path:
+                place = place.get(key) if isinstance(place, dict) else None
+            if isinstance(place, dict) and place.get(last) is not None:
+                place[last] = self.written(value)
 
     def drawn(self, name: str, trial: Any) -> Any:
         """A value as Optuna suggests it; numbers to two digits, so that a recipe stays short."""
@@ -97,14 +63,14 @@ class Knob:
 
 
 KNOBS: Mapping[str, Knob] = {
-    "load": Knob(_set_load, ("low", "medium", "high", "uniform", "real")),
-    "replace": Knob(_set_replaced, (0.0, 1.0)),
-    "elastic_mm": Knob(_set_elastic, (0.0, 4.0)),
-    "contrast": Knob(_set_contrast, ("shell", "ratio", "host_lesions", "absolute")),
-    "brightness": Knob(_set_brightness, (0.0, 0.4)),
-    "k": Knob(_set_k, (0.2, 1.0)),
-    "width_mm": Knob(_set_width, (0.5, 4.0)),
-    "share": Knob(_set_share, (0.2, 0.8)),
+    "load": Knob(("low", "medium", "high", "uniform", "real"), ("load",)),
+    "replace": Knob((0.0, 1.0), ("replace",)),
+    "elastic_mm": Knob((0.0, 4.0), ("geometry", "elastic"), lambda mm: {"p": 0.5, "magnitude_mm": [0, mm]}),
+    "contrast": Knob(("shell", "ratio", "host_lesions", "absolute"), ("contrast", "kind")),
+    "brightness": Knob((0.0, 0.4), ("contrast", "brightness"), lambda part: [1 - part, 1 + part]),
+    "k": Knob((0.2, 1.0), ("blend", "k"), lambda low: [low, 1.0]),
+    "width_mm": Knob((0.5, 4.0), ("blend", "width_mm")),
+    "share": Knob((0.2, 0.8), ("training", "share")),
 }
 """What is searched: target load, share of the host's lesions that is removed first, size of the elastic
 deformation, kind and spread of the contrast, k of soft Poisson blending, width of the seam, share of the
@@ -116,11 +82,12 @@ def knobs_of(recipe: Recipe) -> dict[str, Knob]:
     return {
         name: knob
         for name, knob in KNOBS.items()
-        if any(_turned(recipe, {name: v}) != recipe for v in knob.values)
+        if any(turned(recipe, {name: v}) != recipe for v in knob.values)
     }
 
 
-def _turned(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+def turned(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """The recipe with some values of :data:`KNOBS`, by name."""
     raw = resolved(recipe)
     for name, value in values.items():
         KNOBS[name].turn(raw, value)
@@ -160,7 +127,7 @@ def searched(arm: Arm, cell: Cell, runner: Runner) -> Recipe | None:
         while len(batch) < min(_AT_ONCE, arm.searched - len(tried)):
             trial = study.ask()
             values = {name: knob.drawn(name, trial) for name, knob in knobs.items()}
-            batch.append((trial, values, _turned(recipe, values)))
+            batch.append((trial, values, turned(recipe, values)))
         pairs = [
             (
                 replace(cell, arm=f"{arm.name}-try{len(tried) + number}", test=cell.validation),

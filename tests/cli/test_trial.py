@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from lesionsynth import nifti
 from lesionsynth.cli.app import app
 from lesionsynth.errors import ExitCode
+from lesionsynth.recipe.load import load_recipe
 from tests.pages import ROOT
 
 FEW = [
@@ -139,6 +142,17 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
         (["-t", "stepz=3"], ExitCode.RECIPE, "Did you mean steps?"),
         (["--recipes", "lesionmix,lesionmix"], ExitCode.RECIPE, "two arms are called lesionmix"),
         (["--recipes", "nowhere"], ExitCode.RECIPE, "nowhere"),
+        (["--trainer", "nnunet:rm -rf"], 2, "nnunet: and one of its classes"),
+        (["--trainer", "nnunet", "--controls"], ExitCode.RECIPE, "Leave out --controls"),
+        (["--trainer", "nnunet", "--search", "3"], ExitCode.RECIPE, "Leave out --controls"),
+        (["--rare", "1"], 2, "a share above 0 and below 1"),
+        (["--rare", "1e-9"], ExitCode.INPUT, "give a larger share with --rare"),
+        (
+            ["--rare", "0.1", "--set", "input.masks.path=m/{subject}.nii"],
+            ExitCode.RECIPE,
+            "learns from masks",
+        ),
+        (["--on-the-fly", "0"], 2, "numbers above 0"),
     ],
 )
 def test_bad_words(
@@ -157,6 +171,17 @@ def test_one_subject_has_no_folds(make_nnunet: Callable[..., Path], tmp_path: Pa
     assert "at least two subjects" in " ".join(done.output.split())
 
 
+def test_without_optuna_it_says_what_to_install(
+    make_nnunet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    words = ["--recipes", "lesionmix", *FEW, "--search", 2]
+    done = trial("-i", make_nnunet(2), "-o", tmp_path / "out", *words)
+    assert done.exit_code != 0
+    assert "need the package optuna" in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_torch_it_says_what_to_install(
     make_nnunet: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,31 +193,55 @@ def test_without_torch_it_says_what_to_install(
 
 
 def test_what_is_asked_for_are_arms_of_their_own(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    more = "--shares 0.25,1 --prototype direct --controls --on-the-fly 2 --search 2"
     done = trial(
         *("-i", make_nnunet(3), "-o", tmp_path / "out", "--recipes", "lesionmix", "--seeds", 1, *FEW, "-q"),
-        *(
-            "--shares",
-            "0.25,1",
-            "--prototype",
-            "direct",
-            "--controls",
-            "--on-the-fly",
-            "2",
-            "-t",
-            "steps=12",
-            "-t",
-            "learning_rate=0.02",
-        ),
+        *(*more.split(), "-t", "steps=12", "-t", "learning_rate=0.02"),
     )
     assert done.exit_code == 0, done.output
-    names = {path.name.partition("-fraction")[0] for path in (tmp_path / "out" / "cells").iterdir()}
-    assert names == {
-        "none", "none+longer", "none+lesions", "lesionmix", "lesionmix+direct", "lesionmix@0.25",
-        "lesionmix@1", "lesionmix+fly2",
-    }  # fmt: skip
-    assert "25 % or 50 % or 100 %" in (tmp_path / "out" / "trial.html").read_text()
     arms = {row["recipe"]: row for row in table(tmp_path / "out" / "results.csv")}
-    assert len({row["auprc"] for row in arms.values()}) == 8  # eight networks
+    assert arms.keys() == {
+        "none", "none+longer", "none+lesions", "lesionmix", "lesionmix+direct", "lesionmix@0.25",
+        "lesionmix@1", "lesionmix+fly2", "lesionmix+searched",
+    }  # fmt: skip
+    others = [row["auprc"] for name, row in arms.items() if name != "lesionmix+searched"]
+    assert len(set(others)) == 8  # eight networks; the search may have found nothing better
+    assert "25 % or 50 % or 100 %" in (tmp_path / "out" / "trial.html").read_text()
+    found = tmp_path / "out" / "searched" / "lesionmix+searched-fraction1-seed0-fold0"
+    assert len(table(found.with_suffix(".csv"))) == 2
+    assert load_recipe(str(found.with_suffix(".yaml"))).steps.keys() == {"add"}
+
+
+def test_nnunet_is_given_all_cells_and_waited_for(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_nnunet(4), tmp_path / "out"
+    words = ["-i", root, "-o", out, "--recipes", "lesionmix", "--trainer", "nnunet:nnUNetTrainer_5epochs"]
+    words += ["--seeds", 1, "--set", "output.copies=1", "--rare", 0.01]
+    done = trial(*words)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "2 cell(s) are still to be done; run the scripts in" in said
+    assert len(list((out / "nnunet" / "commands").iterdir())) == 2
+    for name in ("Dataset001_none", "Dataset002_lesionmix"):
+        name += "-fraction1-seed0-fold0"
+        raw = out / "nnunet" / "raw" / name
+        plans = "nnUNetPlans" if "none" in name else "nnUNetPlansOfNone"
+        model = f"nnUNetTrainer_5epochs__{plans}__3d_fullres"
+        validated = out / "nnunet" / "results" / name / model / "fold_0" / "validation"
+        (split,) = json.loads((raw / "splits_final.json").read_text())
+        tested = [path.name[:-7] for path in (raw / "labelsTs").iterdir()]
+        for folder, cases, side in (
+            (validated, split["val"], "Tr"),
+            (out / "nnunet" / "predicted" / name, tested, "Ts"),
+        ):
+            folder.mkdir(parents=True)
+            for case in cases:
+                truth = nifti.read(raw / f"labels{side}" / f"{case}.nii.gz").values().T.astype(np.float32)
+                np.savez(folder / f"{case}.npz", probabilities=np.stack([1 - truth, truth]))
+    done = trial(*words)
+    assert done.exit_code == 0, done.output
+    assert "still to be done" not in done.output
+    assert {row["dice"] for row in table(out / "results.csv")} == {"1"}
+    assert "nnUNetTrainer_5epochs" in (out / "trial.html").read_text()
 
 
 def test_recipes_that_read_the_data_in_different_ways_are_refused(
