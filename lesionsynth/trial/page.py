@@ -63,6 +63,7 @@ def render(
         "tested": {row.subject for row in rows},
         "optimistic": any(cell["validation"] == cell["train"] for cell in cells),
         "sides": [_sides(cells, fraction) for fraction in fractions],
+        "costs": _costs(cells),
         "charts": [(TITLES[measure], _chart(comparisons, measure)) for measure in _CHARTS],
         "power": _power(comparisons),
         "tables": [(f"Fraction {f:g}", _lines(comparisons, f)) for f in fractions],
@@ -78,6 +79,21 @@ def _sides(cells: Sequence[dict[str, Any]], fraction: float) -> list[str]:
         sizes = sorted({len(cell[side]) for cell in cells if cell["fraction"] == fraction})
         found.append(" or ".join(map(str, sizes)))
     return found
+
+
+def _costs(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """What the networks of an arm took: copies and mean seconds, by stage; nnU-Net tells no seconds."""
+    lines = []
+    for arm, fraction in dict.fromkeys((cell["arm"], cell["fraction"]) for cell in cells):
+        own = [c for c in cells if (c["arm"], c["fraction"]) == (arm, fraction) and c.get("seconds")]
+        if own:
+            means = [
+                np.mean([cell["seconds"].get(stage, 0.0) for cell in own])
+                for stage in ("synthesis", "training", "testing")
+            ]
+            copies = np.mean([cell["synthetic"] for cell in own])
+            lines.append([arm, f"{fraction:g}", f"{copies:.0f}", *(f"{mean:.0f}" for mean in means)])
+    return lines
 
 
 def _chart(comparisons: Sequence[Comparison], measure: str) -> Markup:
