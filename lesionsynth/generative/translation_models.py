@@ -23,7 +23,7 @@ from lesionsynth.host import LoadedCase
 _OVERLAP = 0.5
 """Of windows: with 0.25 their edges can be seen as faint lines in white matter."""
 _AT_ONCE = 2
-"""Windows that are painted together: alone, one takes torch up to eight times as long in one thread (SPADE)."""
+"""Windows painted together: one alone takes torch up to eight times as long in one thread (SPADE)."""
 
 
 class Translator:
