@@ -8,12 +8,12 @@ mask, turned into FLAIR and T1 by a model of the contrasts, and spoiled as a sca
 `--template` is a folder with `gm.nii.gz` and `wm.nii.gz` (0 to 255, as nilearn packages ICBM 152), in whose
 space the masks lie. The cohort is nnU-Net raw. What varies, so that lesions cannot be told by a threshold:
 
-- anatomy: a smooth displacement (spread 3 mm, smooth over 20 mm), turns of up to 5 degrees, sizes of 5 %,
+- anatomy: a smooth displacement (spread 3 mm, smooth over 20 mm), turns of up to 5 degrees, sizes (3 %),
   a thickness of the cortex and ventricles that follow from both;
 - tissue: means of grey and white matter and fluid (3 %), texture of two scales (3 %);
 - lesions: contrast in FLAIR by subject (30 to 65 % of white matter) and by lesion (a quarter of it), more
   inside than at the rim; in T1 a part of them is dark (black holes);
-- what looks like lesions and is none: bright bands along the ventricles (up to 25 %), diffusely bright white
+- what looks like lesions and is none: bright bands along the ventricles (up to 50 %), diffusely bright white
   matter (up to 10 %), bright vessels in the cortex;
 - scanner: point spread, partial volume, bias field (8 %), Rician noise (3 to 6 % of white matter), gain.
 """

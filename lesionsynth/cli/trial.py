@@ -135,8 +135,9 @@ def trial(
     from lesionsynth.recipe.load import settings_of
     from lesionsynth.run.machine import engine_of
     from lesionsynth.trial.arms import arms_of
-    from lesionsynth.trial.run import Wish, run_trial
+    from lesionsynth.trial.run import run_trial
     from lesionsynth.trial.spec import TrialSpec
+    from lesionsynth.trial.wish import Wish
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")

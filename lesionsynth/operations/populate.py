@@ -19,7 +19,7 @@ from lesionsynth.editing.insertion import CheckSpec, Insertion, make_insertion, 
 from lesionsynth.editing.mass_effect import MassEffectSpec, draw_mass_effect, push_aside
 from lesionsynth.editing.removal import Removals, remove_lesion
 from lesionsynth.editing.site import SiteFinder, SiteSpec
-from lesionsynth.errors import LesionsynthError
+from lesionsynth.errors import LesionsynthError, NoRoomError
 from lesionsynth.kernels.deform import warp_label
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import (
@@ -110,8 +110,16 @@ class Populate(OperationSpec):
         assert context.target is not None
         removals = self._remove(canvas, context, context.target)
         rejected = removals.rejected
-        draws = removals.draws + self._add(canvas, context, context.target, rejected)
-        return StepReport(draws, dict(rejected))
+        added = self._add(canvas, context, context.target, rejected)
+        if removals.draws and not added and not canvas.boxes and context.target.low_ml > 0:
+            # A host that has lost its lesions and got none would teach that there is nothing to find.
+            raise NoRoomError(
+                "its lesions were taken out, and no other could be put in "
+                f"({', '.join(f'{count} x {why}' for why, count in sorted(rejected.items()))}).",
+                case=canvas.case,
+                remedy="Look at load, site and donors in the recipe.",
+            )
+        return StepReport(removals.draws + added, dict(rejected))
 
     def replay(self, canvas: Canvas, context: StepContext, draws: list[Draw]) -> None:
         """Make the same edits again."""
@@ -158,7 +166,8 @@ class Populate(OperationSpec):
             single = limit - len(canvas.boxes) == 1
             # The only lesion has to make up the whole load. Where no donor can, the next best is taken.
             slack = _SLACK ** (failures // _TRIES_PER_SLACK) if single else 1.0
-            result = self._attempt(canvas, context, target, finder, own, single, slack, rng)
+            own_too = not canvas.boxes and failures >= self.tries // 2
+            result = self._attempt(canvas, context, target, finder, own, single, slack, own_too, rng)
             if isinstance(result, str):
                 rejected[result] += 1
                 failures += 1
@@ -178,12 +187,13 @@ class Populate(OperationSpec):
         own: list[Any],
         single: bool,
         slack: float,
+        own_too: bool,
         rng: np.random.Generator,
     ) -> tuple[Draw, Insertion] | str:
         """Draw one lesion; what was drawn and made, or the reason why it was refused.
 
         `single`: no further lesion may follow, so that this one has to reach the target; `slack` widens
-        what counts as reached.
+        what counts as reached; `own_too`: the host's own lesions may come back.
         """
         least = (target.low_ml - canvas.load_ml) * MM3_PER_ML / slack
         most = (target.high_ml - canvas.load_ml) * MM3_PER_ML * slack
@@ -195,6 +205,7 @@ class Populate(OperationSpec):
             max_mm3=most / smallest**3,
             host_subject=canvas.host.files.subject,
             host_case=canvas.case,
+            own_too=own_too,
         )
         donor = source.draw(rng, context.donors, wanted)
         if donor is None:

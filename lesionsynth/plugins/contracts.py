@@ -186,12 +186,15 @@ class Wanted:
         Volume before any augmentation.
     host_subject, host_case : str
         The person and the case it is meant for.
+    own_too : bool
+        Whether the host's own may be taken where others are preferred: those that there are did not fit.
     """
 
     min_mm3: float
     max_mm3: float
     host_subject: str
     host_case: str = ""
+    own_too: bool = False
 
 
 @dataclass(frozen=True, eq=False)

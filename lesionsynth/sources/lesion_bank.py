@@ -20,7 +20,8 @@ class LesionChoice(SourceSpec):
     """stratified: every size class is equally likely, so that large lesions are seen too; uniform: every
     lesion is."""
     own_subject: Literal["avoid", "forbid", "allow"] = "avoid"
-    """Whether the host's own lesions may be donors; avoid: only where there are no others."""
+    """Whether the host's own lesions may be donors; avoid: only where there are no others, or where all of
+    the host's are gone and half of the tries have found no other that fits."""
     min_volume_mm3: float = Field(default=0.0, ge=0)
     """Smallest donor."""
     max_volume_mm3: float = Field(default=1e9, gt=0)
@@ -44,7 +45,8 @@ class LesionChoice(SourceSpec):
         own = pool.subject == wanted.host_subject
         fits = (pool.volume_mm3 >= wanted.min_mm3) & (pool.volume_mm3 <= wanted.max_mm3)
         # Judged over the whole pool: a host is its own donor only where nobody else is left at all.
-        if self.own_subject == "forbid" or (self.own_subject == "avoid" and not own.all()):
+        alone = own.all() or wanted.own_too
+        if self.own_subject == "forbid" or (self.own_subject == "avoid" and not alone):
             fits &= ~own
         index = np.flatnonzero(fits)
         if index.size == 0:

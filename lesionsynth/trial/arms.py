@@ -23,6 +23,10 @@ CONTROLS: Mapping[str, Callable[[TrialSpec], dict[str, Any]]] = {
 gains as much as a recipe, it was not the lesions that helped."""
 
 
+_LONGEST = 80
+"""Characters of a recipe's name, which is part of names of files."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """A way to train.
@@ -101,7 +105,7 @@ def arms_of(
     Raises
     ------
     RecipeError
-        If a name comes twice.
+        If a name comes twice or is very long.
     """
     arms = [Arm(NONE, None)]
     if controls:
@@ -110,6 +114,11 @@ def arms_of(
         if name == NONE:
             continue
         label, recipe = Path(name).stem, load(name)
+        if len(label) > _LONGEST:
+            raise RecipeError(
+                f"the name of the recipe {label[:20]}... is too long for an arm: {len(label)} characters.",
+                remedy=f"Give its file a name of up to {_LONGEST}.",
+            )
         arm = Arm(label, recipe)
         arms.append(arm)
         if prototype != "none":

@@ -51,7 +51,8 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     Returns
     -------
     dict
-        As written; with `failed` where the recipe could make nothing of these subjects.
+        As written; with `failed` where the recipe could make nothing of these subjects, or the network's
+        loss was no number.
     """
     from lesionsynth.generative.training import Place, forget, open_torch_device, seed_weights, train
     from lesionsynth.trial.segment import SegmentationTask
@@ -67,44 +68,44 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     plan = make_plan(real, cohort.channels, setting.spec)
     validation = [read_scan(files, train_on) for files in of_subjects(train_on, cell.validation)]
     clock.stop("reading")
-    synthetic: Sequence[SegmentationCase] = ()
-    if arm.recipe is not None:
-        try:
+    own = arm.network(setting.spec).model_copy(update={"seed": cell.seed})
+    place = Place(folder, open_torch_device(setting.device, setting.threads), "cell")
+    try:
+        synthetic: Sequence[SegmentationCase] | Renewed = ()
+        if arm.recipe is not None:
             recipe = recipe_for(arm.recipe, cell, given, train_on, setting, folder)
             if arm.renewed:
                 synthetic = renewed(recipe, train_on, plan, folder, arm.renewed)
             else:
                 made = synthesised(recipe, train_on, folder)
                 synthetic = [prepared(read_scan(files, train_on), plan) for files in made]
-        except (OutputError, DeviceError):
-            raise  # of no recipe alone
-        except LesionsynthError as error:
-            told["failed"] = str(error)
-            return written(told, output, cell)
-        clock.stop("synthesis")
-    own = arm.network(setting.spec).model_copy(update={"seed": cell.seed})
-    place = Place(folder, open_torch_device(setting.device, setting.threads), "cell")
-    seed_weights(own, place, SegmentationTask.name)
-    task = SegmentationTask(
-        own,
-        plan,
-        [prepared(scan, plan) for scan in real],
-        synthetic,
-        [prepared(scan, plan) for scan in validation],
-        arm.share,
-        place.device,
-        arm.prototype,
-    )
-    trained = train(task, own, place, Unheard(), key)
+            clock.stop("synthesis")
+        seed_weights(own, place, SegmentationTask.name)
+        task = SegmentationTask(
+            own,
+            plan,
+            [prepared(scan, plan) for scan in real],
+            synthetic,
+            [prepared(scan, plan) for scan in validation],
+            arm.share,
+            place.device,
+            arm.prototype,
+        )
+        trained = train(task, own, place, Unheard(), key)
+    except (OutputError, DeviceError):
+        raise  # of no recipe alone
+    except LesionsynthError as error:
+        return written(told | {"failed": str(error)}, output, cell)
     clock.stop("training")
-    tested = (read_scan(files, cohort) for files in of_subjects(cohort, cell.test))
+    test_on = train_on if cell.is_rehearsal else cohort
+    tested = (read_scan(files, test_on) for files in of_subjects(test_on, cell.test))
     told |= outcome_of(
         ((scan, _segmented(task, plan, scan)) for scan in validation),
         ((scan, _segmented(task, plan, scan)) for scan in tested),
     )
     clock.stop("testing")
     told |= {
-        "synthetic": len(synthetic) * (synthetic.stretches if isinstance(synthetic, Renewed) else 1),
+        "synthetic": synthetic.made if isinstance(synthetic, Renewed) else len(synthetic),
         "best_update": trained.steps,
         "validation_dice": round(trained.measures["dice"], 6),
         "patch": list(plan.patch),
@@ -184,7 +185,7 @@ def require_lesions(cell: Cell, cohort: Cohort) -> None:
     InputError
     """
     cases = of_subjects(cohort, cell.test)
-    if not any(
+    if not cell.is_rehearsal and not any(
         np.isin(read_label(files.case, files.label, cohort.labels)[1], cohort.labels.lesion).any()
         for files in cases
     ):

@@ -47,6 +47,11 @@ class Cell:
         return cell_name(vars(self))
 
     @property
+    def is_rehearsal(self) -> bool:
+        """Whether it is tested on its validation subjects, to choose something by them."""
+        return self.test == self.validation
+
+    @property
     def group(self) -> tuple[float, int, int]:
         """What the cells that are compared with each other share."""
         return self.fraction, self.seed, self.fold
@@ -54,7 +59,7 @@ class Cell:
 
 def cell_name(told: Mapping[str, Any]) -> str:
     """Name of a cell, by its fields."""
-    return f"{told['arm']}-fraction{told['fraction']:g}-seed{told['seed']}-fold{told['fold']}"
+    return f"{told['arm']}-fraction{told['fraction']:.10g}-seed{told['seed']}-fold{told['fold']}"
 
 
 @dataclass(frozen=True)

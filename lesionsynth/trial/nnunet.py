@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,10 @@ TRAINERS = re.compile(r"nnUNetTrainer\w*")
 _CONFIGURATION = "3d_fullres"
 _HOME = "nnunet"
 _MOST_SETS = 999
-_MOST_REPEATS = 12
+_MOST_REPEATS = 100
+_DAMAGED = (
+    OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _PLANS, _SHARED = "nnUNetPlans", "nnUNetPlansOfNone"
 _SCRIPT_START = """\
 #!/usr/bin/env bash
@@ -121,10 +125,36 @@ class DataSet:
         """Where the probabilities of test cases go."""
         return self.home / "predicted" / self.name
 
+    def note(self) -> dict[str, Any]:
+        """Key, number of synthetic cases and validation cases of what is written; nothing if not whole."""
+        path = self.raw / "cell.json"
+        try:
+            note = read_json(path) if path.is_file() else {}
+        except LesionsynthError:
+            return {}
+        return note if isinstance(note, dict) and note.keys() == {"key", "synthetic", "validation"} else {}
+
+    def note_down(self, note: dict[str, Any]) -> None:
+        """Write the note, last of all."""
+        nifti.write_bytes(self.raw / "cell.json", json.dumps(note).encode())
+
     def clear(self) -> None:
-        """Remove what is there of another trial."""
-        for folder in ("raw", "preprocessed", "results", "predicted"):
-            shutil.rmtree(self.home / folder / self.name, ignore_errors=True)
+        """Make room for a data set of other cases or another recipe.
+
+        Raises
+        ------
+        OutputError
+            If nnU-Net has been trained on the one that is there.
+        """
+        for folder in (self.home / "results" / self.name, self.predicted):
+            if folder.exists():
+                raise OutputError(
+                    "nnU-Net was trained for this cell on other data or by another recipe than now.",
+                    file=folder,
+                    remedy="Give another folder for this trial, or remove this one to train the cell again.",
+                )
+        for name in ("raw", "preprocessed"):
+            shutil.rmtree(self.home / name / self.name, ignore_errors=True)
 
 
 def data_sets(cells: Sequence[Cell], output: Path, trainer: str) -> dict[str, DataSet]:
@@ -137,7 +167,13 @@ def data_sets(cells: Sequence[Cell], output: Path, trainer: str) -> dict[str, Da
     """
     home = output / _HOME
     file = home / "numbers.json"
-    numbers: dict[str, int] = read_json(file) if file.is_file() else {}
+    numbers = read_json(file) if file.is_file() else {}
+    if not isinstance(numbers, dict) or not all(isinstance(n, int) for n in numbers.values()):
+        raise InputError(
+            "does not say which cell has which number.",
+            file=file,
+            remedy="Begin in a new folder, or make it good again: names of cells, and numbers of data sets.",
+        )
     for cell in cells:
         numbers.setdefault(cell.name, max(numbers.values(), default=0) + 1)
     if max(numbers.values()) > _MOST_SETS:
@@ -164,9 +200,9 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
     """
     cohort, output = setting.cohort, setting.output
     require_lesions(cell, cohort)
-    note = place.raw / "cell.json"
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
-    if not note.is_file() or read_json(note)["key"] != key:
+    note = place.note()
+    if note.get("key") != key:
         place.clear()
         work = work_of(output, cell)
         shutil.rmtree(work, ignore_errors=True)
@@ -180,19 +216,19 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
             raise  # of no recipe alone
         except LesionsynthError as error:
             return written(told | {"failed": str(error)}, output, cell)
-        _write(cell, made, arm.share, train_on, setting, place)
-        nifti.write_bytes(note, json.dumps({"key": key, "synthetic": len(made)}).encode())
+        validation = _write(cell, made, arm.share, train_on, setting, place)
+        note = {"key": key, "synthetic": len(made), "validation": validation}
+        place.note_down(note)
         shutil.rmtree(work, ignore_errors=True)
     ours = NnUNet().scan(place.raw).cohort
-    (split,) = json.loads((place.raw / SPLITS).read_text())
-    validation = [ours.case(case) for case in split["val"]]
+    checked = [files for files in ours.cases if files.case in note["validation"]]
     tested = of_subjects(cohort, cell.test)
     if not all(_npz(place.predicted, files).is_file() for files in tested) or not all(
-        _npz(place.validated, files).is_file() for files in validation
+        _npz(place.validated, files).is_file() for files in checked
     ):
         return told | {"waiting": str(place.script)}
-    told |= {"synthetic": read_json(note)["synthetic"], "seconds": {}, "trainer": place.trainer}
-    told |= outcome_of(_found(validation, ours, place.validated), _found(tested, cohort, place.predicted))
+    told |= {"synthetic": note["synthetic"], "seconds": {}, "trainer": place.trainer}
+    told |= outcome_of(_found(checked, ours, place.validated), _found(tested, cohort, place.predicted))
     return written(told, output, cell)
 
 
@@ -212,23 +248,23 @@ def _found(cases: Sequence[CaseFiles], cohort: Cohort, folder: Path) -> Iterator
         scan, path = read_scan(files, cohort), _npz(folder, files)
         try:
             with np.load(path, allow_pickle=False) as stored:
-                found = stored["probabilities"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            found = None
-        if found is None or found.ndim != 4 or found.shape[1:] != scan.classes.shape[::-1]:
+                found = np.asarray(stored["probabilities"])[CLASSES["lesion"]].T
+        except _DAMAGED:
+            found = np.empty(0)
+        if found.shape != scan.classes.shape or not np.isfinite(found).all():
             raise InputError(
                 "is not nnU-Net's file of probabilities for this case.",
                 case=files.case,
                 file=path,
                 remedy="Remove it and predict again, with the last command of the cell's script.",
             )
-        yield scan, np.ascontiguousarray(found[CLASSES["lesion"]].T, dtype=np.float32)
+        yield scan, np.ascontiguousarray(found, dtype=np.float32)
 
 
 def _write(
     cell: Cell, made: Sequence[CaseFiles], share: float, train_on: Cohort, setting: Setting, place: DataSet
-) -> None:
-    """Images, labels, description, split and script of a cell."""
+) -> list[str]:
+    """Images, labels, description, split and script of a cell; its validation cases."""
     train, validation = (of_subjects(train_on, side) for side in (cell.train, cell.validation))
     # Refuses cases without a lesion, as the built-in network does.
     make_plan([read_scan(files, train_on) for files in train], train_on.channels, setting.spec)
@@ -249,6 +285,7 @@ def _write(
     nifti.write_bytes(place.raw / SPLITS, json.dumps([split], indent=1).encode())
     nifti.write_bytes(place.script, commands(place).encode())
     place.script.chmod(0o755)
+    return split["val"]
 
 
 def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
@@ -256,14 +293,14 @@ def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
 
     nnU-Net draws from the list of a split, a case named twice twice as often (2.6 and later).
     """
-    if not synthetic:
+    if not synthetic or share == 0:
         return 1, 0
     if share == 1:
         return 0, 1
     counts = range(1, _MOST_REPEATS + 1)
     return min(
         ((a, b) for a in counts for b in counts),
-        key=lambda n: (abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), sum(n)),
+        key=lambda n: (round(abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), 6), sum(n)),
     )
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 import lesionsynth
 from lesionsynth.qc.report.charts import intervals
 from lesionsynth.trial.compare import NONE, Comparison, Row
-from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.wish import Wish
 
 TITLES = {
     "dice": "Dice at 0.5",
@@ -34,9 +34,7 @@ _CHARTS = ("dice_at_val", "auprc", "f1_at_val", "volume_ratio_at_val")
 
 def render(
     name: str,
-    spec: TrialSpec,
-    nnunet: str | None,
-    shares: Sequence[float],
+    wish: Wish,
     rows: Sequence[Row],
     comparisons: Sequence[Comparison],
     cells: Sequence[dict[str, Any]],
@@ -48,13 +46,15 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None})
     fractions = sorted({cell["fraction"] for cell in cells})
     page = {
         "name": name,
         "version": lesionsynth.__version__,
         "css": Markup((ours / "qc/report/page.css").read_text("utf-8")),  # noqa: S704 - a file of this package
-        "spec": spec,
-        "nnunet": nnunet,
+        "spec": wish.spec,
+        "nnunet": wish.nnunet,
+        "rare": "" if wish.prevalence is None else f"{100 * wish.prevalence:g} %",
         "shares": " or ".join(f"{100 * share:.0f} %" for share in shares) or "none",
         "cells": cells,
         "left": left,

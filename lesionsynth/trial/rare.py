@@ -47,7 +47,7 @@ def thinned(
     Raises
     ------
     InputError
-        If no training case has a lesion left.
+        If no training case, or no validation case, has a lesion left.
     """
     data, count = folder / "data", 0
     for subject in sorted({*cell.train, *cell.validation}):
@@ -60,13 +60,14 @@ def thinned(
     write_description(data, cohort.channels, cohort.labels.values, count)
     spec = InputSpec(subject=r"(.*)__scan\d+", roles=dict(cohort.labels.roles))
     _, thin, _ = open_cohort(spec, data)
-    if not any((read_scan(files, thin).classes == 1).any() for files in of_subjects(thin, cell.train)):
-        raise InputError(
-            f"with lesions in no more than {100 * prevalence:g} % of a case, none of the training cases "
-            f"({', '.join(cell.train[:3])}{', ...' if len(cell.train) > 3 else ''}) has one.",
-            file=cohort.root,
-            remedy="Their smallest lesion is larger: give a larger share with --rare.",
-        )
+    for side, who in (("training", cell.train), ("validation", cell.validation)):
+        if not any((read_scan(files, thin).classes == 1).any() for files in of_subjects(thin, who)):
+            raise InputError(
+                f"with lesions in no more than {100 * prevalence:g} % of a case, none of the {side} cases "
+                f"({', '.join(who[:3])}{', ...' if len(who) > 3 else ''}) has one.",
+                file=cohort.root,
+                remedy="Their smallest lesions are larger: give a larger share with --rare.",
+            )
     return spec, thin
 
 

@@ -19,6 +19,7 @@ from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
+from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells
@@ -26,45 +27,11 @@ from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
 from lesionsynth.trial.runner import Runner
 from lesionsynth.trial.search import searched
-from lesionsynth.trial.spec import TrialSpec
+from lesionsynth.trial.wish import Wish
 
 PAGE = "trial.html"
 NOTE = "trial.json"
 """What a trial compares; the file by which its folder is known."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be compared.
-
-    Parameters
-    ----------
-    arms : tuple of Arm
-        With the one without synthetic data first.
-    fractions : tuple of float
-        Of the training subjects.
-    seeds : int
-    folds : tuple of int
-    spec : TrialSpec
-    preset : str
-        Of the models that recipes need and that are not there.
-    budget_s : float or None
-        No group of cells begins that would probably end later.
-    nnunet : str or None
-        nnU-Net's name of a way to train, if it is to train and not we.
-    prevalence : float or None
-        Lesions are removed from training cases until the others are not more than this share of an image.
-    """
-
-    arms: tuple[Arm, ...]
-    fractions: tuple[float, ...]
-    seeds: int
-    folds: tuple[int, ...]
-    spec: TrialSpec
-    preset: str = "full"
-    budget_s: float | None = None
-    nnunet: str | None = None
-    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +41,7 @@ class Outcome:
     Parameters
     ----------
     rows : list of Row
-        Of test cases, of groups of which every arm is done or could not be made.
+        Of test cases of all cells that are done.
     comparisons : list of Comparison
     failed : dict of str to str
         Cells that could not be done, and why.
@@ -137,7 +104,7 @@ def run_trial(
     _say_who(cells, progress)
     claim(output, NOTE, about)
     setting = Setting(cohort, base.input, wish.spec, wish.preset, output, device, threads, wish.prevalence)
-    runner = Runner(setting, base, progress, engine, wish.nnunet, until)
+    runner = Runner(setting, progress, engine, wish.nnunet, until)
     done = _run(cells, wish, runner)
     with suppress(OSError):  # what a stopped cell has left stays, for it to go on
         (output / "work").rmdir()
@@ -184,11 +151,23 @@ def _require_comparable(wish: Wish, base: Recipe) -> None:
                 f"the recipe {arm.name} has another `input` or `folds` than the first one.",
                 remedy="Arms are compared on one data set: say both for all recipes with --set.",
             )
-        if wish.prevalence is not None and arm.recipe.input.masks is not None:
+        if wish.prevalence is not None and (more := _beside_images(arm.recipe)):
             raise RecipeError(
-                f"the recipe {arm.name} learns from masks, which cannot be made rarer.",
-                remedy="Leave out --rare, or input.masks of the recipe.",
+                f"the recipe {arm.name} knows the lesions as they are by {more}.",
+                remedy=f"Leave out --rare, or {more} of the recipe.",
             )
+
+
+def _beside_images(recipe: Recipe) -> str | None:
+    """A key by which a recipe knows more of its cases than images and labels."""
+    if recipe.input.masks is not None:
+        return "input.masks"
+    for key in ("map", "brain_mask"):
+        if getattr(recipe.tissue, key) is not None:
+            return f"tissue.{key}"
+    return next(
+        (f"{user}.{use.field}" for user, path, use in used(recipe) if path and Path(path).exists()), None
+    )
 
 
 def _say_who(cells: Sequence[Cell], progress: Progress) -> None:
@@ -199,8 +178,8 @@ def _say_who(cells: Sequence[Cell], progress: Progress) -> None:
         progress.note(f"fraction {fraction:g}: {' or '.join(map(str, numbers))} training subject(s)")
     if any(cell.validation == cell.train for cell in cells):
         progress.note(
-            "where fewer than three subjects can train, the training cases validate too: the threshold and "
-            "the choice of weights are optimistic there."
+            "where fewer than three subjects can train, the training cases validate too: thresholds, the "
+            "choice of weights, and what a search finds are optimistic there."
         )
 
 
@@ -255,8 +234,7 @@ def _concluded(done: list[dict[str, Any]], left: int, wish: Wish, output: Path) 
     comparisons = compare(rows, TITLES)
     nifti.write_bytes(output / "results.csv", _results(rows).encode())
     nifti.write_bytes(output / "comparison.csv", _comparisons(comparisons).encode())
-    shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None})
-    page = render(output.name, wish.spec, wish.nnunet, shares, rows, comparisons, done, failed, left)
+    page = render(output.name, wish, rows, comparisons, done, failed, left)
     nifti.write_bytes(output / PAGE, page.encode())
     return Outcome(rows, comparisons, failed, left, done)
 

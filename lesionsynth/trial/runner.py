@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lesionsynth.errors import LesionsynthError
 from lesionsynth.generative.checkpoint import SUFFIX
 from lesionsynth.json_file import read_json
 from lesionsynth.recipe.model import Recipe, deciding
+from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.fit import case_keys
 from lesionsynth.run.models import used
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
@@ -32,8 +33,6 @@ class Runner:
     Parameters
     ----------
     setting : Setting
-    base : Recipe
-        By which the input is read.
     progress : Progress
     engine : Engine
     trainer : str or None
@@ -45,7 +44,6 @@ class Runner:
     def __init__(
         self,
         setting: Setting,
-        base: Recipe,
         progress: Progress,
         engine: Engine,
         trainer: str | None,
@@ -53,29 +51,39 @@ class Runner:
     ) -> None:
         self.setting, self.progress = setting, progress
         self._engine, self._trainer, self._until = engine, trainer, until
-        self._files = case_keys(setting.cohort, base)
+        self._states: dict[str, dict[str, str]] = {}
         self._longest = 0.0
 
     def key(self, cell: Cell, arm: Arm) -> str:
         """Digest of all that the cell depends on."""
-        setting = self.setting
-        models = file_states(
-            file
-            for _, path, _ in (used(arm.recipe) if arm.recipe is not None else ())
-            for file in (sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)])
-        )
+        setting, recipe = self.setting, arm.recipe
+        needed = [] if recipe is None else list(used(recipe))
+        network = None if self._trainer else arm.network(setting.spec).model_dump(mode="json")
         people = {*cell.train, *cell.validation, *cell.test}
+        subjects = {files.case: files.subject for files in setting.cohort.cases}
         return digest_json(
             [
-                [lesionsynth.__version__, self._trainer, setting.preset, setting.prevalence],
-                [arm.prototype, arm.share, arm.renewed, arm.network(setting.spec).model_dump(mode="json")],
-                None if arm.recipe is None else deciding(arm.recipe),
-                list(models),
+                [lesionsynth.__version__, self._trainer, setting.prevalence, list(setting.cohort.channels)],
+                [network, arm.prototype, arm.share, arm.renewed],
+                None if recipe is None else deciding(recipe),
+                [setting.preset, list(file_states(_files_of(needed)))] if needed else None,
                 asdict(cell),
-                [[mask.name, self._files[mask.name]] for mask in setting.cohort.masks],
-                [[c.case, self._files[c.case]] for c in setting.cohort.cases if c.subject in people],
+                # Of masks, which have no subject here, all count.
+                [i for i in sorted(self._state(recipe).items()) if subjects.get(i[0]) in {None, *people}],
             ]
         )
+
+    def _state(self, recipe: Recipe | None) -> dict[str, str]:
+        """Digest of the files of every case, and of every mask, that a recipe (or none) reads."""
+        setting = self.setting
+        own = recipe or Recipe.model_validate(
+            {"input": setting.given.model_dump() | {"masks": None}, "steps": {"add": {"kind": "populate"}}}
+        )
+        name = digest_json([deciding(own)[part] for part in ("input", "tissue", "bank")])
+        if name not in self._states:
+            _, cohort, _ = open_cohort(own.input, setting.cohort.root)
+            self._states[name] = case_keys(cohort, own)
+        return self._states[name]
 
     def told(self, cell: Cell, arm: Arm) -> dict[str, Any] | None:
         """What a cell has come to, if it is done."""
@@ -119,6 +127,13 @@ class Runner:
             self.progress.note(_words_of(result))
         self._longest = max(self._longest, time.monotonic() - began)
         return True
+
+
+def _files_of(needed: Sequence[tuple[str, str | None, Any]]) -> Iterator[Path]:
+    """Files of the models that a recipe names."""
+    for _, path, _ in needed:
+        if path:
+            yield from sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
 
 
 def _of(places: Mapping[str, nnunet.DataSet], cell: Cell) -> tuple[nnunet.DataSet, ...]:

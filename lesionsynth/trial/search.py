@@ -105,7 +105,7 @@ def searched(arm: Arm, cell: Cell, runner: Runner) -> Recipe | None:
     arm : Arm
         `searched` says how many networks are trained.
     cell : Cell
-        Of a group; its seed decides what is tried.
+        Of a group; the seed of the recipe and the fold decide what is tried.
     runner : Runner
 
     Returns
@@ -144,6 +144,12 @@ def searched(arm: Arm, cell: Cell, runner: Runner) -> Recipe | None:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
             elif trial is not None:
                 study.tell(trial, score)
+        if all(score is None for _, _, score in tried):
+            runner.progress.note(
+                f"{arm.name}, fraction {cell.fraction:g}, fold {cell.fold}: nothing to search by: no copies "
+                "could be made, or no validation case has a lesion. The recipe stays as it is."
+            )
+            return recipe
     best = max(tried, key=lambda one: -1.0 if one[2] is None else one[2])[1]
     place = runner.setting.output / "searched"
     nifti.write_bytes(place / f"{cell.name}.csv", _table(knobs, tried).encode())

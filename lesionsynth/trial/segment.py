@@ -52,14 +52,16 @@ class Patches:
 
     Parameters
     ----------
-    cases : sequence of SegmentationCase
+    cases : sequence of SegmentationCase, or Renewed
     shape : sequence of int
         Voxels along each edge of a patch.
     lesion_share : float
         Share of the patches around a lesion voxel, where the case has any.
     """
 
-    def __init__(self, cases: Sequence[SegmentationCase], shape: Sequence[int], lesion_share: float) -> None:
+    def __init__(
+        self, cases: Sequence[SegmentationCase] | Renewed, shape: Sequence[int], lesion_share: float
+    ) -> None:
         self.cases, self.shape, self.lesion_share = cases, tuple(shape), lesion_share
         self._lesions: dict[int, tuple[SegmentationCase, NDArray[np.intp]]] = {}
 
@@ -99,7 +101,8 @@ class SegmentationTask:
     Parameters
     ----------
     spec : TrialSpec
-        Its seed decides weights, patches and augmentation: arms with one seed see real patches alike.
+        Its seed decides weights, patches and augmentation: arms with one seed and one share of lesions see
+        real patches alike.
     plan : Plan
     real, synthetic, validation : sequence of SegmentationCase
         `synthetic` may be empty, or :class:`lesionsynth.trial.supply.Renewed`.
@@ -117,7 +120,7 @@ class SegmentationTask:
         spec: TrialSpec,
         plan: Plan,
         real: Sequence[SegmentationCase],
-        synthetic: Sequence[SegmentationCase],
+        synthetic: Sequence[SegmentationCase] | Renewed,
         validation: Sequence[SegmentationCase],
         share: float,
         device: torch.device,

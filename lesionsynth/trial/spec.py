@@ -22,7 +22,7 @@ class TrialSpec(TrainSpec):
     }  # fmt: skip
 
     steps: int = Field(default=10000, ge=1)
-    """Updates of the network, as many in every arm."""
+    """Updates of the network, as many in every arm but the control none+longer."""
     batch: int = Field(default=2, ge=1)
     """Patches an update."""
     learning_rate: float = Field(default=1e-3, gt=0)

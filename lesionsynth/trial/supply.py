@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
 
 from lesionsynth.api import Synthesis
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import Grid
-from lesionsynth.errors import LeakError, NoRoomError
+from lesionsynth.errors import DeviceError, LeakError, LesionsynthError, NoRoomError, OutputError
 from lesionsynth.generative.checkpoint import SUFFIX, read_card
 from lesionsynth.generative.specs import SPECS
 from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe, resolved
@@ -29,11 +27,11 @@ _OPEN = 8
 """Hosts that stay open while copies of them are made in turn."""
 
 
-class Renewed(Sequence[SegmentationCase]):
+class Renewed:
     """A copy of each host, made when it is asked for; after a stretch of the training others follow.
 
     Copies of the stretch `n` are those with the number `n`, which a run with as many copies writes too. Where
-    no edit is possible the case itself stands for its copy.
+    one cannot be made the next host's stands for it, and where none can, the one that was made last.
 
     Parameters
     ----------
@@ -52,41 +50,57 @@ class Renewed(Sequence[SegmentationCase]):
 
     def __init__(self, synthesis: Synthesis, cohort: Cohort, plan: Plan, stretches: int) -> None:
         self.synthesis, self.cohort, self.plan, self.stretches = synthesis, cohort, plan, stretches
+        self.made = 0
+        """Copies that were made so far."""
         self._stretch = 0
-        self._made: dict[int, SegmentationCase] = {}
-        if all(self[number].case == host for number, host in enumerate(synthesis.hosts)):
+        self._present: dict[int, SegmentationCase | None] = {}
+        found = next((case for case in map(self._copy, range(len(self))) if case is not None), None)
+        if found is None:
             raise NoRoomError(
                 "no copy could be edited.",
                 remedy="Look at load, site and donors of the recipe: lesionsynth run.",
             )
+        self._last = found
 
     def at(self, done: float) -> None:
         """Say what part of the training is done."""
         stretch = min(int(done * self.stretches), self.stretches - 1)
         if stretch != self._stretch:
             self._stretch = stretch
-            self._made.clear()
+            self._present.clear()
 
     def __len__(self) -> int:
         """Number of hosts."""
         return len(self.synthesis.hosts)
 
-    @overload
-    def __getitem__(self, number: int) -> SegmentationCase: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[SegmentationCase]: ...
-    def __getitem__(self, number: int | slice) -> SegmentationCase | Sequence[SegmentationCase]:
+    def __getitem__(self, number: int) -> SegmentationCase:
         """The present copy of a host."""
-        if isinstance(number, slice):
-            return [self[k] for k in range(*number.indices(len(self)))]
-        if number not in self._made:
-            sample = self.synthesis.copy(self.synthesis.hosts[number], self._stretch)
-            files = replace(self.cohort.case(sample.host), case=sample.case)
-            classes = classes_of(sample.label, self.cohort.labels)
-            i, j, k = classes.shape
-            scan = Scan(files, sample.image, classes, Grid((i, j, k), sample.affine))
-            self._made[number] = prepared(scan, self.plan)
-        return self._made[number]
+        for other in range(number, number + len(self)):
+            if (case := self._copy(other % len(self))) is not None:
+                self._last = case
+                break
+        return self._last
+
+    def _copy(self, number: int) -> SegmentationCase | None:
+        """The copy of a host in this stretch, or None where it cannot be made."""
+        if number not in self._present:
+            self._present[number] = self._make(self.synthesis.hosts[number])
+        return self._present[number]
+
+    def _make(self, host: str) -> SegmentationCase | None:
+        try:
+            sample = self.synthesis.copy(host, self._stretch)
+        except (OutputError, DeviceError):
+            raise  # of no copy alone
+        except LesionsynthError:
+            return None  # a run goes on without it too
+        if not sample.synthetic:
+            return None
+        self.made += 1
+        files = replace(self.cohort.case(host), case=sample.case)
+        classes = classes_of(sample.label, self.cohort.labels)
+        i, j, k = classes.shape
+        return prepared(Scan(files, sample.image, classes, Grid((i, j, k), sample.affine)), self.plan)
 
 
 def renewed(recipe: Recipe, cohort: Cohort, plan: Plan, folder: Path, times: float) -> Renewed:

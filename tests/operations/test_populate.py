@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.lesion import size_class
@@ -57,6 +60,45 @@ def test_donors_are_other_subjects(make_nnunet: MakeData, tmp_path: Path) -> Non
 def test_replace_takes_the_hosts_own_lesions_out(make_nnunet: MakeData, tmp_path: Path) -> None:
     for record in records(make_nnunet, tmp_path, "steps.add.replace=1.0", "steps.add.load=3.0"):
         assert record["lesions"]["removed"] == record["lesions"]["before"]
+
+
+def test_a_host_that_lost_its_lesions_and_got_none_is_no_case(make_nnunet: MakeData, tmp_path: Path) -> None:
+    impossible = ["steps.add.check.min_contrast=900", "steps.add.replace=1.0", "steps.add.load=3.0"]
+    recipe = load_recipe("lesionmix", ["output.copies=1", *impossible])
+    outcome = session.run(recipe, make_nnunet(4), tmp_path / "out", Silent())
+    assert not outcome.done
+    assert "taken out, and no other could be put in" in str(outcome.failures[0].error)
+    assert list((tmp_path / "out").rglob("*__syn*.nii.gz")) == []
+    # A target of nothing is met without lesions.
+    recipe = load_recipe("lesionmix", ["output.copies=1", *impossible[:2], "steps.add.load=0.0"])
+    assert len(session.run(recipe, make_nnunet(4), tmp_path / "none", Silent()).done) == 4
+
+
+def test_the_hosts_own_lesion_comes_back_where_no_other_fits(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """The load asks for the largest lesion of the first case; others have none of half its size."""
+    root = make_nnunet(4)
+    most = 0
+    for number in range(1, 5):
+        path = root / "labelsTr" / f"case{number}.nii.gz"
+        image = nib.load(path)
+        pieces, _ = ndimage.label(image.get_fdata(), np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        most = most or int(sizes.max())
+        keep = sizes < most / 2 if number > 1 else sizes > 0
+        nib.save(nib.Nifti1Image(keep[pieces].astype(np.uint8), image.affine), path)
+    recipe = load_recipe("lesionmix", [
+        "output.copies=2", "folds.strategy=none", "steps.add.replace=1.0", "steps.add.max_lesions=1",
+        f"steps.add.load={most * 64 / 1000}", "steps.add.tries=20", "steps.add.geometry.scale.p=0.0",
+        "steps.add.check={contrast: [-99, 99], edge: [0, 99], detail: [0, 99]}",
+    ])  # fmt: skip
+    outcome = session.run(recipe, root, tmp_path / "out", Silent())
+    donors = [
+        donor["subject"]
+        for path in sorted((tmp_path / "out" / "records").glob("case1__*"))
+        for donor in json.loads(path.read_text())["donors"]
+    ]
+    assert donors == ["case1", "case1"], outcome.failures
 
 
 def test_keep_never_removes(make_nnunet: MakeData, tmp_path: Path) -> None:

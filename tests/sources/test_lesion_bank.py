@@ -64,6 +64,12 @@ def test_the_host_is_no_donor_while_there_are_others(bank, own):
     assert set(frequencies(bank, "AC", Wanted(5000, 1e9, "A"), own_subject=own, n=50)) == {None}
 
 
+def test_the_host_gives_to_itself_where_others_did_not_fit_unless_forbidden(bank):
+    wanted = Wanted(5000, 1e9, "A", own_too=True)
+    assert set(frequencies(bank, "AC", wanted, own_subject="avoid", n=50)) == {"a/0001"}
+    assert set(frequencies(bank, "AC", wanted, own_subject="forbid", n=50)) == {None}
+
+
 def test_a_host_that_is_alone_may_give_to_itself_unless_forbidden(bank):
     assert set(frequencies(bank, "A", own_subject="avoid", n=5)) == {"a/0001"}
     assert set(frequencies(bank, "A", own_subject="forbid", n=5)) == {None}

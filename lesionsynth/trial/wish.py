@@ -1,0 +1,42 @@
+"""What a trial is to compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be compared.
+
+    Parameters
+    ----------
+    arms : tuple of Arm
+        With the one without synthetic data first.
+    fractions : tuple of float
+        Of the training subjects.
+    seeds : int
+    folds : tuple of int
+    spec : TrialSpec
+    preset : str
+        Of the models that recipes need and that are not there.
+    budget_s : float or None
+        No group of cells, nor of networks of a search, begins that would probably end later.
+    nnunet : str or None
+        nnU-Net's name of a way to train, if it is to train and not we.
+    prevalence : float or None
+        Lesions are removed from training cases until the others are not more than this share of an image.
+    """
+
+    arms: tuple[Arm, ...]
+    fractions: tuple[float, ...]
+    seeds: int
+    folds: tuple[int, ...]
+    spec: TrialSpec
+    preset: str = "full"
+    budget_s: float | None = None
+    nnunet: str | None = None
+    prevalence: float | None = None
