@@ -207,6 +207,8 @@ def test_what_is_asked_for_are_arms_of_their_own(make_nnunet: Callable[..., Path
     others = [row["auprc"] for name, row in arms.items() if name != "lesionmix+searched"]
     assert len(set(others)) == 8  # eight networks; the search may have found nothing better
     assert "25 % or 50 % or 100 %" in (tmp_path / "out" / "trial.html").read_text()
+    page = (tmp_path / "out" / "trial.html").read_text()
+    assert '<tr><td>lesionmix</td><td class="number">1</td><td class="number">1</td>' in page  # one copy
     found = tmp_path / "out" / "searched" / "lesionmix+searched-fraction1-seed0-fold0"
     assert len(table(found.with_suffix(".csv"))) == 2
     assert load_recipe(str(found.with_suffix(".yaml"))).steps.keys() == {"add"}
@@ -241,7 +243,10 @@ def test_nnunet_is_given_all_cells_and_waited_for(make_nnunet: Callable[..., Pat
     assert done.exit_code == 0, done.output
     assert "still to be done" not in done.output
     assert {row["dice"] for row in table(out / "results.csv")} == {"1"}
-    assert "nnUNetTrainer_5epochs" in (out / "trial.html").read_text()
+    page = (out / "trial.html").read_text()
+    assert "nnUNetTrainer_5epochs" in page
+    assert "no more than 1 % of an image" in page
+    assert "What it cost" not in page
 
 
 def test_recipes_that_read_the_data_in_different_ways_are_refused(

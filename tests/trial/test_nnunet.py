@@ -14,7 +14,7 @@ import pytest
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError
+from lesionsynth.errors import InputError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
@@ -154,13 +154,36 @@ def test_another_key_makes_it_anew_and_the_same_leaves_it(cohort: Cohort, tmp_pa
     mark.touch()
     told_of(BOTH[0], cohort, tmp_path)
     assert mark.exists()
-    pretend(cohort, place.predicted, ["case4"])
     told_of(BOTH[0], cohort, tmp_path, key="another")
     assert not mark.exists()
-    assert not place.predicted.exists()
 
 
-@pytest.mark.parametrize("content", [b"no archive", "grid", "other"])
+@pytest.mark.parametrize("made", ["predicted", "results"])
+def test_what_nnunet_has_trained_is_never_removed(made: str, cohort: Cohort, tmp_path: Path) -> None:
+    place, _ = told_of(BOTH[0], cohort, tmp_path)
+    pretend(cohort, place.home / made / place.name / "x", ["case4"])
+    with pytest.raises(OutputError, match="trained for this cell on other data or by another recipe"):
+        told_of(BOTH[0], cohort, tmp_path, key="another")
+    assert (place.home / made / place.name / "x" / "case4.npz").is_file()
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[1]", b"not JSON"])
+def test_a_damaged_note_is_none(content: bytes, cohort: Cohort, tmp_path: Path) -> None:
+    place, _ = told_of(BOTH[0], cohort, tmp_path)
+    (place.raw / "cell.json").write_bytes(content)
+    assert "waiting" in told_of(BOTH[0], cohort, tmp_path)[1]
+    assert json.loads((place.raw / "cell.json").read_text())["key"] == "key"
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"none-fraction0.5-seed3-fold0": "one"}'])
+def test_damaged_numbers_are_told(content: str, cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "nnunet").mkdir()
+    (tmp_path / "nnunet" / "numbers.json").write_text(content)
+    with pytest.raises(InputError, match="does not say which cell has which number"):
+        data_sets(BOTH, tmp_path, TRAINER)
+
+
+@pytest.mark.parametrize("content", [b"no archive", "grid", "other", "one class", "nan", "array"])
 def test_files_that_are_no_probabilities_are_refused(content, cohort: Cohort, tmp_path: Path) -> None:
     place, _ = told_of(BOTH[0], cohort, tmp_path)
     pretend(cohort, place.validated, ["case3"])
@@ -170,6 +193,12 @@ def test_files_that_are_no_probabilities_are_refused(content, cohort: Cohort, tm
         np.savez(path, probabilities=np.zeros((2, 3, 4, 5), np.float32))
     elif content == "other":
         np.savez(path, softmax=np.zeros(3))
+    elif content in ("one class", "nan"):
+        shape = (1 + (content == "nan"), *read_scan(cohort.case("case4"), cohort).classes.shape[::-1])
+        np.savez(path, probabilities=np.full(shape, np.nan, np.float32))
+    elif content == "array":
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path.with_suffix(".npy").replace(path)
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match="is not nnU-Net's file of probabilities") as raised:
@@ -202,13 +231,10 @@ def test_numbers_stay_when_arms_are_added_and_end_at_999(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("real", "synthetic", "share", "wanted"),
     [
-        (5, 20, 0.5, (4, 1)),
-        (4, 8, 0.25, (6, 1)),
-        (8, 4, 0.5, (1, 2)),
-        (3, 0, 0.5, (1, 0)),
-        (3, 3, 1.0, (0, 1)),
+        (5, 20, 0.5, (4, 1)), (4, 8, 0.25, (6, 1)), (8, 4, 0.5, (1, 2)), (3, 0, 0.5, (1, 0)),
+        (3, 3, 1, (0, 1)), (3, 3, 0, (1, 0)), (10, 40, 0.05, (76, 1)),
     ],
-)
+)  # fmt: skip
 def test_how_often_cases_are_listed(real, synthetic, share, wanted):
     assert repeats(real, synthetic, share) == wanted
 

@@ -20,11 +20,16 @@ CELL = Cell("mix+searched", 0.5, 0, 1, ("a", "b"), ("c",), ("d",))
 class Scored:
     """In the place of a runner: cells come to a score that follows from share and load of their recipe."""
 
-    def __init__(self, output: Path, calls: int = 99, fails: bool = False) -> None:
+    def __init__(self, output: Path, calls: int = 99, fails: bool | str = False) -> None:
         self.setting = SimpleNamespace(output=output)
+        self.progress = self
+        self.noted: list[str] = []
         self.left, self.fails = calls, fails
         self.cells: list[Cell] = []
         self.recipes: list[Recipe] = []
+
+    def note(self, message: str) -> None:
+        self.noted.append(message)
 
     def do(self, pairs, stage) -> bool:
         self.left -= 1
@@ -35,7 +40,7 @@ class Scored:
         return True
 
     def told(self, cell, arm):
-        if self.fails and arm.recipe.training.share > 0.5:
+        if self.fails == "all" or (self.fails and arm.recipe.training.share > 0.5):
             return {"rows": [], "failed": "no room"}
         return {"rows": [{"values": {"auprc": value}} for value in (score(arm.recipe), None)]}
 
@@ -94,6 +99,13 @@ def test_what_could_not_be_made_is_not_kept(tmp_path: Path) -> None:
     found = searched(arm_of(10), CELL, runner)
     assert found.training.share <= 0.5
     assert any(recipe.training.share > 0.5 for recipe in runner.recipes)
+
+
+def test_a_search_with_nothing_to_go_by_ends_and_says_so(tmp_path: Path) -> None:
+    runner = Scored(tmp_path, fails="all")
+    assert searched(arm_of(30), CELL, runner) == load_recipe("lesionmix")
+    assert len(runner.recipes) == 4
+    assert "nothing to search by" in runner.noted[0]
 
 
 def test_only_what_a_recipe_has_is_searched():
