@@ -57,11 +57,12 @@ class Comparison:
     difference : float or None
         Mean of the paired differences to the arm without; None for that arm.
     low, high : float or None
-        95 % interval of it, over seeds and test subjects; None where there is one of each.
+        95 % interval of it, over seeds and folds, or test subjects where there is one fold; None where
+        neither varies.
     better : float or None
         Share of the pairs above 0, ties by half.
     detectable : float or None
-        Difference that so many seeds and subjects would show with 80 % power; None where they do not vary.
+        Difference that so many of these would show with 80 % power; None where they do not vary.
     """
 
     recipe: str
@@ -81,8 +82,10 @@ class Comparison:
 def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
     """Every measure of every arm and fraction, in the order of the rows.
 
-    A pair are two rows of one fraction, seed, fold and case. The interval takes seeds and test subjects for
-    random: with few of either it is wide, as it has to be.
+    A pair are two rows of one fraction, seed, fold and case. The interval takes seeds and folds for random:
+    test subjects of a fold share networks and training subjects, and are no independent witnesses of what
+    others would show. With one fold test subjects are taken for random, and it holds for its training
+    subjects alone. With few of either it is wide, as it has to be.
     """
     found = []
     arms = list(dict.fromkeys((row.fraction, row.recipe) for row in rows))
@@ -96,19 +99,20 @@ def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
             by_seed = [np.mean([v for r, v in valued if r.seed == s]) for s in {r.seed for r, _ in valued}]
             spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
             mean = float(np.mean([v for _, v in valued]))
-            pairs = []
+            pairs: list[tuple[int, int | str, float]] = []
+            folds = {r.fold for r, _ in valued}
             for r, v in valued if recipe != NONE else []:
                 other = without.get((r.fraction, r.seed, r.fold, r.case))
                 before = None if other is None else other.values.get(measure)
                 if before is not None:
-                    pairs.append((r.seed, r.subject, v - before))
+                    pairs.append((r.seed, r.fold if len(folds) > 1 else r.subject, v - before))
             plain = Comparison(recipe, fraction, measure, len(valued), mean, spread)
             found.append(_paired(plain, pairs) if pairs else plain)
     return found
 
 
-def _paired(plain: Comparison, pairs: Sequence[tuple[int, str, float]]) -> Comparison:
-    """The comparison with what paired differences (seed, subject, difference) say."""
+def _paired(plain: Comparison, pairs: Sequence[tuple[int, int | str, float]]) -> Comparison:
+    """The comparison with what paired differences (seed, fold or subject, difference) say."""
     values = np.array([p[2] for p in pairs])
     told = replace(
         plain,
@@ -124,41 +128,42 @@ def _paired(plain: Comparison, pairs: Sequence[tuple[int, str, float]]) -> Compa
     return replace(told, low=values.mean() - half, high=values.mean() + half, detectable=power or None)
 
 
-def _table(pairs: Sequence[tuple[int, str, float]]) -> NDArray[np.float64]:
-    """Mean differences by seed (rows) and subject (columns); of subjects that have one for every seed."""
-    seeds, subjects = sorted({p[0] for p in pairs}), sorted({p[1] for p in pairs})
-    cells: dict[tuple[int, str], list[float]] = {}
-    for seed, subject, difference in pairs:
-        cells.setdefault((seed, subject), []).append(difference)
-    whole = [subject for subject in subjects if all((seed, subject) in cells for seed in seeds)]
-    return np.array([[np.mean(cells[seed, subject]) for subject in whole] for seed in seeds])
+def _table(pairs: Sequence[tuple[int, int | str, float]]) -> NDArray[np.float64]:
+    """Mean differences by seed (rows) and fold or subject (columns), of those with one for every seed."""
+    seeds = sorted({seed for seed, _, _ in pairs})
+    cells: dict[tuple[int, int | str], list[float]] = {}
+    for seed, unit, difference in pairs:
+        cells.setdefault((seed, unit), []).append(difference)
+    units = dict.fromkeys(unit for _, unit, _ in pairs)
+    whole = [unit for unit in units if all((seed, unit) in cells for seed in seeds)]
+    return np.array([[np.mean(cells[seed, unit]) for unit in whole] for seed in seeds])
 
 
 def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
     """Standard error of the mean of crossed random effects, and its degrees of freedom (0: none can be told).
 
-    Seeds and subjects both vary: of other seeds and other people the mean would be another.
+    Rows (seeds) and columns (folds or subjects) both vary: of others the mean would be another.
 
     References
     ----------
     Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 1946,
     doi:10.2307/3002019.
     """
-    n_seeds, n_subjects = table.shape if table.ndim == 2 else (0, 0)
-    if min(n_seeds, n_subjects) < 2:
+    n_seeds, n_units = table.shape if table.ndim == 2 else (0, 0)
+    if min(n_seeds, n_units) < 2:
         line = table.ravel()
         return (float(line.std(ddof=1) / np.sqrt(line.size)), line.size - 1) if line.size > 1 else (0.0, 0)
-    by_seed, by_subject = table.mean(axis=1), table.mean(axis=0)
-    rest = table - by_seed[:, None] - by_subject + table.mean()
-    freedoms = np.array([n_seeds - 1, n_subjects - 1, (n_seeds - 1) * (n_subjects - 1)])
+    by_seed, by_unit = table.mean(axis=1), table.mean(axis=0)
+    rest = table - by_seed[:, None] - by_unit + table.mean()
+    freedoms = np.array([n_seeds - 1, n_units - 1, (n_seeds - 1) * (n_units - 1)])
     squares = np.array(
         [
-            n_subjects * by_seed.var(ddof=1),
-            n_seeds * by_subject.var(ddof=1),
+            n_units * by_seed.var(ddof=1),
+            n_seeds * by_unit.var(ddof=1),
             np.square(rest).sum() / freedoms[2],
         ]
     )
-    # Where seeds and subjects add nothing to the rest, the rest alone is what varies.
+    # Where rows and columns add nothing to the rest, the rest alone is what varies.
     variance = max(float(squares @ [1, 1, -1]), float(squares[2]))
     if variance == 0:
         return 0.0, float(freedoms.min())

@@ -61,6 +61,7 @@ def render(
         "failed": failed,
         "seeds": {cell["seed"] for cell in cells},
         "tested": {row.subject for row in rows},
+        "several_folds": len({row.fold for row in rows}) > 1,
         "optimistic": any(cell["validation"] == cell["train"] for cell in cells),
         "sides": [_sides(cells, fraction) for fraction in fractions],
         "costs": _costs(cells),
@@ -112,11 +113,11 @@ def _power(comparisons: Sequence[Comparison]) -> str:
         c.detectable for c in comparisons if c.measure == "dice_at_val" and c.detectable is not None
     )
     if not found:
-        return "So few networks cannot tell how large a difference would have to be: use more seeds."
+        return "So few networks cannot tell how large a difference would have to be: use more seeds or folds."
     sizes = f"{found[0]:.3f}" if len(found) == 1 else f"{found[0]:.3f} to {found[-1]:.3f}, by arm,"
     return (
-        f"With these seeds and test subjects a difference in Dice of {sizes} would be shown with a "
-        "probability of 80 % (5 % level, two-sided). Smaller ones need more of either."
+        f"With so many seeds, folds and test subjects a difference in Dice of {sizes} would be shown with a "
+        "probability of 80 % (5 % level, two-sided). Smaller ones need more."
     )
 
 

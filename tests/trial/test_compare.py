@@ -82,6 +82,27 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, subjects):
     assert 0.90 <= held / 300 <= 1.0
 
 
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_test_subjects_of_a_fold_are_one_witness(seeds):
+    """A fold's training subjects gain or lose for all of its test subjects, whatever their number."""
+    rng = np.random.default_rng(7)
+    held = 0
+    for _ in range(300):
+        of_fold = rng.normal(0, 0.05, size=5)
+        rows = []
+        for fold in range(5):
+            for seed in range(seeds):
+                of_network = rng.normal(0, 0.02)
+                for subject in range(6):
+                    change = 0.02 + of_fold[fold] + of_network + rng.normal(0, 0.01)
+                    for recipe, value in (("none", 0.5), ("mix", 0.5 + change)):
+                        who = f"{fold}{subject}"
+                        rows.append(Row(recipe, 1.0, seed, fold, (str(fold),), who, who, {"dice": value}))
+        mix = compare(rows, ["dice"])[1]
+        held += mix.low <= 0.02 <= mix.high
+    assert 0.90 <= held / 300 <= 0.99
+
+
 def test_more_seeds_and_subjects_show_less():
     few, many = (compare(made_up(0.05, n, n), ["dice"])[1] for n in (3, 12))
     assert many.high - many.low < 0.6 * (few.high - few.low)
