@@ -150,7 +150,7 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
         (
             ["--rare", "0.1", "--set", "input.masks.path=m/{subject}.nii"],
             ExitCode.RECIPE,
-            "learns from masks",
+            "as they are by input.masks",
         ),
         (["--on-the-fly", "0"], 2, "numbers above 0"),
     ],
