@@ -30,7 +30,8 @@ ms() {
 
 ms_rare() {
   cohort
-  trial ms_rare "$OUT/cohort" --rare 0.0005 --recipes lesionmix,benchmarks/expected_load.yaml \
+  trial ms_rare "$OUT/cohort" --rare 0.0005 --controls lesions \
+    --recipes lesionmix,benchmarks/expected_load.yaml \
     --fractions 0.125 --seeds 1 --folds 0,1,2,3,4
 }
 
@@ -40,7 +41,7 @@ sarcoma() {
 }
 
 open_ms() {
-  trial open_ms "$DATA/open_ms" --recipes open_ms --seeds 2 --folds 0,1
+  trial open_ms "$DATA/open_ms" --recipes open_ms --seeds 1 --folds 0,1
 }
 
 for part in "${@:-ms}"; do

@@ -71,12 +71,13 @@ def trial(
         ),
     ] = None,
     controls: Annotated[
-        bool,
+        str | None,
         typer.Option(
             "--controls",
-            help="Also train without synthetic data twice as long, and with more lesion patches.",
+            metavar="NAME,...",
+            help="Also train without synthetic data: longer (twice), lesions (more lesion patches).",
         ),
-    ] = False,
+    ] = None,
     ablate: Annotated[
         bool,
         typer.Option("--ablate", help="Train each recipe also with each of its parts off, one at a time."),
@@ -154,7 +155,7 @@ def trial(
             ablate=ablate,
             shares=swept,
             on_the_fly=times,
-            controls=controls,
+            controls=_controls(controls),
             search=search,
         ),
         tuple(_numbers(fractions, "--fractions", 0.0, 1.0)),
@@ -185,6 +186,15 @@ def _numbers(text: str, option: str, above: float, most: float, whole: bool = Fa
         limits = f"{kind} from {int(above) + 1}" if whole else f"{kind} above {above:g} and up to {most:g}"
         raise typer.BadParameter(f"{option} {text}: should be {limits}.")
     return list(dict.fromkeys(found))
+
+
+def _controls(text: str | None) -> list[str]:
+    from lesionsynth.trial.arms import CONTROLS
+
+    wanted = [] if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
+    if unknown := [name for name in wanted if name not in CONTROLS]:
+        raise typer.BadParameter(f"--controls {unknown[0]}: should be some of {', '.join(CONTROLS)}.")
+    return wanted
 
 
 def _nnunet(trainer: str) -> str | None:

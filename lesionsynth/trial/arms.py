@@ -77,7 +77,7 @@ def arms_of(
     ablate: bool = False,
     shares: Sequence[float] = (),
     on_the_fly: Sequence[float] = (),
-    controls: bool = False,
+    controls: Sequence[str] = (),
     search: int = 0,
 ) -> tuple[Arm, ...]:
     """Arms by the names of their recipes, the one without synthetic data first.
@@ -97,8 +97,8 @@ def arms_of(
         Also with these shares of synthetic patches in a batch.
     on_the_fly : sequence of float
         Also with copies that are made while the network trains, so many times as many as the recipe says.
-    controls : bool
-        Whether there are the arms of :data:`CONTROLS`.
+    controls : sequence of str
+        Which of :data:`CONTROLS` there are too.
     search : int
         Also with the values that so many networks find best on validation subjects.
 
@@ -107,9 +107,7 @@ def arms_of(
     RecipeError
         If a name comes twice or is very long.
     """
-    arms = [Arm(NONE, None)]
-    if controls:
-        arms += [Arm(f"{NONE}+{control}", None, control=control) for control in CONTROLS]
+    arms = [Arm(NONE, None), *(Arm(f"{NONE}+{control}", None, control=control) for control in controls)]
     for name in names:
         if name == NONE:
             continue

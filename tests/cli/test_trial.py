@@ -143,7 +143,7 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
         (["--recipes", "lesionmix,lesionmix"], ExitCode.RECIPE, "two arms are called lesionmix"),
         (["--recipes", "nowhere"], ExitCode.RECIPE, "nowhere"),
         (["--trainer", "nnunet:rm -rf"], 2, "nnunet: and one of its classes"),
-        (["--trainer", "nnunet", "--controls"], ExitCode.RECIPE, "Leave out --controls"),
+        (["--trainer", "nnunet", "--controls", "longer"], ExitCode.RECIPE, "Leave out --controls"),
         (["--trainer", "nnunet", "--search", "3"], ExitCode.RECIPE, "Leave out --controls"),
         (["--rare", "1"], 2, "a share above 0 and below 1"),
         (["--rare", "1e-9"], ExitCode.INPUT, "give a larger share with --rare"),
@@ -153,6 +153,7 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
             "as they are by input.masks",
         ),
         (["--on-the-fly", "0"], 2, "numbers above 0"),
+        (["--controls", "more"], 2, "should be some of longer, lesions"),
     ],
 )
 def test_bad_words(
@@ -193,7 +194,7 @@ def test_without_torch_it_says_what_to_install(
 
 
 def test_what_is_asked_for_are_arms_of_their_own(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
-    more = "--shares 0.25,1 --prototype direct --controls --on-the-fly 2 --search 2"
+    more = "--shares 0.25,1 --prototype direct --controls longer,lesions --on-the-fly 2 --search 2"
     done = trial(
         *("-i", make_nnunet(3), "-o", tmp_path / "out", "--recipes", "lesionmix", "--seeds", 1, *FEW, "-q"),
         *(*more.split(), "-t", "steps=12", "-t", "learning_rate=0.02"),

@@ -15,7 +15,7 @@ SPEC = TrialSpec(steps=100, lesion_share=0.5)
 def test_each_recipe_is_there_for_each_thing_that_is_asked_for():
     arms = arms_of(
         ["none", "lesionmix"], load_recipe, prototype="cross", ablate=True, shares=[0.25],
-        on_the_fly=[1, 2.5], controls=True,
+        on_the_fly=[1, 2.5], controls=["longer", "lesions"],
     )  # fmt: skip
     assert [arm.name for arm in arms] == [
         "none", "none+longer", "none+lesions", "lesionmix", "lesionmix+cross", "lesionmix-blend",
@@ -33,7 +33,10 @@ def test_each_recipe_is_there_for_each_thing_that_is_asked_for():
 
 
 def test_controls_change_one_thing_of_the_training_and_other_arms_nothing():
-    trained = {arm.name: arm.network(SPEC) for arm in arms_of(["lesionmix"], load_recipe, controls=True)}
+    trained = {
+        arm.name: arm.network(SPEC)
+        for arm in arms_of(["lesionmix"], load_recipe, controls=["longer", "lesions"])
+    }
     assert trained["none"] == trained["lesionmix"] == SPEC
     assert trained["none+longer"] == SPEC.model_copy(update={"steps": 200})
     assert trained["none+lesions"] == SPEC.model_copy(update={"lesion_share": 0.75})

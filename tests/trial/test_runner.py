@@ -62,7 +62,7 @@ def test_all_that_a_cell_depends_on_is_in_its_key(root: Path) -> None:
 
 def test_the_arms_of_one_call_do_not_change_each_others_keys(root: Path) -> None:
     """Arms may be added to a trial, in any order."""
-    longer, more = (arm for arm in arms_of([], load_recipe, controls=True) if arm.control)
+    longer, more = (arm for arm in arms_of([], load_recipe, controls=["longer", "lesions"]) if arm.control)
     none = key_of(root, NONE, Arm("none", None))
     assert none == key_of(root, NONE, replace(Arm("none", None)))
     assert len({none, key_of(root, NONE, longer), key_of(root, NONE, more)}) == 3
