@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# The trials of docs/explanation/evidence.md, one after another; each goes on where it was stopped.
+# The trials of docs/evidence.md, one after another; each goes on where it was stopped.
 #
 #     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [ms ms_rare sarcoma open_ms]
 #
-# DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). All numbers that could be chosen
-# are here: no trial was begun with others.
+# DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?folder of the data}" "${OUT:?folder for what comes out}"
@@ -36,8 +35,9 @@ ms_rare() {
 }
 
 sarcoma() {
-  trial sarcoma "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" --recipes lesionmix,copy_paste,benchmarks/wide_removal.yaml --fractions 0.1 \
-    --seeds 1 --folds 0,1,2,3,4
+  trial sarcoma "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" \
+    --recipes lesionmix,copy_paste,benchmarks/wide_removal.yaml \
+    --fractions 0.1 --seeds 1 --folds 0,1,2,3,4
 }
 
 open_ms() {

@@ -31,6 +31,7 @@ NOT_RUN = {
     r"make gpu.*": "needs a GPU; the parity tests run on a stand-in, tests/fake_device.py",
     r"(CARVEMIX_FOLDER=\S+ FILL_DATA=\S+ FILL_STROKES=\S+ )?make bench.*": "minutes; peers from the network",
     r"\.venv/bin/python benchmarks/scale\.py.*": "minutes; tests/run/test_faults.py does the same in small",
+    r"DATA=\S+ OUT=\S+ benchmarks/evidence\.sh .*": "an hour and more, on data of one's own",
     # Other programs.
     r"nnUNetv2_(plan_and_preprocess|train) .*": "nnU-Net is no dependency: tests/run/test_nnunet_takes_it.py",
     r"export nnUNet_raw=.*": "variables of nnU-Net; the folder is made in the next line",
