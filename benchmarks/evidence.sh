@@ -41,7 +41,8 @@ sarcoma() {
 }
 
 open_ms() {
-  trial open_ms "$DATA/open_ms" --recipes open_ms --seeds 1 --folds 0,1
+  trial open_ms "$DATA/open_ms" --set folds.strategy=per_fold --recipes open_ms \
+    --seeds 1 --folds 0,1
 }
 
 for part in "${@:-ms}"; do
