@@ -108,11 +108,12 @@ class Populate(OperationSpec):
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Remove what is too much, then add what is missing."""
         assert context.target is not None
-        removals = self._remove(canvas, context, context.target)
+        removals, exchanged = self._remove(canvas, context, context.target)
         rejected = removals.rejected
         added = self._add(canvas, context, context.target, rejected)
-        if removals.draws and not added and not canvas.boxes and context.target.low_ml > 0:
-            # A host that has lost its lesions and got none would teach that there is nothing to find.
+        if exchanged and not added and not canvas.boxes and context.target.low_ml > 0:
+            # A host whose lesions were to be exchanged and that got none would teach that there is nothing to
+            # find. Where lesions went because the target is lower than any of them, none is near it.
             raise NoRoomError(
                 "its lesions were taken out, and no other could be put in "
                 f"({', '.join(f'{count} x {why}' for why, count in sorted(rejected.items()))}).",
@@ -134,18 +135,21 @@ class Populate(OperationSpec):
                 raise LesionsynthError("a recorded lesion finds no tissue in its host.", case=canvas.case)
             canvas.insert(insertion.box, insertion.values, insertion.changed, insertion.label)
 
-    def _remove(self, canvas: Canvas, context: StepContext, target: LoadTarget) -> Removals:
+    def _remove(self, canvas: Canvas, context: StepContext, target: LoadTarget) -> tuple[Removals, bool]:
+        """Remove lesions; what was removed, and whether any was for others to take its place."""
         removals = Removals(canvas, self.inpaint, context.streams)
+        exchanged = False
         if self.surplus == "inpaint":
             order = removals.order()
             share = float(context.typical_count <= 1) if self.replace == "auto" else self.replace
             first = round(share * len(order))
             if first == 0 and order and target.met_by(canvas.load_ml):
                 first = 1  # an output equal to its host would be no new case: exchange one lesion
+            exchanged = first > 0
             for instance in order[:first]:
                 removals.take(instance)
             removals.lower_load(order[first:], target)
-        return removals
+        return removals, exchanged
 
     def _add(
         self, canvas: Canvas, context: StepContext, target: LoadTarget, rejected: Counter[str]
