@@ -44,7 +44,7 @@ class LesionChoice(SourceSpec):
         pool = self._pool(donors)
         own = pool.subject == wanted.host_subject
         fits = (pool.volume_mm3 >= wanted.min_mm3) & (pool.volume_mm3 <= wanted.max_mm3)
-        # Judged over the whole pool: a host is its own donor only where nobody else is left at all.
+        # Judged over the whole pool: that no other fits this time is no reason yet.
         alone = own.all() or wanted.own_too
         if self.own_subject == "forbid" or (self.own_subject == "avoid" and not alone):
             fits &= ~own

@@ -10,6 +10,7 @@ from lesionsynth.api import Sample, Synthesis
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import InputError
+from lesionsynth.layouts.dataset_json import DESCRIPTION
 from lesionsynth.recipe.model import InputSpec, Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.trial.cells import Cell, of_subjects
@@ -49,15 +50,9 @@ def thinned(
     InputError
         If no training case, or no validation case, has a lesion left.
     """
-    data, count = folder / "data", 0
-    for subject in sorted({*cell.train, *cell.validation}):
-        for number, files in enumerate(of_subjects(cohort, [subject])):
-            sample = _thinned(files, cohort, given, prevalence, folder / files.case)
-            i, j, k = sample.label.shape
-            grid = Grid((i, j, k), sample.affine)
-            write_case(data, "Tr", f"{subject}__scan{number}", sample.image, sample.label, grid)
-            count += 1
-    write_description(data, cohort.channels, cohort.labels.values, count)
+    data = folder / "data"
+    if not (data / DESCRIPTION).is_file():  # written last; a stopped cell goes on with the very files it had
+        _write(cell, cohort, given, prevalence, folder / "work", data)
     spec = InputSpec(subject=r"(.*)__scan\d+", roles=dict(cohort.labels.roles))
     _, thin, _ = open_cohort(spec, data)
     for side, who in (("training", cell.train), ("validation", cell.validation)):
@@ -69,6 +64,18 @@ def thinned(
                 remedy="Their smallest lesions are larger: give a larger share with --rare.",
             )
     return spec, thin
+
+
+def _write(cell: Cell, cohort: Cohort, given: InputSpec, prevalence: float, work: Path, data: Path) -> None:
+    count = 0
+    for subject in sorted({*cell.train, *cell.validation}):
+        for number, files in enumerate(of_subjects(cohort, [subject])):
+            sample = _thinned(files, cohort, given, prevalence, work / files.case)
+            i, j, k = sample.label.shape
+            grid = Grid((i, j, k), sample.affine)
+            write_case(data, "Tr", f"{subject}__scan{number}", sample.image, sample.label, grid)
+            count += 1
+    write_description(data, cohort.channels, cohort.labels.values, count)
 
 
 def _thinned(files: CaseFiles, cohort: Cohort, given: InputSpec, prevalence: float, work: Path) -> Sample:

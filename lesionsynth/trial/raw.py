@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.domain.grid import Grid
+from lesionsynth.layouts.dataset_json import DESCRIPTION
 
 
 def write_case(
@@ -36,4 +37,4 @@ def write_description(root: Path, channels: Sequence[str], labels: Mapping[str, 
         "numTraining": count,
         "file_ending": ".nii.gz",
     }
-    nifti.write_bytes(root / "dataset.json", json.dumps(about, indent=1).encode())
+    nifti.write_bytes(root / DESCRIPTION, json.dumps(about, indent=1).encode())

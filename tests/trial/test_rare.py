@@ -82,6 +82,19 @@ def test_recipes_learn_from_what_is_left(cohort: Cohort, tmp_path: Path) -> None
     assert max(loads) < 1.2 * wanted  # as many as the training cases have now
 
 
+def test_a_stopped_cell_goes_on_with_the_files_it_had(cohort: Cohort, tmp_path: Path) -> None:
+    """Files made anew would be another input to what was begun with the first."""
+    wanted = 0.6 * min(share_of(files, cohort) for files in cohort.cases)
+    setting = setting_of(cohort, tmp_path, wanted)
+    recipe = load_recipe("lesionmix", ["output.copies=1"])
+    made = []
+    for _ in range(2):
+        given, thin = thinned(CELL, cohort, InputSpec(), wanted, tmp_path / "t")
+        own = recipe_for(recipe, CELL, given, thin, setting, tmp_path / "w")
+        made.append([files.case for files in synthesised(own, thin, tmp_path / "w")])
+    assert made[0] == made[1] != []
+
+
 def test_test_cases_stay_as_they_are(cohort: Cohort, tmp_path: Path) -> None:
     """Seen in what nnU-Net is given, since that is written."""
     out = tmp_path / "out"
