@@ -181,6 +181,11 @@ def opened_once(make: Callable[[Path], AnyModel]) -> Callable[[Path], AnyModel]:
     return open_model
 
 
+def checkpoints_at(path: str) -> list[Path]:
+    """The checkpoints in a folder, or the one that is named."""
+    return sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
+
+
 def needed(name: str) -> Any:
     """A package of the extra `generative`.
 

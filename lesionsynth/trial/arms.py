@@ -21,8 +21,6 @@ CONTROLS: Mapping[str, Callable[[TrialSpec], dict[str, Any]]] = {
 }
 """What is changed in the training of an arm without synthetic data, by what it is called: where one of them
 gains as much as a recipe, it was not the lesions that helped."""
-
-
 _LONGEST = 80
 """Characters of a recipe's name, which is part of names of files."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lesionsynth
 from lesionsynth.digest import digest_json, file_states
 from lesionsynth.errors import LesionsynthError
-from lesionsynth.generative.checkpoint import SUFFIX
+from lesionsynth.generative.checkpoint import checkpoints_at
 from lesionsynth.json_file import read_json
 from lesionsynth.recipe.model import Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
@@ -57,7 +56,8 @@ class Runner:
     def key(self, cell: Cell, arm: Arm) -> str:
         """Digest of all that the cell depends on."""
         setting, recipe = self.setting, arm.recipe
-        needed = [] if recipe is None else list(used(recipe))
+        models = [] if recipe is None else [path for _, path, _ in used(recipe)]
+        files = [file for path in models if path for file in checkpoints_at(path)]
         network = None if self._trainer else arm.network(setting.spec).model_dump(mode="json")
         people = {*cell.train, *cell.validation, *cell.test}
         subjects = {files.case: files.subject for files in setting.cohort.cases}
@@ -66,7 +66,7 @@ class Runner:
                 [lesionsynth.__version__, self._trainer, setting.prevalence, list(setting.cohort.channels)],
                 [network, arm.prototype, arm.share, arm.renewed],
                 None if recipe is None else deciding(recipe),
-                [setting.preset, list(file_states(_files_of(needed)))] if needed else None,
+                [setting.preset, list(file_states(files))] if models else None,
                 asdict(cell),
                 # Of masks, which have no subject here, all count.
                 [i for i in sorted(self._state(recipe).items()) if subjects.get(i[0]) in {None, *people}],
@@ -127,13 +127,6 @@ class Runner:
             self.progress.note(_words_of(result))
         self._longest = max(self._longest, time.monotonic() - began)
         return True
-
-
-def _files_of(needed: Sequence[tuple[str, str | None, Any]]) -> Iterator[Path]:
-    """Files of the models that a recipe names."""
-    for _, path, _ in needed:
-        if path:
-            yield from sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
 
 
 def _of(places: Mapping[str, nnunet.DataSet], cell: Cell) -> tuple[nnunet.DataSet, ...]:

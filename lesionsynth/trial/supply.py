@@ -9,7 +9,7 @@ from lesionsynth.api import Synthesis
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import DeviceError, LeakError, LesionsynthError, NoRoomError, OutputError
-from lesionsynth.generative.checkpoint import SUFFIX, read_card
+from lesionsynth.generative.checkpoint import checkpoints_at, read_card
 from lesionsynth.generative.specs import SPECS
 from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe, resolved
 from lesionsynth.rng import stream
@@ -194,8 +194,7 @@ def _with_models(recipe: Recipe, cell: Cell, train_on: Cohort, setting: Setting,
     raw = resolved(recipe)
     for user, path, use in used(recipe):
         if path and Path(path).exists():
-            files = sorted(Path(path).glob(f"*{SUFFIX}")) if Path(path).is_dir() else [Path(path)]
-            for file in files:
+            for file in checkpoints_at(path):
                 seen = people_of(read_card(file, use.kinds).subjects, setting.given, setting.cohort)
                 leaked = sorted(seen & {*cell.test, *cell.validation} - set(cell.train))
                 if leaked:
