@@ -36,7 +36,7 @@ ms_rare() {
 
 sarcoma() {
   trial sarcoma "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" \
-    --recipes lesionmix,copy_paste,benchmarks/wide_removal.yaml \
+    --recipes lesionmix,copy_paste \
     --fractions 0.1 --seeds 1 --folds 0,1,2,3,4
 }
 

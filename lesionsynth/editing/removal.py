@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,18 @@ from lesionsynth.kernels.tissue import GREY, WHITE
 from lesionsynth.plugins.contracts import FillSpec, Streams, Surroundings
 from lesionsynth.units import MM3_PER_ML
 
-# Voxels around the grown place in which it is filled: farther ones have no say in any fill.
 NOT_REMOVED = "no clean tissue to fill from"
 """Why a lesion that was to go is still there."""
 
+# Voxels around the grown place in which it is filled: farther ones have no say in any fill.
 _REACH_VOX = 7
 _LEAST_REACHED = 0.9
+# A lesion shines so many voxels beyond its grown place at most, in channels where it stands out by so many
+# spreads of the tissue beyond: layer by layer it falls at least so much, until hardly any of it is left.
 _HALO_VOX = 6
-_HALO_SPREADS = 3.0
+_HALO_SPREADS = 1.5
+_HALO_FALL = 0.95
+_HALO_LEAST = 0.02
 _RING_VOX = 3
 _ALIKE_SPREADS = 2.5
 
@@ -50,21 +55,48 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
     -------
     dict or None
         The draw, as JSON; None where nothing around could be used (nothing is changed then). `filled` tells
-        how many voxels were filled in which way, by a fill that has several.
+        how many voxels were filled in which way, by a fill that has several; `halo` by how many voxels more
+        the place was grown in each channel, where any was.
     """
     own_box = bounding_box(canvas.instances[canvas.boxes[instance]] == instance)
     if own_box is None:
         return None
-    place = _Place(canvas, instance, shifted(own_box, origin_of(canvas.boxes[instance])), fill)
-    reached = place.reached()
-    if reached is None:
+    place = _Place(canvas, instance, shifted(own_box, origin_of(canvas.boxes[instance])), fill.grow_vox)
+    before = canvas.values(place.box)
+    widths = place.halo_widths(before)
+    extents = {width: place.extent(fill.grow_vox + width) for width in dict.fromkeys([*widths, 0])}
+    narrow = extents[0]
+    if narrow is None:
         return None
-    box, own, spacing = place.box, place.own, canvas.grid.spacing_mm
-    within_reach, source = reached
-    region = within_reach | own
-    # What continues the surroundings may be grey matter; what is laid over a fill may not.
-    clean, tissue = (_without(region, mask, box) for mask in (place.clean, place.tissue))
-    around = Surroundings(canvas.host.all_values, tissue, box, lambda: canvas.host.mirror_matrix)
+    rng = np.random.default_rng(seed)
+    used: dict[str, Counter[str]] = {"filled": Counter(), "texture": Counter()}
+    filled, changed = before.copy(), narrow.region.copy()
+    for width in sorted(set(widths)):
+        extent = extents[width] or narrow  # a halo without tissue beyond it stays
+        channels = [number for number, own in enumerate(widths) if own == width]
+        filled[channels] = _filled(canvas, place, extent, fill, before, rng, used)[channels]
+        changed |= extent.region
+    draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
+    draw |= {name: dict(counts) for name, counts in used.items() if counts}
+    if any(widths):
+        draw["halo"] = widths
+    draw["volume_mm3"] = canvas.volume_mm3(instance)
+    canvas.remove(place.box, filled, changed, instance, _labels_below(canvas, place.box, place.own))
+    return draw
+
+
+def _filled(
+    canvas: Canvas,
+    place: _Place,
+    extent: _Extent,
+    fill: FillSpec,
+    before: NDArray[np.float32],
+    rng: np.random.Generator,
+    used: dict[str, Counter[str]],
+) -> NDArray[np.float32]:
+    """All channels with an extent of the place filled; how that was done is added to `used`."""
+    box, region, spacing = place.box, extent.region, canvas.grid.spacing_mm
+    around = Surroundings(canvas.host.all_values, extent.tissue, box, lambda: canvas.host.mirror_matrix)
 
     def filling(
         image: NDArray[np.float32],
@@ -80,37 +112,30 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         # Channels are filled jointly, so all of them are one part.
         return canvas.device.run(attempt, [image[None]], [hole, known])[0]
 
-    before = canvas.values(box)
-    filled = filling(before, within_reach, source, around)
+    filled = filling(before, extent.within_reach, extent.source, around)
     # Voxels joined to the rest by a corner only, or shut in by fluid, take what was filled nearest to them.
-    missed = own & ~within_reach
+    missed = place.own & ~extent.within_reach
     if missed.any():
-        nearest = _nearest(within_reach | source, spacing)
+        nearest = _nearest(extent.within_reach | extent.source, spacing)
         filled[:, missed] = filled[(slice(None), *(index[missed] for index in nearest))]
-    draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
-    if around.used:
-        draw["filled"] = dict(around.used)
     filled, texture = add_texture(
         texture_of(fill, canvas.host),
         canvas.host.all_values,
         filled,
         region,
-        clean,
+        extent.clean,
         spacing,
         filling,
-        np.random.default_rng(seed),
+        rng,
         mirror_axis=canvas.grid.axis_towards(0) if canvas.host.has_tissue_classes else None,
         box=box,
     )
-    if texture:
-        draw["texture"] = texture
+    used["filled"].update(around.used)
+    used["texture"].update(texture)
     # Noise and cloned detail come on top of the fill; no tissue around is darker or brighter.
-    low, high = (bound(before[:, source], axis=1)[:, None] for bound in (np.min, np.max))
+    low, high = (bound(before[:, extent.source], axis=1)[:, None] for bound in (np.min, np.max))
     filled[:, region] = np.clip(filled[:, region], low, high)
-    place.keep_other_channels(filled, before, region)
-    draw["volume_mm3"] = canvas.volume_mm3(instance)
-    canvas.remove(box, filled, region, instance, _labels_below(canvas, box, own))
-    return draw
+    return filled
 
 
 def texture_of(fill: FillSpec, host: LoadedCase) -> str:
@@ -120,64 +145,100 @@ def texture_of(fill: FillSpec, host: LoadedCase) -> str:
     return "noise" if host.tissue_kind == "mask" else "clone"
 
 
-class _Place:
-    """The place of one lesion: what is to be filled there, and from where.
+@dataclass(frozen=True, eq=False)
+class _Extent:
+    """What is filled at the place of a lesion, and from where.
 
-    Attributes
+    Parameters
     ----------
-    box : Box
-    own, region : ndarray of bool, shape of `box`
-        The lesion, and what is to be filled: the lesion grown within tissue, away from other lesions.
-    usable : ndarray of bool, shape of `box`
-        Tissue that it may be filled from.
+    region, within_reach, source : ndarray of bool, shape of the place's box
+        What is filled; what of the lesion grown the sources reach; the sources.
     clean, tissue : ndarray of bool, shape of the volume
         White matter to take texture from, and white and grey matter to copy; shared, not to be changed.
     """
 
-    def __init__(self, canvas: Canvas, instance: int, own_box: Box, fill: FillSpec) -> None:
-        host = canvas.host
-        self.classes = host.has_tissue_classes
-        margin = (fill.grow_vox + _REACH_VOX + (0 if self.classes else _HALO_VOX),) * 3
-        self.box = box = grown(own_box, margin, canvas.grid.shape)
-        instances, codes = canvas.instances[box], host.tissue[box]
-        self.own = instances == instance
-        others = (instances > 0) & ~self.own
-        tissue = ((codes == WHITE) | (codes == GREY)) & ~host.untouchable[box]
-        free = tissue & ~others
-        self.region = self.grown_region = self.own | (dilated(self.own, fill.grow_vox) & free)
-        self.lead = 0
-        if not self.classes:
-            halo, self.lead = _halo(canvas, box, self.own, self.region)
-            self.region = self.region | (halo & free)
-        # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-        rims = dilated(instances > 0, fill.grow_vox) if others.any() else self.grown_region
-        self.usable = tissue & ~rims & ~self.region
-        self.clean = self.tissue = host.clean_away(fill.grow_vox)
-        if self.classes:
-            self.tissue = host.clean_away(fill.grow_vox, grey=True)
-        else:
-            self.clean = self.tissue = self.clean & _alike(host, self.clean, box, self.region)
+    region: NDArray[np.bool_]
+    within_reach: NDArray[np.bool_]
+    source: NDArray[np.bool_]
+    clean: NDArray[np.bool_]
+    tissue: NDArray[np.bool_]
 
-    def reached(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-        """What of the region the sources reach, and the sources; None where they reach too little.
+
+class _Place:
+    """The place of one lesion.
+
+    Attributes
+    ----------
+    box : Box
+    own : ndarray of bool, shape of `box`
+        The lesion.
+    """
+
+    def __init__(self, canvas: Canvas, instance: int, own_box: Box, grow_vox: int) -> None:
+        self._host, self._grow_vox = canvas.host, grow_vox
+        margin = (grow_vox + _REACH_VOX + (0 if self._host.has_tissue_classes else _HALO_VOX),) * 3
+        self.box = box = grown(own_box, margin, canvas.grid.shape)
+        codes = self._host.tissue[box]
+        self._instances = canvas.instances[box]
+        self.own = self._instances == instance
+        self._tissue = ((codes == WHITE) | (codes == GREY)) & ~self._host.untouchable[box]
+        self._free = self._tissue & (self._instances == 0)
+
+    def extent(self, grow_vox: int) -> _Extent | None:
+        """Of the lesion grown within tissue, away from other lesions; None where sources reach too little.
 
         Grey matter is a source beside white matter where fluid is told from both. Where one code covers all
         tissue, what looks like the surroundings is tried first.
         """
-        for source in [self.usable] if self.classes else [self.usable & self.clean[self.box], self.usable]:
-            within_reach = reachable(self.region, source)
+        host, box, others = self._host, self.box, (self._instances > 0) & ~self.own
+        region = self.own | (dilated(self.own, grow_vox) & self._free)
+        # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
+        rims = dilated(self._instances > 0, grow_vox) if others.any() else region
+        usable = self._tissue & ~rims & ~region
+        clean = tissue = host.clean_away(grow_vox)
+        if host.has_tissue_classes:
+            tissue, sources = host.clean_away(grow_vox, grey=True), [usable]
+        else:
+            clean = tissue = clean & _alike(host, clean, box, region)
+            sources = [usable & clean[box], usable]
+        for source in sources:
+            within_reach = reachable(region, source)
             if within_reach[self.own].mean() >= _LEAST_REACHED:
-                return within_reach, source
+                # What continues the surroundings may be grey matter; what is laid over a fill may not.
+                whole = within_reach | self.own
+                return _Extent(
+                    whole, within_reach, source, _without(whole, clean, box), _without(whole, tissue, box)
+                )
         return None
 
-    def keep_other_channels(
-        self, filled: NDArray[np.float32], before: NDArray[np.float32], region: NDArray[np.bool_]
-    ) -> None:
-        """Give the halo back to all channels but the one it was found in: they show what is there."""
-        halo = region & ~self.grown_region
-        for channel in range(len(filled)):
-            if channel != self.lead:
-                filled[channel][halo] = before[channel][halo]
+    def halo_widths(self, values: NDArray[np.float32]) -> list[int]:
+        """By how many voxels a lesion shines beyond its grown place in each channel, as by the blur of PET.
+
+        Outwards from its label such a channel falls, layer by layer, from the lesion towards the tissue
+        beyond. Only for data without tissue classes: where they are known, the cortex beside a bright lesion
+        must not be taken for its halo.
+        """
+        widths = [0] * len(values)
+        if self._host.has_tissue_classes:
+            return widths
+        away = ndimage.distance_transform_cdt(~self.own, "taxicab")
+        farthest = self._grow_vox + _HALO_VOX
+        layers = [self._free & (away == n) for n in range(1, farthest + 1)]
+        beyond = self._free & (away > farthest)
+        if not beyond.any():
+            return widths
+        for number, channel in enumerate(values):
+            level, spread = float(np.median(channel[beyond])), robust_spread(channel[beyond])
+            contrast = float(channel[self.own].mean()) - level
+            if abs(contrast) <= _HALO_SPREADS * spread:
+                continue
+            before = 1.0
+            for n, layer in enumerate(layers, start=1):
+                left = (float(np.median(channel[layer])) - level) / contrast if layer.any() else 0.0
+                if not _HALO_LEAST < left < _HALO_FALL * before:
+                    break
+                before, widths[number] = left, max(0, n - self._grow_vox)
+        return widths
 
 
 def _without(region: NDArray[np.bool_], mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
@@ -186,28 +247,6 @@ def _without(region: NDArray[np.bool_], mask: NDArray[np.bool_], box: Box) -> ND
         mask = mask.copy()
         mask[box] &= ~region
     return mask
-
-
-def _halo(
-    canvas: Canvas, box: Box, own: NDArray[np.bool_], region: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], int]:
-    """What shines out of a lesion beyond the grown region, such as the blur of PET, and in which channel.
-
-    Voxels joined to the region and near it that differ from the case's tissue in the same direction as the
-    lesion, in the channel where it stands out most. Only for data without tissue classes: where they are
-    known, the cortex beside a bright lesion must not be taken for its halo.
-    """
-    stats = canvas.host.tissue_stats
-    values = canvas.values(box)
-    contrast = [
-        (float(channel[own].mean()) - median) / spread if spread > 0 else 0.0
-        for channel, (median, spread) in zip(values, stats, strict=True)
-    ]
-    lead = int(np.argmax(np.abs(contrast)))
-    median, spread = stats[lead]
-    shining = (values[lead] - median) * np.sign(contrast[lead]) > _HALO_SPREADS * spread
-    reached = ndimage.binary_dilation(region, iterations=_HALO_VOX, mask=region | shining)
-    return np.asarray(reached & ~region), lead
 
 
 def _alike(

@@ -1,8 +1,9 @@
-"""Noise with the strength, or the spectrum, of clean tissue; correlated between channels as there."""
+"""Noise as strong and smooth as clean tissue, or of its spectrum; correlated between channels as there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,23 @@ _SMOOTH_VOX = 5.0
 _LAG_VOX = 10
 # Differences of neighbours beyond this many of their spreads are edges.
 _EDGE_SPREADS = 2.0
+# Noise smoother than by this would be anatomy.
+_MOST_SMOOTH_VOX = 1.5
 
 
-def white_noise(
+def gaussian_noise(
     image: NDArray[np.float32],
     region: NDArray[np.bool_],
     clean: NDArray[np.bool_],
     rng: np.random.Generator,
     box: Box,
+    *,
+    white: bool = False,
 ) -> NDArray[np.float32] | None:
-    """Noise without spatial correlation whose neighbours differ as much as those of clean tissue nearby.
+    """Noise whose neighbours, and next neighbours, differ as much as those of clean tissue nearby.
+
+    It is white noise smoothed by a Gaussian along each axis: by the one with which the squared differences of
+    next neighbours are as many times those of neighbours as in the tissue. Noise of PET is smooth.
 
     Parameters
     ----------
@@ -42,28 +50,79 @@ def white_noise(
     rng : numpy.random.Generator
     box : tuple of 3 slice
         Where `region` lies in the volume.
+    white : bool
+        Do not smooth it: only neighbours differ as much.
 
     Returns
     -------
     ndarray of float32, shape (C, n), or None
         For the voxels of the region; None where all the volume has too little clean tissue.
     """
+    tight = bounding_box(region)
+    if tight is None:
+        return np.zeros((len(image), 0), dtype=np.float32)
     for values, mask in _nearby(image, region, clean, box):
-        steps = []
-        for axis in range(3):
-            both = np.moveaxis(mask, axis, 0)
-            whole = np.moveaxis(values, axis + 1, 1)
-            pair = both[:-1] & both[1:]
-            steps.append(whole[:, 1:][:, pair] - whole[:, :-1][:, pair])
+        steps, next_steps = ([_steps(values, mask, axis, lag) for axis in range(3)] for lag in (1, 2))
         step = np.concatenate(steps, axis=1)
         if step.shape[1] >= _FEWEST_VOX:
-            # Where two tissues meet, neighbours differ by anatomy and not by noise.
-            most = np.array([[_EDGE_SPREADS * robust_spread(channel)] for channel in step], dtype=np.float32)
-            step = np.clip(step, -most, most)
-            covariance = step @ step.T / (2.0 * step.shape[1])
-            white = rng.standard_normal((len(image), int(region.sum())), dtype=np.float32)
-            return np.asarray(_root(covariance) @ white, dtype=np.float32)
+            widths, correlations, ratios = _smoothings()
+            ratio = np.ones((len(image), 3)) if white else _times_larger(steps, next_steps)
+            gain = np.sqrt(3.0 / (1.0 - np.interp(ratio, ratios, correlations)).sum(axis=1))
+            strength = gain * [robust_spread(channel) for channel in step] / np.sqrt(2.0)
+            drawn = rng.standard_normal((len(image), *region[tight].shape), dtype=np.float32)
+            noise = np.tensordot(_root(_correlation(step)), drawn, axes=1)
+            for channel, sigma, factor in zip(noise, np.interp(ratio, ratios, widths), strength, strict=True):
+                channel[...] = factor / _norm(sigma) * ndimage.gaussian_filter(channel, sigma, mode="wrap")
+            return np.asarray(noise[:, region[tight]], dtype=np.float32)
     return None
+
+
+def _steps(values: NDArray[np.float32], mask: NDArray[np.bool_], axis: int, lag: int) -> NDArray[np.float32]:
+    """Differences (C, n) of true voxels so far apart along an axis."""
+    both, whole = np.moveaxis(mask, axis, 0), np.moveaxis(values, axis + 1, 1)
+    pair = both[:-lag] & both[lag:]
+    return np.asarray(whole[:, lag:][:, pair] - whole[:, :-lag][:, pair])
+
+
+def _times_larger(
+    steps: Sequence[NDArray[np.float32]], next_steps: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Squared spread (C, 3) of steps of two voxels along each axis, as so many times that of single ones."""
+    one, two = (
+        np.square([[robust_spread(channel) for channel in part] for part in parts])
+        for parts in (steps, next_steps)
+    )
+    return np.divide(two, one, out=np.ones_like(one), where=one > 0).T
+
+
+def _correlation(step: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of the channels' steps (C, C); where two tissues meet steps are anatomy and not noise, and are cut."""
+    most = np.array([[_EDGE_SPREADS * robust_spread(channel)] for channel in step], dtype=np.float32)
+    cut = np.clip(step, -most, most).astype(np.float64)
+    size = np.linalg.norm(cut, axis=1, keepdims=True)
+    cut = np.divide(cut, size, out=cut, where=size > 0)
+    return np.asarray(cut @ cut.T)
+
+
+@cache
+def _smoothings() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Widths in voxels; correlation of neighbours in white noise smoothed so, and ratio of squared steps."""
+    told = []
+    for width in np.linspace(0.1, _MOST_SMOOTH_VOX, 29):  # by a tenth nothing is smoothed
+        kernel = _kernel(width)
+        none, one, two = (float(kernel @ np.roll(kernel, lag)) for lag in range(3))
+        told.append((width, one / none, (none - two) / (none - one)))
+    widths, correlations, ratios = np.array(told).T
+    return widths, correlations, ratios
+
+
+def _kernel(width: float) -> NDArray[np.float64]:
+    return np.asarray(ndimage.gaussian_filter1d(np.eye(1, 41, 20)[0], width))
+
+
+def _norm(widths: NDArray[np.float64]) -> float:
+    """What smoothing along three axes leaves of the spread of white noise."""
+    return float(np.prod([np.linalg.norm(_kernel(width)) for width in widths]))
 
 
 def spectrum_noise(
@@ -75,7 +134,7 @@ def spectrum_noise(
 ) -> NDArray[np.float32] | None:
     """Random-phase noise with the power spectrum and the cross spectra of clean tissue nearby.
 
-    Parameters and returned value are those of :func:`white_noise`. Of the tissue, what a Gaussian of five
+    Parameters and returned value are those of :func:`gaussian_noise`. Of the tissue, what a Gaussian of five
     voxels over it leaves out is looked at, up to a distance of ten voxels.
 
     References

@@ -17,7 +17,7 @@ from scipy import ndimage
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.kernels.inpaint import reachable
 from lesionsynth.kernels.intensity import robust_spread
-from lesionsynth.kernels.noise import spectrum_noise, white_noise
+from lesionsynth.kernels.noise import gaussian_noise, spectrum_noise
 from lesionsynth.kernels.patches import Way, draw_ways
 from lesionsynth.kernels.pieces import (
     BEYOND,
@@ -92,7 +92,7 @@ def add_texture(
         return clone_texture(image, filled, region, clean, spacing_mm, fill, rng, mirror_axis, box)
     if kind == "none":
         return filled, {}
-    noise = spectrum_noise if kind == "spectrum" else white_noise
+    noise = spectrum_noise if kind == "spectrum" else gaussian_noise
     detail = noise(image, region, clean, rng, box)
     if detail is None:
         return filled, {"none": 1}

@@ -13,7 +13,7 @@ from lesionsynth.domain.grid import Box, bounding_box, grown
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.insertion import surroundings, visibility
 from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
-from lesionsynth.kernels.noise import white_noise
+from lesionsynth.kernels.noise import gaussian_noise
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import (
     BlendSpec,
@@ -152,7 +152,7 @@ class _Painting:
         levels = np.array(host.tissue_stats, dtype=np.float32)[:, :, None, None, None]
         painted = levels[:, 0] + levels[:, 1] * model.translated(host, classes, self.box)
         rng, clean = np.random.default_rng(seed), host.clean_away(_AWAY_VOX)
-        noise = white_noise(host.all_values, self.body, clean, rng, self.box)
+        noise = gaussian_noise(host.all_values, self.body, clean, rng, self.box, white=True)
         self.noise = 0.0 if noise is None else step.noise
         if noise is not None:
             painted[:, self.body] += step.noise * noise

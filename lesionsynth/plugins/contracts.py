@@ -133,7 +133,7 @@ _TEXTURES: dict[str, str] = {
     "apart.",
     "clone": "They got the texture of a clean patch of the same image.",
     "spectrum": "They got random-phase noise with the spectrum of clean tissue [@galerne2011].",
-    "noise": "They got white noise of the strength of clean tissue.",
+    "noise": "They got Gaussian noise of the strength and smoothness of clean tissue.",
     "none": "",
 }
 """What the methods section says of each."""
@@ -147,11 +147,12 @@ class FillSpec(Spec):
 
     kind: str
     grow_vox: int = Field(default=2, ge=0, le=6)
-    """Voxels by which the place is grown first: annotations leave out the partial-volume rim."""
+    """Voxels by which the place is grown first: annotations leave out the partial-volume rim. Where tissues
+    are not told apart, it grows on in a channel that is blurred (PET) to where the lesion has faded."""
     texture: Texture = "auto"
     """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum of
-    clean tissue; noise: white noise of its strength; none: leave the fill as it is; auto: clone, or noise
-    where tissues are not told apart and what is cloned would be other anatomy."""
+    clean tissue; noise: noise of its strength and smoothness; none: leave the fill as it is; auto: clone, or
+    noise where tissues are not told apart and what is cloned would be other anatomy."""
 
     def methods(self) -> Iterator[str]:
         """The fill, and the texture that it got."""

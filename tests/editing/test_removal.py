@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pydantic import PrivateAttr
+from scipy import ndimage
 
 from lesionsynth.backend import Device
 from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import INPAINTED, Canvas
 from lesionsynth.editing.removal import Removals, remove_lesion, texture_of
+from lesionsynth.fills.biharmonic import Biharmonic
 from lesionsynth.fills.fast_marching import FastMarching
 from lesionsynth.fills.mirror import Mirror
 from lesionsynth.fills.patch import Patch
@@ -211,6 +213,55 @@ def test_noise_of_the_strength_of_the_surroundings(make_host: MakeHost, texture:
     again = Canvas(make_host(label=label, images=bright(label)))
     assert remove_lesion(again, 1, FastMarching(texture=texture), 1) == draw
     assert np.array_equal(canvas.raw[0], again.raw[0])
+
+
+LARGE = (44, 44, 44)
+
+
+def shining(width: float, fat: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A lesion in two channels: cut off at its label, beside fat in half of the image, and blurred."""
+    label = np.zeros(LARGE, np.uint16)
+    label[18:26, 18:26, 18:26] = 1
+    rng = np.random.default_rng(0)
+    sharp = rng.normal(300, 10, LARGE) - 200 * (label > 0) + 500 * fat * (np.indices(LARGE)[0] > 28)
+    blurred = rng.normal(50, 2, LARGE) + 1000 * ndimage.gaussian_filter((label > 0).astype(float), width)
+    return label, [sharp.astype(np.int16), blurred.astype(np.int16)]
+
+
+def test_the_blur_of_a_lesion_goes_in_the_channel_that_has_it(make_host: MakeHost) -> None:
+    label, images = shining(2.5, fat=True)
+    host = make_host(shape=LARGE, label=label, images=images)
+    canvas = Canvas(host)
+    draw = remove_lesion(canvas, 1, Biharmonic(), 1)
+    assert draw is not None
+    assert draw["halo"][0] == 0
+    assert 3 <= draw["halo"][1] <= 6
+    ring = dilated(label > 0, 2)
+    assert np.array_equal(canvas.raw[0][~ring], images[0][~ring])
+    assert abs(float(canvas.raw[0][label > 0].mean()) - 300) < 15  # not drawn towards fat
+    assert abs(float(canvas.raw[1][label > 0].mean()) - 50) < 20  # of a contrast of 700
+    assert (canvas.source[canvas.raw[1] != images[1]] == INPAINTED).all()
+
+
+@pytest.mark.parametrize("kind", ["mask", "mixture"])
+def test_no_halo_of_a_sharp_lesion_or_where_tissues_are_told_apart(
+    make_host: MakeHost, kind: TissueKind
+) -> None:
+    label, images = shining(0.0 if kind == "mask" else 2.5)
+    canvas = Canvas(replace(make_host(shape=LARGE, label=label, images=images), tissue_kind=kind))
+    draw = remove_lesion(canvas, 1, Biharmonic(), 1)
+    assert draw is not None
+    assert "halo" not in draw
+    assert np.array_equal(canvas.source == INPAINTED, dilated(label > 0, 2))
+
+
+def test_a_gradient_of_the_tissue_is_no_halo(make_host: MakeHost) -> None:
+    label, images = shining(0.0)
+    slope = (20 * np.indices(LARGE)[0]).astype(np.int16)
+    canvas = Canvas(make_host(shape=LARGE, label=label, images=[image + slope for image in images]))
+    draw = remove_lesion(canvas, 1, Biharmonic(), 1)
+    assert draw is not None
+    assert "halo" not in draw
 
 
 def test_fluid_and_other_lesions_are_no_source(make_host: MakeHost) -> None:

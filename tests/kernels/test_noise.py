@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lesionsynth.kernels.noise import spectrum_noise, white_noise
+from lesionsynth.kernels.noise import gaussian_noise, spectrum_noise
 
 SHAPE = (48, 44, 44)
 BOX = tuple(slice(10, 40) for _ in range(3))
@@ -51,7 +51,7 @@ def test_spectrum_and_correlation_are_those_of_the_tissue(region):
 
 def test_white_noise_differs_between_neighbours_as_the_tissue_does(region):
     image = tissue(sigma=0.6)
-    noise = white_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
+    noise = gaussian_noise(image, region, ~whole(region), np.random.default_rng(1), BOX, white=True)
     for channel in range(2):
         cube = noise[channel].reshape(20, 20, 20)
         natural = np.diff(image[channel], axis=0).std()
@@ -60,7 +60,31 @@ def test_white_noise_differs_between_neighbours_as_the_tissue_does(region):
     assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
 
 
-@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+@pytest.mark.parametrize("sigma", [0.0, 0.6, 1.0])
+def test_gaussian_noise_is_as_strong_and_as_smooth_as_the_tissue(region, sigma):
+    image = tissue(sigma)
+    noise = gaussian_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
+    np.testing.assert_allclose(noise.std(axis=1), image.std(axis=(1, 2, 3)), rtol=0.15)
+    assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
+    for channel in range(2):
+        cube = noise[channel].reshape(20, 20, 20)
+        for step in (1, 2):
+            expected = neighbour_correlation(image[channel], step)
+            assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=0.08)
+
+
+def test_edges_between_tissues_make_no_noise(region):
+    """Half of the neighbourhood is brighter by twenty spreads of the noise."""
+    plain = tissue(sigma=0.6)
+    stepped = plain + np.where(np.indices(SHAPE)[1] < 22, np.float32(0), np.float32(400))
+    noise = [
+        gaussian_noise(image, region, ~whole(region), np.random.default_rng(1), BOX).std(axis=1)
+        for image in (plain, stepped)
+    ]
+    np.testing.assert_allclose(noise[1], noise[0], rtol=0.1)
+
+
+@pytest.mark.parametrize("kind", [spectrum_noise, gaussian_noise])
 def test_only_clean_tissue_is_looked_at(kind, region):
     image = tissue()
     clean = ~whole(region) & (np.indices(SHAPE)[0] < 30)
@@ -69,14 +93,14 @@ def test_only_clean_tissue_is_looked_at(kind, region):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+@pytest.mark.parametrize("kind", [spectrum_noise, gaussian_noise])
 def test_too_little_clean_tissue_gives_none(kind, region):
     clean = np.zeros(SHAPE, bool)
     clean[:5, :5, :5] = True
     assert kind(tissue(), region, clean, np.random.default_rng(0), BOX) is None
 
 
-@pytest.mark.parametrize("kind", [spectrum_noise, white_noise])
+@pytest.mark.parametrize("kind", [spectrum_noise, gaussian_noise])
 def test_flat_tissue_gives_no_noise(kind, region):
     flat = np.full((1, *SHAPE), 7.0, np.float32)
     noise = kind(flat, region, ~whole(region), np.random.default_rng(0), BOX)
