@@ -37,6 +37,9 @@ class Removal(TypedDict):
     filled: NotRequired[dict[str, int]]
     """Of the kinds `patch` and `mirror`: voxels by the way in which they were filled, `mirror`, `patch`,
     `trend`."""
+    halo: NotRequired[list[int]]
+    """By how many voxels more than `grow_vox` the place was grown in each channel, where it was in any: the
+    lesion shone so far, as by the blur of PET."""
     volume_mm3: float
     """Volume removed."""
 
