@@ -68,6 +68,26 @@ def test_a_copy_is_voxel_for_voxel_the_one_that_a_run_writes(
                 assert np.array_equal(np.asarray(nib.load(path).dataobj), sample.image[channel])
 
 
+@pytest.mark.parametrize("name", ["lesionmix", "soft_poisson", "carve_mix", "lesion_warp", "intensity_bump"])
+def test_in_which_units_a_case_is_does_not_matter(name: str, phantoms, tmp_path: Path) -> None:
+    """MR intensities are in any units: with one case in an eighth of them, all else is the same."""
+    samples = []
+    for folder, factor in (("one", 1.0), ("other", 0.125)):
+        root = write_phantoms(tmp_path / folder / "data", phantoms[:3])
+        for path in sorted(root.glob("imagesTr/*.nii.gz")):
+            image = nib.load(path)
+            values = np.asarray(image.dataobj, dtype=np.float32)
+            scale = np.float32(factor if path.name.startswith("case2") else 1.0)
+            nib.save(nib.Nifti1Image(values * scale, image.affine), path)
+        made = Synthesis(name, root, tmp_path / folder / "work")
+        samples.append([made.copy(host, number) for host in made.hosts for number in (0, 1)])
+    assert any(draw["edit"] == "insert" for sample in samples[0] for draw in sample.draws)
+    for one, other in zip(*samples, strict=True):
+        scale = 8.0 if one.host == "case2" else 1.0
+        assert np.array_equal(one.label, other.label)
+        np.testing.assert_allclose(other.image * scale, one.image, rtol=1e-5, atol=1e-3)
+
+
 def test_an_original_is_the_file_as_it_is(synthesis: Synthesis, root: Path) -> None:
     sample = synthesis.original("case2")
     assert (sample.case, sample.synthetic) == ("case2", False)

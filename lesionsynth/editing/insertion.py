@@ -15,7 +15,14 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shape_of
 from lesionsynth.domain.lesion import ChannelStats, Lesion
 from lesionsynth.editing.canvas import Canvas
-from lesionsynth.editing.contrast import ContrastSpec, apply_map, intensity_map, slope_of, table_of
+from lesionsynth.editing.contrast import (
+    ContrastSpec,
+    apply_map,
+    intended_contrast,
+    intensity_map,
+    slope_of,
+    table_of,
+)
 from lesionsynth.editing.geometry import warp_of
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label, warp_mask
 from lesionsynth.kernels.distance import voxel_scale
@@ -147,6 +154,7 @@ def make_insertion(
         image, stats, adds = painter(Placed(canvas, box, label)), _UNSTATED * len(spread), True
     if adds:
         maps = [{"scale": [s * draw["contrast"]["brightness"]], "offset": [0.0]} for s in spread]
+        intended = [how["scale"][0] * s.contrast for how, s in zip(maps, stats, strict=True)]
     else:
         maps = intensity_map(
             draw["contrast"],
@@ -154,8 +162,13 @@ def make_insertion(
             stats,
             shell_values,
             spread,
-            lambda: (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
+            (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
+            host.tissue_kind == "mask",
         )
+        intended = [
+            intended_contrast(draw["contrast"], *channel)
+            for channel in zip(maps, stats, shell_values, strict=True)
+        ]
     alpha = blend.alpha(mask, allowed, grid.spacing_mm)
     if (alpha[mask] < 0.5).any():
         raise ValueError(f"blend {blend.kind} gives a label voxel less than half of the lesion")
@@ -183,7 +196,7 @@ def make_insertion(
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
         changed |= around & (values != before).any(axis=0)
         values = np.where(changed, values, before)
-    measures = _measures(values, mask, allowed, grid.spacing_mm, stats, maps, shell_values)
+    measures = _measures(values, mask, allowed, grid.spacing_mm, stats, maps, shell_values, intended)
     if painter is not None:
         measures["lead_channel"] = int(np.argmax(np.abs(image[:, mask].mean(axis=1))))
     measures["contrast_kept"] = _kept(before[:, mask], donor[:, mask], values[:, mask])
@@ -250,6 +263,7 @@ def _measures(
     donor: Sequence[ChannelStats],
     maps: Sequence[dict[str, list[float]]],
     shell: Sequence[float],
+    intended_contrasts: Sequence[float],
 ) -> dict[str, Any]:
     """Contrast, edge and detail of the inserted lesion relative to what was intended, per channel."""
     found = measure(values, mask, allowed, spacing_mm)
@@ -262,7 +276,7 @@ def _measures(
     for c, stats in enumerate(donor):
         slope = slope_of(maps[c], stats.mean)
         for name, value, intended in (
-            ("contrast", found.mean[c] - shell[c], slope * stats.contrast),
+            ("contrast", found.mean[c] - shell[c], intended_contrasts[c]),
             ("edge", found.edge[c], slope * stats.edge),
             ("detail", found.detail[c], slope * stats.detail),
         ):

@@ -29,12 +29,14 @@ NOT_REMOVED = "no clean tissue to fill from"
 # Voxels around the grown place in which it is filled: farther ones have no say in any fill.
 _REACH_VOX = 7
 _LEAST_REACHED = 0.9
-# A lesion shines so many voxels beyond its grown place at most, in channels where it stands out by so many
-# spreads of the tissue beyond: layer by layer it falls at least so much, until hardly any of it is left.
-_HALO_VOX = 6
+HALO_VOX = 6
+"""Voxels beyond its grown place that a lesion may shine."""
+# It does so in channels where it stands out by so many spreads of the tissue beyond: layer by layer it falls
+# at least so much, until hardly any of it is left, or what may be chance: two errors of a layer's median.
 _HALO_SPREADS = 1.5
 _HALO_FALL = 0.95
 _HALO_LEAST = 0.02
+_HALO_SURE = 2.5
 _RING_VOX = 3
 _ALIKE_SPREADS = 2.5
 
@@ -176,7 +178,7 @@ class _Place:
 
     def __init__(self, canvas: Canvas, instance: int, own_box: Box, grow_vox: int) -> None:
         self._host, self._grow_vox = canvas.host, grow_vox
-        margin = (grow_vox + _REACH_VOX + (0 if self._host.has_tissue_classes else _HALO_VOX),) * 3
+        margin = (grow_vox + _REACH_VOX + (0 if self._host.has_tissue_classes else HALO_VOX),) * 3
         self.box = box = grown(own_box, margin, canvas.grid.shape)
         codes = self._host.tissue[box]
         self._instances = canvas.instances[box]
@@ -222,7 +224,7 @@ class _Place:
         if self._host.has_tissue_classes:
             return widths
         away = ndimage.distance_transform_cdt(~self.own, "taxicab")
-        farthest = self._grow_vox + _HALO_VOX
+        farthest = self._grow_vox + HALO_VOX
         layers = [self._free & (away == n) for n in range(1, farthest + 1)]
         beyond = self._free & (away > farthest)
         if not beyond.any():
@@ -234,8 +236,12 @@ class _Place:
                 continue
             before = 1.0
             for n, layer in enumerate(layers, start=1):
-                left = (float(np.median(channel[layer])) - level) / contrast if layer.any() else 0.0
-                if not _HALO_LEAST < left < _HALO_FALL * before:
+                inside = channel[layer]
+                if not inside.size:
+                    break
+                left = (float(np.median(inside)) - level) / contrast
+                chance = _HALO_SURE * spread / np.sqrt(inside.size) / abs(contrast)
+                if not max(_HALO_LEAST, chance) < left < _HALO_FALL * before:
                     break
                 before, widths[number] = left, max(0, n - self._grow_vox)
         return widths

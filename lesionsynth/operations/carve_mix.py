@@ -214,7 +214,8 @@ class CarveMix(OperationSpec):
             info.channels,
             shell,
             spread,
-            lambda: (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
+            (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
+            host.tissue_kind == "mask",
         )
         values = canvas.device.run(
             lambda image, table: apply_map(warp_image(image, warp), table),

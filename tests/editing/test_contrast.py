@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from lesionsynth.bank.harvest import QUANTILES
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
+from lesionsynth.editing import contrast
 from lesionsynth.editing.contrast import (
     ContrastSpec,
     apply_map,
     draw_contrast,
+    intended_contrast,
     intensity_map,
     matched_quantiles,
     slope_of,
     table_of,
+    two_levels,
 )
 from tests.fake_device import OtherDevice
 
@@ -19,16 +25,28 @@ DONOR = [ChannelStats(shell_median=100.0, tissue_mad=10.0, mean=140.0, edge=1.0,
 LIMITS = (0.5, 1.8)
 LEVELS = list(np.linspace(0.0, 200.0, 257))
 HOST_LEVELS = list(np.linspace(50.0, 450.0, 257))
+BOTH = (LEVELS, HOST_LEVELS)
 
 
-def mapped(kind: str, value: float, *, shell: float = 300.0, spread: float = 15.0, **draw: object) -> float:
+def mapped(
+    kind: str,
+    value: float,
+    *,
+    shell: float = 300.0,
+    spread: float = 15.0,
+    brightness: float = 1.0,
+    levels: tuple[list[float], list[float]] = (LEVELS, LEVELS),
+    one_tissue: bool = False,
+    **draw: object,
+) -> float:
     maps = intensity_map(
-        {"kind": kind, "brightness": 1.0, **draw},
+        {"kind": kind, "brightness": brightness, **draw},
         LIMITS,
         DONOR,
         [shell],
         [spread],
-        lambda: ([LEVELS], [HOST_LEVELS]),
+        ([levels[0]], [levels[1]]),
+        one_tissue,
     )
     return float(apply_map(np.full((1, 1, 1, 1), value, np.float32), table_of(maps))[0, 0, 0, 0])
 
@@ -61,6 +79,80 @@ def test_shell_factor_is_limited() -> None:
     assert mapped("shell", 140.0, spread=0.1) == pytest.approx(300.0 + 40.0 * 0.5)
 
 
+@pytest.mark.parametrize("kind", ["shell", "ratio", "host_lesions"])
+@pytest.mark.parametrize("units", [0.02, 1.0, 30.0])
+def test_factors_are_limited_beside_the_units_of_the_cases(kind: str, units: float) -> None:
+    """A host that is the same but for its units gets the same lesion in its units."""
+    levels = (LEVELS, list(units * np.array(LEVELS)))
+    found = [
+        mapped(kind, value, shell=units * 100.0, spread=units * 10.0, levels=levels, like=[units * 40.0])
+        for value in (100.0, 140.0)
+    ]
+    assert found == pytest.approx([units * 100.0, units * 140.0], rel=1e-5)
+
+
+def test_units_are_told_by_levels_and_not_by_noise() -> None:
+    """An organ alone: five times the noise at the same level is not five times the contrast."""
+    calm, noisy = (list(100.0 + np.linspace(-n, n, 257)) for n in (4.0, 20.0))
+    assert mapped("shell", 140.0, shell=100.0, spread=50.0, levels=(calm, noisy)) == pytest.approx(172.0)
+    centred = [list(np.array(values) - 100.0) for values in (calm, calm)]  # as after z-scores
+    assert mapped("shell", 140.0, shell=100.0, spread=10.0, levels=(centred[0], centred[1])) == 140.0
+
+
+def two_tissues(dark: float, bright: float) -> list[float]:
+    return [dark] * 100 + [bright] * 157
+
+
+FAT_AND_MUSCLE = (two_tissues(100.0, 500.0), two_tissues(200.0, 1000.0))
+
+
+def from_muscle(value: float, shell: float, **given: Any) -> float:
+    """The donor, 140, lies in muscle of 100; muscle is 100 and fat 500 there, 200 and 1000 in the host."""
+    return mapped("shell", value, shell=shell, levels=FAT_AND_MUSCLE, **{"one_tissue": True, **given})
+
+
+def test_where_tissues_are_not_told_apart_a_lesion_keeps_its_level_among_others() -> None:
+    assert two_levels(FAT_AND_MUSCLE[0]) == (100.0, 500.0)
+    assert from_muscle(140.0, 1000.0) == pytest.approx(280.0)
+    assert from_muscle(150.0, 1000.0) == pytest.approx(300.0)  # its texture too
+    assert from_muscle(140.0, 200.0) == pytest.approx(200.0 + 1.5 * 40.0)  # the same tissue: as ever
+    assert from_muscle(140.0, 1000.0, one_tissue=False) == pytest.approx(1000.0 + 1.5 * 40.0)
+    assert from_muscle(140.0, 1000.0, brightness=1.5) == pytest.approx(1000.0 + 1.5 * -720.0)
+    flat = ([7.0] * 257, FAT_AND_MUSCLE[1])
+    assert mapped("shell", 140.0, shell=1000.0, levels=flat, one_tissue=True) > 1000.0
+
+
+def test_noise_alone_is_one_tissue() -> None:
+    assert two_levels(list(np.quantile(np.random.default_rng(0).normal(size=9999), QUANTILES))) is None
+    assert two_levels([7.0] * 257) is None
+
+
+def test_its_rim_becomes_that_of_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contrast, "_STEEPEST", 100.0)
+    assert from_muscle(100.0, 1000.0) == pytest.approx(1000.0)  # the donor's muscle is fat
+    assert from_muscle(130.0, 1000.0) == pytest.approx(260.0)
+    assert from_muscle(115.0, 1000.0) == pytest.approx(0.5 * (1000.0 + 260.0))
+    assert from_muscle(90.0, 1000.0) == pytest.approx(980.0)
+
+
+def test_a_lesion_like_its_surroundings_is_not_stretched() -> None:
+    """From 130 to 100 the levels would have to change by 740: noise would become anatomy."""
+    assert from_muscle(100.0, 1000.0) == pytest.approx(200.0)
+
+
+def test_channels_may_be_mapped_by_knots_and_by_factors() -> None:
+    maps = [{"scale": [2.0], "offset": [10.0]}, {"from": [0.0, 1.0, 9.0], "to": [0.0, 5.0, 1.0]}]
+    image = np.array([[0.5, 5.0], [0.5, 5.0]], np.float32).reshape(2, 2, 1, 1)
+    assert apply_map(image, table_of(maps)).ravel() == pytest.approx([11.0, 20.0, 2.5, 3.0])
+
+
+@pytest.mark.parametrize("kind", ["shell", "zscore", "absolute"])
+def test_intended_contrast(kind: str) -> None:
+    how = {"scale": [2.0], "offset": [10.0]}
+    wanted = 2.0 * 140.0 + 10.0 - 250.0 if kind == "shell" else 2.0 * 40.0
+    assert intended_contrast({"kind": kind}, how, DONOR[0], 250.0) == wanted
+
+
 def test_constant_tissue_leaves_the_contrast_as_it_is() -> None:
     assert mapped("shell", 140.0, spread=0.0) == pytest.approx(340.0)
 
@@ -77,13 +169,13 @@ def test_host_lesions_take_the_contrast_of_the_hosts_own() -> None:
 
 
 def test_zscore_matches_mean_and_spread_of_the_whole_image() -> None:
-    assert mapped("zscore", 100.0) == pytest.approx(250.0)
-    assert mapped("zscore", 200.0) == pytest.approx(450.0)
+    assert mapped("zscore", 100.0, levels=BOTH) == pytest.approx(250.0)
+    assert mapped("zscore", 200.0, levels=BOTH) == pytest.approx(450.0)
 
 
 def test_histogram_matching_of_uniform_intensities_is_linear() -> None:
-    assert mapped("histogram", 100.0) == pytest.approx(250.0, abs=6.0)
-    values = [mapped("histogram", v) for v in (0.0, 50.0, 100.0, 150.0, 200.0)]
+    assert mapped("histogram", 100.0, levels=BOTH) == pytest.approx(250.0, abs=6.0)
+    values = [mapped("histogram", v, levels=BOTH) for v in (0.0, 50.0, 100.0, 150.0, 200.0)]
     assert values == sorted(values)
 
 
@@ -93,7 +185,7 @@ def test_absolute_changes_nothing() -> None:
 
 def test_brightness_acts_about_the_surroundings() -> None:
     maps = intensity_map(
-        {"kind": "absolute", "brightness": 1.1}, LIMITS, DONOR, [120.0], [1.0], lambda: ([LEVELS], [LEVELS])
+        {"kind": "absolute", "brightness": 1.1}, LIMITS, DONOR, [120.0], [1.0], ([LEVELS], [LEVELS]), False
     )
     image = np.array([120.0, 220.0], np.float32).reshape(1, 2, 1, 1)
     assert apply_map(image, table_of(maps)).ravel() == pytest.approx([120.0, 230.0])
@@ -124,7 +216,7 @@ def test_matched_quantiles_never_fall() -> None:
 @pytest.mark.parametrize("kind", ["shell", "histogram"])
 def test_a_part_of_an_image_is_mapped_on_a_device_too(kind: str, device: OtherDevice) -> None:
     maps = intensity_map(
-        {"kind": kind, "brightness": 1.0}, LIMITS, DONOR, [300.0], [15.0], lambda: ([LEVELS], [HOST_LEVELS])
+        {"kind": kind, "brightness": 1.0}, LIMITS, DONOR, [300.0], [15.0], ([LEVELS], [HOST_LEVELS]), False
     )
     image = np.random.default_rng(0).uniform(-20.0, 220.0, (1, 8, 7, 6)).astype(np.float32)
     part = (slice(None), slice(1, 5), slice(2, 7), slice(1, 4))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def insert(
         "blend": {},
         "seed": 7,
     }
-    bank: Any = None  # only whole-image normalisation asks it
+    levels = SimpleNamespace(quantiles=[[100.0] * 3] * len(canvas.raw))  # all cases are in the same units
+    bank: Any = SimpleNamespace(case=lambda _: levels)
     return make_insertion(
         canvas, lesion, draw, blend=blend or Alpha(), contrast=ContrastSpec(), overlap=overlap, bank=bank
     )

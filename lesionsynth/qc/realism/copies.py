@@ -89,7 +89,8 @@ def look_at_copy(way: Way, copy: CopyFiles, rim_vox: int) -> CopySeen:
     record = read_json(copy.record)
     draws = draws_of(record, "insert")
     # An added lesion may lie where one was removed.
-    removed = [draw["lesion"] for draw in draws_of(record, "remove")]
+    removals = draws_of(record, "remove")
+    removed = [draw["lesion"] for draw in removals]
     stayed = before & ~np.isin(components(before)[0], removed) if removed else before
     labels, boxes = case.lesions
     fitting = [
@@ -103,7 +104,8 @@ def look_at_copy(way: Way, copy: CopyFiles, rim_vox: int) -> CopySeen:
         group = known.of(number) or f"{copy.case}/{number} is nobody's"
         behind = tuple(record["fitted_on"])
         added.append(lesion_seen(case, number, copy.host.case, group, copy.case, behind))
-    places = _Places(way, copy, case, before, rim_vox)
+    halo = max((width for draw in removals for width in draw.get("halo", ())), default=0)
+    places = _Places(way, copy, case, before, rim_vox, rim_vox + halo)
     return CopySeen(copy.case, len(fitting), len(places.gone), added, *places.pairs())
 
 
@@ -182,7 +184,13 @@ class _Places:
     """Places of removed lesions, and for each an untouched one of the same shape in the same image."""
 
     def __init__(
-        self, way: Way, copy: CopyFiles, case: LoadedCase, before: NDArray[np.bool_], rim_vox: int
+        self,
+        way: Way,
+        copy: CopyFiles,
+        case: LoadedCase,
+        before: NDArray[np.bool_],
+        rim_vox: int,
+        reach_vox: int,
     ) -> None:
         self.way, self.copy, self.case, self.rim_vox = way, copy, case, rim_vox
         labels, boxes = components(before)
@@ -194,7 +202,7 @@ class _Places:
             own = labels[box] == number
             if np.count_nonzero(own) >= least and not now[box][own].any():
                 self.gone.append(number)
-        self.near = dilated(before | now, rim_vox + 1) if self.gone else before
+        self.near = dilated(before | now, reach_vox + 1) if self.gone else before
         self.free = is_solid(case.tissue) & ~case.untouchable & ~self.near
 
     def pairs(self) -> tuple[list[Seen], list[Seen]]:
