@@ -85,7 +85,9 @@ sources:
 steps:
   add:
     kind: populate
-    load: uniform        # low, medium, high, uniform, gaussian, real, a number of mL, a range [5, 10]
+    # low, medium, high, uniform, gaussian, real: of the loads here; a number of mL, or a range [5, 10]: where
+    # others are to be expected. In trials nothing helped more than that where lesions were rare.
+    load: uniform
     replace: auto        # share of the host's own lesions removed first; {replace_hint}
     contrast:
       kind: host_lesions # as strong as the host's own lesions where it has five or more, else as in the donor
