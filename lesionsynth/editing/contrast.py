@@ -289,7 +289,7 @@ def _units(donor: list[float], host: list[float]) -> float:
     By the level of the tissue, which noise does not change, and by its range where values may be below 0.
     """
     (low, high), (host_low, host_high) = (
-        (values[round(level * (len(values) - 1))] for level in _SCALE_LEVELS) for values in (donor, host)
+        [values[round(level * (len(values) - 1))] for level in _SCALE_LEVELS] for values in (donor, host)
     )
     if min(low, host_low) > 0:
         return _ratio(host_low + host_high, low + high)
