@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from record_fields import hints_of, is_model, misfits, model_named, models_in, rows, texts_of, type_text
+from scipy import ndimage
 
 from lesionsynth.bank import rows as bank_rows
 from lesionsynth.bank.store import LesionBank
@@ -150,8 +152,25 @@ def generated(trained_hvae: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lesion with a halo, removed: none of the phantoms has one."""
+    folder = tmp_path_factory.mktemp("blurred")
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[16:24, 16:24, 16:24] = 1
+    image = np.random.default_rng(0).normal(1000, 10, label.shape) + 600 * ndimage.gaussian_filter(
+        label.astype(float), 2.5
+    )
+    write_phantoms(folder / "data", [(np.stack([image, image]).astype(np.int16), label, np.eye(4))])
+    options = ["--set", "tissue.kind=mask", "-q"]
+    with pytest.raises(SystemExit) as ended:
+        app(["run", "pseudo_healthy", "-i", str(folder / "data"), "-o", str(folder / "out"), *options])
+    assert ended.value.code == 0
+    return folder / "out"
+
+
 def test_everything_that_is_written_is_documented_and_the_other_way_round(
-    output: Path, generated: Path
+    output: Path, generated: Path, blurred: Path
 ) -> None:
     seen: Seen = set()
     assert_fits(yaml.safe_load((output / "recipe.lock.yaml").read_text()), formats.Lock, seen)
@@ -160,7 +179,7 @@ def test_everything_that_is_written_is_documented_and_the_other_way_round(
     assert_fits(json.loads((output / "cohort.json").read_text()), Found, seen)
     for path in (output / "likelihood").glob("*.json"):
         assert_fits(json.loads(path.read_text()), Fit, seen)
-    for path in (output / "records").glob("*.json"):
+    for path in [*(output / "records").glob("*.json"), *(blurred / "records").glob("*.json")]:
         assert_fits(json.loads(path.read_text()), formats.Record, seen)
     for path in (output / "failures").glob("*.json"):
         assert_fits(json.loads(path.read_text()), formats.FailureNote, seen)
