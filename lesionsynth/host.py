@@ -78,6 +78,8 @@ class LoadedCase:
         Digest of each input file by its path in the input.
     root : Path
         The input, to which further files of the case are relative.
+    channels : tuple of str
+        Names of the channels.
     """
 
     files: CaseFiles
@@ -92,6 +94,7 @@ class LoadedCase:
     resampled: tuple[str, ...] = ()
     source_hashes: dict[str, str] = field(default_factory=dict)
     root: Path = Path()
+    channels: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -264,6 +267,7 @@ def load_case(
         aligned.resampled,
         hashes,
         cohort.root,
+        cohort.channels,
     )
 
 

@@ -122,6 +122,11 @@ class Split:
     val: tuple[str, ...]
 
 
+def is_ct(channel: str) -> bool:
+    """Whether a channel, by its name, is in Hounsfield units; others are in any units."""
+    return channel.upper() == "CT"
+
+
 @dataclass(frozen=True)
 class Cohort:
     """All cases of one input, sorted by id.

@@ -131,15 +131,17 @@ class Canvas:
         return float(count) * self.grid.voxel_volume_mm3
 
     def write(self, box: Box, values: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
-        """Put intensities into the voxels of `box` where `where` is true, in the stored dtype."""
-        inner = bounding_box(where)
-        if inner is None:
-            return
-        place = shifted(inner, origin_of(box))
-        for image, draft, channel in zip(self.host.images, self._drafts, values, strict=True):
-            stored, clipped = image.encode(channel[where])
-            draft.write(place)[where[inner]] = stored
-            self.clipped_vox += clipped
+        """Put intensities into the voxels of `box` where `where` is true, in the stored dtype.
+
+        `where` (i, j, k) holds for all channels, or (C, i, j, k) for each its own.
+        """
+        places = np.broadcast_to(where, values.shape)
+        for image, draft, channel, there in zip(self.host.images, self._drafts, values, places, strict=True):
+            inner = bounding_box(there)
+            if inner is not None:
+                stored, clipped = image.encode(channel[there])
+                draft.write(shifted(inner, origin_of(box)))[there[inner]] = stored
+                self.clipped_vox += clipped
 
     def insert(
         self,
@@ -208,15 +210,15 @@ class Canvas:
         self,
         box: Box,
         values: NDArray[np.float32],
-        region: NDArray[np.bool_],
+        regions: NDArray[np.bool_],
         instance: int,
         below: NDArray[np.uint16],
     ) -> None:
-        """Commit a removal: intensities in `region`; the lesion's own voxels get the labels `below`."""
-        self.write(box, values, region)
+        """Commit a removal: intensities in `regions` (C, i, j, k); the lesion's own voxels get `below`."""
+        self.write(box, values, regions)
         own = self.instances[box] == instance
         self.label[box][own] = below[own]
-        self.source[box][region] = INPAINTED
+        self.source[box][regions.any(axis=0)] = INPAINTED
         self.instances[box][own] = 0
         self._lesion_vox -= int(np.count_nonzero(own))
         del self.boxes[instance]

@@ -14,22 +14,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesionsynth.backend import modules_of
+from lesionsynth.domain.case import is_ct
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
+from lesionsynth.editing.levels import by_tissues, four_knots, ratio_within, units_between
 from lesionsynth.spec import Range, Spec, words_of
 
 _LEAST_CONTRAST = 0.5
-_SCALE_LEVELS = (0.1, 0.9)
-"""Quantiles of the tissue that say in which units a case is."""
-_TWO_TISSUES = 0.75
-"""Share of the variance between two parts that makes them two tissues: that of an even distribution."""
-_UNLIKE = 0.2
-"""Surroundings are unlike that differ by more than this share of what lies between a host's two tissues."""
-_LESION_LIKE = 0.25
-"""Up to so far from lesion to surroundings intensities are those of a lesion."""
-_STEEPEST = 4.0
-"""From lesion to surroundings intensities change no more than this many times as fast as the levels do."""
-_FAR = 1e9
-"""Beyond any intensity."""
 CONTRAST_METHODS = {
     "shell": "Intensities were scaled by the spread of the tissue, so that the difference from the tissue "
     "around the lesion was kept.",
@@ -95,6 +85,7 @@ def intensity_map(
     host_shell: Sequence[float],
     host_spread: Sequence[float],
     quantiles: tuple[list[list[float]], list[list[float]]],
+    channels: Sequence[str],
     one_tissue: bool,
 ) -> list[dict[str, list[float]]]:
     """Maps from donor to host intensities, one a channel, as JSON.
@@ -110,6 +101,8 @@ def intensity_map(
         Median of the tissue around the new place, and spread of that tissue in the host.
     quantiles : tuple of list
         Intensity quantiles of the donor's and the host's whole tissue, per channel.
+    channels : sequence of str
+        Their names; CT is in units that all cases share.
     one_tissue : bool
         Whether tissues are not told apart, so that a lesion may come from fat to muscle.
 
@@ -124,13 +117,17 @@ def intensity_map(
             {"from": own, "to": matched_quantiles(own, other)} for own, other in zip(*quantiles, strict=True)
         ]
     maps = []
-    for c, (stats, own_levels, levels) in enumerate(zip(donor, *quantiles, strict=True)):
-        shell, units = host_shell[c], _units(own_levels, levels)
-        by_spread = _ratio(host_spread[c], stats.tissue_mad, units, limits)
-        scale, offset = by_spread, shell - by_spread * stats.shell_median
-        knots = _by_tissues(stats, shell, own_levels, levels) if kind == "shell" and one_tissue else None
-        if kind == "ratio" and stats.shell_median > 0 and shell > 0:
-            scale = _ratio(shell, stats.shell_median, units, limits)
+    for c, (stats, donor_levels, levels) in enumerate(zip(donor, *quantiles, strict=True)):
+        shell = host_shell[c]
+        own_levels = levels if is_ct(channels[c]) else donor_levels
+        units = units_between(own_levels, levels)
+        by_spread = ratio_within(host_spread[c], stats.tissue_mad, units, limits)
+        scale, offset, knots = by_spread, shell - by_spread * stats.shell_median, None
+        if kind == "shell" and one_tissue:
+            other = by_tissues(stats, shell, own_levels, levels, limits)
+            scale, offset, knots = other or (scale, offset, knots)
+        elif kind == "ratio" and stats.shell_median > 0 and shell > 0:
+            scale = ratio_within(shell, stats.shell_median, units, limits)
             offset = shell - scale * stats.shell_median
         elif kind == "host_lesions":
             wanted, own = draw["like"][c], stats.contrast
@@ -138,18 +135,24 @@ def intensity_map(
                 scale = float(np.clip(wanted / own, by_spread * limits[0], by_spread * limits[1]))
             offset = shell - scale * stats.shell_median
         elif kind == "zscore":
-            (m0, s0), (m1, s1) = _moments(own_levels), _moments(levels)
+            (m0, s0), (m1, s1) = _moments(donor_levels), _moments(levels)
             scale = s1 / s0 if s0 > 0 else 1.0
             offset = m1 - scale * m0
         elif kind == "absolute":
             scale, offset = 1.0, 0.0
-        factor = draw["brightness"]
-        if knots is not None:
-            known, wanted = knots
-            maps.append({"from": known, "to": [shell * (1 - factor) + factor * value for value in wanted]})
-        else:
-            maps.append({"scale": [scale * factor], "offset": [shell * (1 - factor) + factor * offset]})
-    return maps
+        maps.append((scale, offset, knots))
+    factor = draw["brightness"]
+    if all(knots is None for _, _, knots in maps):
+        return [
+            {"scale": [scale * factor], "offset": [shell * (1 - factor) + factor * offset]}
+            for (scale, offset, _), shell in zip(maps, host_shell, strict=True)
+        ]
+    # All channels by knots, since they are mapped together.
+    knotted = [four_knots(*how, levels) for how, levels in zip(maps, quantiles[0], strict=True)]
+    return [
+        {"from": known, "to": [shell * (1 - factor) + factor * value for value in wanted]}
+        for (known, wanted), shell in zip(knotted, host_shell, strict=True)
+    ]
 
 
 def intended_contrast(
@@ -158,75 +161,14 @@ def intended_contrast(
     """Contrast that a lesion should have at its place: by whole images, the donor's own."""
     if draw["kind"] in ("zscore", "histogram", "absolute"):
         return slope_of(how, donor.mean) * donor.contrast
-    mapped = apply_map(np.full((1, 1, 1, 1), donor.mean, dtype=np.float64), table_of([how]))
-    return float(mapped.item()) - host_shell
-
-
-def _by_tissues(
-    donor: ChannelStats, host_shell: float, donor_levels: list[float], host_levels: list[float]
-) -> tuple[list[float], list[float]] | None:
-    """Knots of a map that brings the donor's darker and brighter tissue to the levels of the host's.
-
-    What is rather like the donor's surroundings goes over to what is around the place, or a rim of the one
-    tissue would show in the other. None where the donor's surroundings are brought to what
-    is around the place anyhow: the difference from that, which lies near by, tells more then.
-    """
-    own, other = two_levels(donor_levels), two_levels(host_levels)
-    if own is None or other is None:
-        return None
-    (dark, bright), (host_dark, host_bright) = own, other
-    scale = (host_bright - host_dark) / (bright - dark)
-
-    def brought(value: float) -> float:
-        return host_dark + scale * (value - dark)
-
-    around = donor.shell_median
-    if abs(brought(around) - host_shell) <= _UNLIKE * (host_bright - host_dark):
-        return None
-    between = donor.mean + _LESION_LIKE * (around - donor.mean)
-    if abs(host_shell - brought(between)) > _STEEPEST * scale * abs(around - between):
-        return [-_FAR, _FAR], [brought(-_FAR), brought(_FAR)]  # too alike to be told apart by intensity
-    knots = [
-        (between, brought(between)),
-        (around, host_shell),
-        (np.copysign(_FAR, donor.mean - around), brought(np.copysign(_FAR, donor.mean - around))),
-        (np.copysign(_FAR, around - donor.mean), host_shell + scale * np.copysign(_FAR, around - donor.mean)),
-    ]
-    known, wanted = (list(map(float, part)) for part in zip(*sorted(knots), strict=True))
-    return known, wanted
-
-
-def two_levels(quantiles: list[float]) -> tuple[float, float] | None:
-    """Medians of the darker and the brighter tissue of a case, given by its quantiles; None where it has one.
-
-    References
-    ----------
-    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979, doi:10.1109/TSMC.1979.4310076.
-    """
-    values = np.array(quantiles)
-    below, total = np.arange(1, len(values)), np.cumsum(values)
-    above = len(values) - below
-    apart = total[:-1] / below - (total[-1] - total[:-1]) / above
-    between = below * above * np.square(apart) / len(values) ** 2
-    if between.max() <= _TWO_TISSUES * values.var():
-        return None
-    cut = int(np.argmax(between)) + 1
-    return float(np.median(values[:cut])), float(np.median(values[cut:]))
+    if "scale" in how:
+        return how["scale"][0] * donor.mean + how["offset"][0] - host_shell
+    return float(np.interp(donor.mean, how["from"], how["to"])) - host_shell
 
 
 def table_of(maps: Sequence[dict[str, list[float]]]) -> NDArray[np.float64]:
     """Maps as one array, (C, 2, n): scale and offset (n = 1), or the knots of piecewise linear maps."""
-    most = max(len(next(iter(how.values()))) for how in maps)
-    return np.array([list(how.values()) if most == 1 else _knots(how, most) for how in maps])
-
-
-def _knots(how: dict[str, list[float]], count: int) -> NDArray[np.float64]:
-    """Any map as so many knots."""
-    if "scale" in how:
-        known = np.linspace(-_FAR, _FAR, count)
-        return np.stack([known, how["scale"][0] * known + how["offset"][0]])
-    padding = [(0, 0), (0, count - len(how["from"]))]
-    return np.pad(np.array(list(how.values())), padding, mode="edge")
+    return np.array([list(how.values()) for how in maps])
 
 
 def apply_map(image: NDArray[np.float32], table: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -272,28 +214,6 @@ def matched_quantiles(source: list[float], reference: list[float]) -> list[float
     )
     flat = sitk.GetArrayFromImage(matched).ravel()
     return [float(v) for v in np.maximum.accumulate(flat)]
-
-
-def _ratio(
-    numerator: float, denominator: float, units: float = 1.0, limits: tuple[float, float] = (0.0, np.inf)
-) -> float:
-    """A ratio within limits times `units`, which it is where it cannot be told."""
-    if denominator <= 0 or numerator <= 0:
-        return units
-    return units * float(np.clip(numerator / denominator / units, *limits))
-
-
-def _units(donor: list[float], host: list[float]) -> float:
-    """How many units of the donor's case make one of the host's: MR images and PET counts have any.
-
-    By the level of the tissue, which noise does not change, and by its range where values may be below 0.
-    """
-    (low, high), (host_low, host_high) = (
-        [values[round(level * (len(values) - 1))] for level in _SCALE_LEVELS] for values in (donor, host)
-    )
-    if min(low, host_low) > 0:
-        return _ratio(host_low + host_high, low + high)
-    return _ratio(host_high - host_low, high - low)
 
 
 def _moments(quantiles: list[float]) -> tuple[float, float]:

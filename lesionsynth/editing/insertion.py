@@ -163,6 +163,7 @@ def make_insertion(
             shell_values,
             spread,
             (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
+            host.channels,
             host.tissue_kind == "mask",
         )
         intended = [
@@ -273,12 +274,14 @@ def _measures(
         "edge": [],
         "detail": [],
     }
-    for c, stats in enumerate(donor):
+    for c, (stats, wanted) in enumerate(zip(donor, intended_contrasts, strict=True)):
         slope = slope_of(maps[c], stats.mean)
+        # In another tissue than its own the donor's edge and detail are not what is wanted.
+        kept = slope if np.isclose(wanted, slope * stats.contrast, rtol=1e-3) else 0.0
         for name, value, intended in (
-            ("contrast", found.mean[c] - shell[c], intended_contrasts[c]),
-            ("edge", found.edge[c], slope * stats.edge),
-            ("detail", found.detail[c], slope * stats.detail),
+            ("contrast", found.mean[c] - shell[c], wanted),
+            ("edge", found.edge[c], kept * stats.edge),
+            ("detail", found.detail[c], kept * stats.detail),
         ):
             ratios[name].append(round(float(value / intended), 4) if intended else None)
     ratios["contrast_achieved"] = [round(float(m - s), 6) for m, s in zip(found.mean, shell, strict=True)]

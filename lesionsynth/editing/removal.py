@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.ndimage import distance_transform_edt
 
 from lesionsynth.domain.grid import Box, bounding_box, grown, origin_of, shifted
 from lesionsynth.domain.load import LoadTarget
@@ -29,14 +29,16 @@ NOT_REMOVED = "no clean tissue to fill from"
 # Voxels around the grown place in which it is filled: farther ones have no say in any fill.
 _REACH_VOX = 7
 _LEAST_REACHED = 0.9
-HALO_VOX = 6
-"""Voxels beyond its grown place that a lesion may shine."""
+# A lesion may shine so many voxels beyond its grown place.
+_HALO_VOX = 6
 # It does so in channels where it stands out by so many spreads of the tissue beyond: layer by layer it falls
 # at least so much, until hardly any of it is left, or what may be chance: two errors of a layer's median.
+# What does not fade to a quarter within reach is none.
 _HALO_SPREADS = 1.5
 _HALO_FALL = 0.95
 _HALO_LEAST = 0.02
 _HALO_SURE = 2.5
+_HALO_FADED = 0.25
 _RING_VOX = 3
 _ALIKE_SPREADS = 2.5
 
@@ -65,25 +67,23 @@ def remove_lesion(canvas: Canvas, instance: int, fill: FillSpec, seed: int) -> d
         return None
     place = _Place(canvas, instance, shifted(own_box, origin_of(canvas.boxes[instance])), fill.grow_vox)
     before = canvas.values(place.box)
-    widths = place.halo_widths(before)
-    extents = {width: place.extent(fill.grow_vox + width) for width in dict.fromkeys([*widths, 0])}
-    narrow = extents[0]
-    if narrow is None:
+    extents = place.extents(before)
+    if extents is None:
         return None
     rng = np.random.default_rng(seed)
     used: dict[str, Counter[str]] = {"filled": Counter(), "texture": Counter()}
-    filled, changed = before.copy(), narrow.region.copy()
-    for width in sorted(set(widths)):
-        extent = extents[width] or narrow  # a halo without tissue beyond it stays
-        channels = [number for number, own in enumerate(widths) if own == width]
-        filled[channels] = _filled(canvas, place, extent, fill, before, rng, used)[channels]
-        changed |= extent.region
+    filled, regions = before.copy(), np.zeros(before.shape, dtype=bool)
+    for extent in extents:
+        made = _filled(canvas, place, extent, fill, before, rng, used)
+        filled[extent.channels] = made[extent.channels]
+        regions[extent.channels] = extent.region
     draw: dict[str, Any] = {"edit": "remove", "lesion": instance, "seed": seed}
     draw |= {name: dict(counts) for name, counts in used.items() if counts}
-    if any(widths):
-        draw["halo"] = widths
+    if any(extent.halo_vox for extent in extents):
+        halos = {channel: extent.halo_vox for extent in extents for channel in extent.channels}
+        draw["halo"] = [halos[channel] for channel in range(len(before))]
     draw["volume_mm3"] = canvas.volume_mm3(instance)
-    canvas.remove(place.box, filled, changed, instance, _labels_below(canvas, place.box, place.own))
+    canvas.remove(place.box, filled, regions, instance, _labels_below(canvas, place.box, place.own))
     return draw
 
 
@@ -149,16 +149,21 @@ def texture_of(fill: FillSpec, host: LoadedCase) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Extent:
-    """What is filled at the place of a lesion, and from where.
+    """What is filled at the place of a lesion in some channels, and from where.
 
     Parameters
     ----------
+    channels : list of int
+    halo_vox : int
+        By how much the place was grown beyond what annotations leave out.
     region, within_reach, source : ndarray of bool, shape of the place's box
         What is filled; what of the lesion grown the sources reach; the sources.
     clean, tissue : ndarray of bool, shape of the volume
         White matter to take texture from, and white and grey matter to copy; shared, not to be changed.
     """
 
+    channels: list[int]
+    halo_vox: int
     region: NDArray[np.bool_]
     within_reach: NDArray[np.bool_]
     source: NDArray[np.bool_]
@@ -178,55 +183,81 @@ class _Place:
 
     def __init__(self, canvas: Canvas, instance: int, own_box: Box, grow_vox: int) -> None:
         self._host, self._grow_vox = canvas.host, grow_vox
-        margin = (grow_vox + _REACH_VOX + (0 if self._host.has_tissue_classes else HALO_VOX),) * 3
+        margin = (grow_vox + _REACH_VOX + (0 if self._host.has_tissue_classes else _HALO_VOX),) * 3
         self.box = box = grown(own_box, margin, canvas.grid.shape)
-        codes = self._host.tissue[box]
-        self._instances = canvas.instances[box]
-        self.own = self._instances == instance
+        codes, instances = self._host.tissue[box], canvas.instances[box]
+        self.own = instances == instance
+        self._others = (instances > 0) & ~self.own
         self._tissue = ((codes == WHITE) | (codes == GREY)) & ~self._host.untouchable[box]
-        self._free = self._tissue & (self._instances == 0)
+        self._free = self._tissue & (instances == 0)
 
-    def extent(self, grow_vox: int) -> _Extent | None:
-        """Of the lesion grown within tissue, away from other lesions; None where sources reach too little.
+    def extents(self, values: NDArray[np.float32]) -> list[_Extent] | None:
+        """What is filled, channels of one extent together; None where the sources reach too little.
+
+        A halo with too little tissue beyond it goes as far as there is enough.
+        """
+        waiting: dict[int, list[int]] = defaultdict(list)
+        for channel, width in enumerate(self._halo_widths(values)):
+            waiting[width].append(channel)
+        found = []
+        for width in range(max(waiting), -1, -1):
+            if not (channels := waiting[width]):
+                continue
+            if (extent := self._extent(width, channels)) is not None:
+                found.append(extent)
+            elif width == 0:
+                return None
+            else:
+                waiting[width - 1] += channels
+        return found
+
+    def _extent(self, halo_vox: int, channels: list[int]) -> _Extent | None:
+        """Of the lesion grown within tissue, away from other lesions.
 
         Grey matter is a source beside white matter where fluid is told from both. Where one code covers all
         tissue, what looks like the surroundings is tried first.
         """
-        host, box, others = self._host, self.box, (self._instances > 0) & ~self.own
-        region = self.own | (dilated(self.own, grow_vox) & self._free)
+        host, box, grow_vox = self._host, self.box, self._grow_vox + halo_vox
+        grown_place = dilated(self.own, grow_vox) & self._free
+        if halo_vox and self._others.any():
+            # Between two lesions each has its half of what shines there.
+            nearer = distance_transform_edt(~self.own) < distance_transform_edt(~self._others)
+            grown_place &= nearer | dilated(self.own, self._grow_vox)
+        region = self.own | grown_place
         # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-        rims = dilated(self._instances > 0, grow_vox) if others.any() else region
+        rims = dilated(self.own | self._others, grow_vox) if self._others.any() else region
         usable = self._tissue & ~rims & ~region
         clean = tissue = host.clean_away(grow_vox)
         if host.has_tissue_classes:
             tissue, sources = host.clean_away(grow_vox, grey=True), [usable]
         else:
-            clean = tissue = clean & _alike(host, clean, box, region)
+            clean = tissue = clean & _alike(host, clean, box, region, channels)
             sources = [usable & clean[box], usable]
         for source in sources:
             within_reach = reachable(region, source)
             if within_reach[self.own].mean() >= _LEAST_REACHED:
                 # What continues the surroundings may be grey matter; what is laid over a fill may not.
                 whole = within_reach | self.own
-                return _Extent(
-                    whole, within_reach, source, _without(whole, clean, box), _without(whole, tissue, box)
-                )
+                clean, tissue = (_without(whole, mask, box) for mask in (clean, tissue))
+                return _Extent(channels, halo_vox, whole, within_reach, source, clean, tissue)
         return None
 
-    def halo_widths(self, values: NDArray[np.float32]) -> list[int]:
+    def _halo_widths(self, values: NDArray[np.float32]) -> list[int]:
         """By how many voxels a lesion shines beyond its grown place in each channel, as by the blur of PET.
 
-        Outwards from its label such a channel falls, layer by layer, from the lesion towards the tissue
-        beyond. Only for data without tissue classes: where they are known, the cortex beside a bright lesion
-        must not be taken for its halo.
+        Outwards from its label such a channel falls, layer by layer, from the lesion to the tissue beyond.
+        Only for data without tissue classes: where they are known, the cortex beside a bright lesion must not
+        be taken for its halo.
         """
         widths = [0] * len(values)
         if self._host.has_tissue_classes:
             return widths
-        away = ndimage.distance_transform_cdt(~self.own, "taxicab")
-        farthest = self._grow_vox + HALO_VOX
-        layers = [self._free & (away == n) for n in range(1, farthest + 1)]
-        beyond = self._free & (away > farthest)
+        layers, within = [], self.own
+        for reach in range(1, self._grow_vox + _HALO_VOX + 1):
+            wider = dilated(self.own, reach)
+            layers.append(self._free & wider & ~within)
+            within = wider
+        beyond = self._free & ~within
         if not beyond.any():
             return widths
         for number, channel in enumerate(values):
@@ -234,7 +265,7 @@ class _Place:
             contrast = float(channel[self.own].mean()) - level
             if abs(contrast) <= _HALO_SPREADS * spread:
                 continue
-            before = 1.0
+            before, width = 1.0, 0
             for n, layer in enumerate(layers, start=1):
                 inside = channel[layer]
                 if not inside.size:
@@ -243,7 +274,9 @@ class _Place:
                 chance = _HALO_SURE * spread / np.sqrt(inside.size) / abs(contrast)
                 if not max(_HALO_LEAST, chance) < left < _HALO_FALL * before:
                     break
-                before, widths[number] = left, max(0, n - self._grow_vox)
+                before, width = left, n
+            if before <= _HALO_FADED:  # else it is an organ that is brighter than what lies beyond
+                widths[number] = max(0, width - self._grow_vox)
         return widths
 
 
@@ -256,7 +289,11 @@ def _without(region: NDArray[np.bool_], mask: NDArray[np.bool_], box: Box) -> ND
 
 
 def _alike(
-    host: LoadedCase, clean: NDArray[np.bool_], box: Box, region: NDArray[np.bool_]
+    host: LoadedCase,
+    clean: NDArray[np.bool_],
+    box: Box,
+    region: NDArray[np.bool_],
+    channels: Sequence[int],
 ) -> NDArray[np.bool_]:
     """Voxels whose intensities are those that prevail around the region: muscle for muscle, no bone, no fat.
 
@@ -265,8 +302,8 @@ def _alike(
     ring = dilated(region, _RING_VOX) & clean[box] & ~region
     alike = np.ones(clean.shape, dtype=bool)
     if ring.any():
-        for whole, smooth in zip(host.all_values, host.smooth_values, strict=True):
-            around = whole[box][ring]
+        for channel in channels:
+            around, smooth = host.all_values[channel][box][ring], host.smooth_values[channel]
             alike &= np.abs(smooth - np.median(around)) <= _ALIKE_SPREADS * robust_spread(around)
     return alike
 
@@ -285,9 +322,7 @@ def _labels_below(canvas: Canvas, box: Box, own: NDArray[np.bool_]) -> NDArray[n
 def _nearest(mask: NDArray[np.bool_], spacing_mm: Sequence[float]) -> NDArray[np.int32]:
     """Indices (3, i, j, k) of the true voxel nearest to each voxel."""
     return np.asarray(
-        ndimage.distance_transform_edt(
-            ~mask, sampling=spacing_mm, return_distances=False, return_indices=True
-        )
+        distance_transform_edt(~mask, sampling=spacing_mm, return_distances=False, return_indices=True)
     )
 
 

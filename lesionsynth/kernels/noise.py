@@ -23,6 +23,7 @@ _LAG_VOX = 10
 _EDGE_SPREADS = 2.0
 # Noise smoother than by this would be anatomy.
 _MOST_SMOOTH_VOX = 1.5
+_ROOM_VOX = 6
 
 
 def gaussian_noise(
@@ -61,47 +62,49 @@ def gaussian_noise(
     tight = bounding_box(region)
     if tight is None:
         return np.zeros((len(image), 0), dtype=np.float32)
+    room = tuple(slice(_ROOM_VOX, _ROOM_VOX + n) for n in region[tight].shape)
     for values, mask in _nearby(image, region, clean, box):
-        steps, next_steps = ([_steps(values, mask, axis, lag) for axis in range(3)] for lag in (1, 2))
-        step = np.concatenate(steps, axis=1)
-        if step.shape[1] >= _FEWEST_VOX:
-            widths, correlations, ratios = _smoothings()
-            ratio = np.ones((len(image), 3)) if white else _times_larger(steps, next_steps)
-            gain = np.sqrt(3.0 / (1.0 - np.interp(ratio, ratios, correlations)).sum(axis=1))
-            strength = gain * [robust_spread(channel) for channel in step] / np.sqrt(2.0)
-            drawn = rng.standard_normal((len(image), *region[tight].shape), dtype=np.float32)
-            noise = np.tensordot(_root(_correlation(step)), drawn, axes=1)
-            for channel, sigma, factor in zip(noise, np.interp(ratio, ratios, widths), strength, strict=True):
-                channel[...] = factor / _norm(sigma) * ndimage.gaussian_filter(channel, sigma, mode="wrap")
-            return np.asarray(noise[:, region[tight]], dtype=np.float32)
+        steps = [_steps(values, mask, axis, 1) for axis in range(3)]
+        counts = np.array([step.shape[1] for step in steps])
+        if counts.sum() < _FEWEST_VOX:
+            continue
+        squares = _squares(steps)
+        ratio = np.ones_like(squares)
+        if not white:
+            next_squares = _squares([_steps(values, mask, axis, 2) for axis in range(3)])
+            np.divide(next_squares, squares, out=ratio, where=squares > 0)
+        widths, correlations, ratios = _smoothings()
+        variance = (squares / (1.0 - np.interp(ratio, ratios, correlations))) @ counts / (2.0 * counts.sum())
+        # Drawn with room around the place: near its faces the noise is as elsewhere.
+        drawn = rng.standard_normal(
+            (len(image), *(n + 2 * _ROOM_VOX for n in region[tight].shape)), dtype=np.float32
+        )
+        noise = np.tensordot(_root(_correlation(np.concatenate(steps, axis=1))), drawn, axes=1)
+        for channel, width, part in zip(noise, np.interp(ratio, ratios, widths), variance, strict=True):
+            channel[...] = np.sqrt(part) / _norm(width) * ndimage.gaussian_filter(channel, width, mode="wrap")
+        return np.asarray(noise[(slice(None), *room)][:, region[tight]], dtype=np.float32)
     return None
 
 
-def _steps(values: NDArray[np.float32], mask: NDArray[np.bool_], axis: int, lag: int) -> NDArray[np.float32]:
-    """Differences (C, n) of true voxels so far apart along an axis."""
+def _steps(values: NDArray[np.float32], mask: NDArray[np.bool_], axis: int, lag: int) -> NDArray[np.float64]:
+    """Differences (C, n) of true voxels so far apart; where two tissues meet they are anatomy, and cut."""
     both, whole = np.moveaxis(mask, axis, 0), np.moveaxis(values, axis + 1, 1)
     pair = both[:-lag] & both[lag:]
-    return np.asarray(whole[:, lag:][:, pair] - whole[:, :-lag][:, pair])
+    step = (whole[:, lag:][:, pair] - whole[:, :-lag][:, pair]).astype(np.float64)
+    most = np.array([_EDGE_SPREADS * robust_spread(channel) or np.inf for channel in step])[:, None]
+    return np.asarray(np.clip(step, -most, most))
 
 
-def _times_larger(
-    steps: Sequence[NDArray[np.float32]], next_steps: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float64]:
-    """Squared spread (C, 3) of steps of two voxels along each axis, as so many times that of single ones."""
-    one, two = (
-        np.square([[robust_spread(channel) for channel in part] for part in parts])
-        for parts in (steps, next_steps)
-    )
-    return np.divide(two, one, out=np.ones_like(one), where=one > 0).T
+def _squares(steps: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean squares (C, 3) of the steps along each axis; 0 where there are none."""
+    return np.stack([np.square(step).sum(axis=1) / max(1, step.shape[1]) for step in steps], axis=1)
 
 
-def _correlation(step: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of the channels' steps (C, C); where two tissues meet steps are anatomy and not noise, and are cut."""
-    most = np.array([[_EDGE_SPREADS * robust_spread(channel)] for channel in step], dtype=np.float32)
-    cut = np.clip(step, -most, most).astype(np.float64)
-    size = np.linalg.norm(cut, axis=1, keepdims=True)
-    cut = np.divide(cut, size, out=cut, where=size > 0)
-    return np.asarray(cut @ cut.T)
+def _correlation(step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the channels' steps (C, C)."""
+    size = np.linalg.norm(step, axis=1, keepdims=True)
+    unit = np.divide(step, size, out=np.zeros_like(step), where=size > 0)
+    return np.asarray(unit @ unit.T)
 
 
 @cache

@@ -215,6 +215,7 @@ class CarveMix(OperationSpec):
             shell,
             spread,
             (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
+            host.channels,
             host.tissue_kind == "mask",
         )
         values = canvas.device.run(

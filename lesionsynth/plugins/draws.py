@@ -36,7 +36,7 @@ class Removal(TypedDict):
     to be like. Missing with `texture: none`."""
     filled: NotRequired[dict[str, int]]
     """Of the kinds `patch` and `mirror`: voxels by the way in which they were filled, `mirror`, `patch`,
-    `trend`."""
+    `trend`. Channels with different halos are filled one after another, and count each, here and above."""
     halo: NotRequired[list[int]]
     """By how many voxels more than `grow_vox` the place was grown in each channel, where it was in any: the
     lesion shone so far, as by the blur of PET."""

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from lesionsynth.domain.grid import grown
 from lesionsynth.editing.pasting import PasteSpec
-from lesionsynth.editing.removal import HALO_VOX
 from lesionsynth.kernels.components import components
 from lesionsynth.operations.carve_mix import CarveMix
 from lesionsynth.operations.copy_paste import CopyPaste
@@ -21,6 +20,8 @@ from lesionsynth.qc.audit_evidence import Draw, Record
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.units import mm_to_vox
 
+_HALO_VOX = 6
+"""A fill follows what shines out of a lesion (PET) so far, where tissues are not told apart."""
 _LONGEST = 2.0 ** (2 / 3)
 """Longest axis of an ellipsoid of mean radius 1 whose axes differ by a factor of 2 at most."""
 _CUT = 1.3
@@ -52,7 +53,7 @@ def _reach_of(
     operation: OperationSpec | None, draw: Draw, spacing_mm: Sequence[float]
 ) -> Sequence[int] | None:
     if isinstance(operation, Populate | Inpaint) and draw.edit == "remove":
-        return (operation.inpaint.grow_vox + HALO_VOX,) * 3
+        return (operation.inpaint.grow_vox + _HALO_VOX,) * 3
     if isinstance(operation, CarveMix):
         return [n + 2 for n in mm_to_vox(max(0.0, draw.lambda_mm or 0.0), spacing_mm)]
     if isinstance(operation, Populate):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth.channels import on_one_grid, read_channels
-from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
+from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, is_ct
 from lesionsynth.domain.grid import Box, Grid, bounding_box
 from lesionsynth.errors import InputError
 from lesionsynth.generative.tissue_map import Frame, Window
@@ -138,9 +138,7 @@ def make_plan(scans: Sequence[Scan], channels: Sequence[str], spec: TrialSpec) -
     kernels, strides = _resolutions(patch.tolist(), [a, b, c], len(spec.widths))
     factor = np.prod(strides, axis=0)
     i, j, k = (int(max(f, p // f * f)) for p, f in zip(patch, factor, strict=True))
-    ct = tuple(
-        _lesion_range(scans, number) if name.upper() == "CT" else None for number, name in enumerate(channels)
-    )
+    ct = tuple(_lesion_range(scans, number) if is_ct(name) else None for number, name in enumerate(channels))
     return Plan((a, b, c), (i, j, k), kernels, strides, ct)
 
 

@@ -46,9 +46,9 @@ def make_host(tmp_path: object) -> Callable[..., LoadedCase]:
         tissue = np.full(shape, WHITE, np.uint8) if tissue is None else tissue
         files = CaseFiles("host", "person", (), nifti.Path("none"))
         stored = tuple(nifti.new(grid, image) for image in images)
-        return LoadedCase(
-            files, TABLE, stored, nifti.new(grid, label.astype(np.uint8)), label, tissue, "mask"
-        )
+        names = tuple(f"channel{number}" for number in range(len(images)))
+        label_image = nifti.new(grid, label.astype(np.uint8))
+        return LoadedCase(files, TABLE, stored, label_image, label, tissue, "mask", channels=names)
 
     return make
 

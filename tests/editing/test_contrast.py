@@ -7,7 +7,7 @@ import pytest
 
 from lesionsynth.bank.harvest import QUANTILES
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
-from lesionsynth.editing import contrast
+from lesionsynth.editing import levels
 from lesionsynth.editing.contrast import (
     ContrastSpec,
     apply_map,
@@ -17,8 +17,8 @@ from lesionsynth.editing.contrast import (
     matched_quantiles,
     slope_of,
     table_of,
-    two_levels,
 )
+from lesionsynth.editing.levels import two_levels
 from tests.fake_device import OtherDevice
 
 DONOR = [ChannelStats(shell_median=100.0, tissue_mad=10.0, mean=140.0, edge=1.0, detail=1.0)]
@@ -37,6 +37,7 @@ def mapped(
     brightness: float = 1.0,
     levels: tuple[list[float], list[float]] = (LEVELS, LEVELS),
     one_tissue: bool = False,
+    channel: str = "T1",
     **draw: object,
 ) -> float:
     maps = intensity_map(
@@ -46,6 +47,7 @@ def mapped(
         [shell],
         [spread],
         ([levels[0]], [levels[1]]),
+        [channel],
         one_tissue,
     )
     return float(apply_map(np.full((1, 1, 1, 1), value, np.float32), table_of(maps))[0, 0, 0, 0])
@@ -128,22 +130,65 @@ def test_noise_alone_is_one_tissue() -> None:
 
 
 def test_its_rim_becomes_that_of_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrast, "_STEEPEST", 100.0)
+    monkeypatch.setattr(levels, "_STEEPEST", 100.0)
     assert from_muscle(100.0, 1000.0) == pytest.approx(1000.0)  # the donor's muscle is fat
     assert from_muscle(130.0, 1000.0) == pytest.approx(260.0)
     assert from_muscle(115.0, 1000.0) == pytest.approx(0.5 * (1000.0 + 260.0))
     assert from_muscle(90.0, 1000.0) == pytest.approx(980.0)
 
 
+@pytest.mark.parametrize("units", [1e-9, 1.0, 1e9])
+def test_the_rest_of_the_channels_keeps_its_factors(monkeypatch: pytest.MonkeyPatch, units: float) -> None:
+    """One channel has knots, so all are mapped by some; in whatever units."""
+    monkeypatch.setattr(levels, "_STEEPEST", 100.0)
+    other = ChannelStats(shell_median=units * 100.0, tissue_mad=units, mean=0.0, edge=1.0, detail=1.0)
+    noise = [units * float(v) for v in np.quantile(np.random.default_rng(0).normal(100, 9, 999), QUANTILES)]
+    maps = intensity_map(
+        {"kind": "shell", "brightness": 1.0},
+        LIMITS,
+        [DONOR[0], other],
+        [1000.0, units * 300.0],
+        [15.0, units],
+        ([FAT_AND_MUSCLE[0], noise], [FAT_AND_MUSCLE[1], noise]),
+        ["T1", "PET"],
+        True,
+    )
+    image = np.array([[140.0, 100.0], [units * 120.0, units * -30.0]], np.float32).reshape(2, 2, 1, 1)
+    expected = [280.0, 1000.0, units * 320.0, units * 170.0]
+    assert apply_map(image, table_of(maps)).ravel() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_bladder_is_no_second_tissue() -> None:
+    """Of the quantiles of PET the last few are its hottest voxels: the lesion stays as hot as it is."""
+    body = list(np.quantile(np.random.default_rng(0).normal(100.0, 10.0, 9999), QUANTILES))
+    hot = body[:-5] + [5000.0] * 5
+    assert two_levels(hot) is None
+    for pair in ((hot, body), (body, hot)):
+        found = mapped("shell", 140.0, shell=150.0, spread=10.0, levels=pair, one_tissue=True)
+        assert found == pytest.approx(190.0, abs=0.5)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 7.0, 123.4])
+def test_a_constant_channel_has_no_tissues(value: float) -> None:
+    assert two_levels([value] * 257) is None
+
+
+@pytest.mark.parametrize("one_tissue", [False, True])
+def test_hounsfield_units_are_the_same_everywhere(one_tissue: bool) -> None:
+    """Livers of 110 and 30 units, with as much noise: 40 more are 40 more."""
+    bright, fatty = ([float(v) for v in np.linspace(n - 25, n + 25, 257)] for n in (110, 30))
+    for pair in ((bright, fatty), (fatty, bright)):
+        given = {"shell": 30.0, "spread": 10.0, "levels": pair, "one_tissue": one_tissue}
+        assert mapped("shell", 140.0, channel="ct", **given) == pytest.approx(70.0)
+        assert mapped("shell", 140.0, channel="MR", **given) != pytest.approx(70.0)
+    into_fat = {"shell": -100.0, "levels": (two_tissues(40.0, 900.0), two_tissues(-100.0, 50.0))}
+    found = mapped("shell", 140.0, channel="CT", one_tissue=True, **into_fat)
+    assert found == pytest.approx(140.0)
+
+
 def test_a_lesion_like_its_surroundings_is_not_stretched() -> None:
     """From 130 to 100 the levels would have to change by 740: noise would become anatomy."""
     assert from_muscle(100.0, 1000.0) == pytest.approx(200.0)
-
-
-def test_channels_may_be_mapped_by_knots_and_by_factors() -> None:
-    maps = [{"scale": [2.0], "offset": [10.0]}, {"from": [0.0, 1.0, 9.0], "to": [0.0, 5.0, 1.0]}]
-    image = np.array([[0.5, 5.0], [0.5, 5.0]], np.float32).reshape(2, 2, 1, 1)
-    assert apply_map(image, table_of(maps)).ravel() == pytest.approx([11.0, 20.0, 2.5, 3.0])
 
 
 @pytest.mark.parametrize("kind", ["shell", "zscore", "absolute"])
@@ -185,7 +230,14 @@ def test_absolute_changes_nothing() -> None:
 
 def test_brightness_acts_about_the_surroundings() -> None:
     maps = intensity_map(
-        {"kind": "absolute", "brightness": 1.1}, LIMITS, DONOR, [120.0], [1.0], ([LEVELS], [LEVELS]), False
+        {"kind": "absolute", "brightness": 1.1},
+        LIMITS,
+        DONOR,
+        [120.0],
+        [1.0],
+        ([LEVELS], [LEVELS]),
+        ["T1"],
+        False,
     )
     image = np.array([120.0, 220.0], np.float32).reshape(1, 2, 1, 1)
     assert apply_map(image, table_of(maps)).ravel() == pytest.approx([120.0, 230.0])
@@ -216,7 +268,14 @@ def test_matched_quantiles_never_fall() -> None:
 @pytest.mark.parametrize("kind", ["shell", "histogram"])
 def test_a_part_of_an_image_is_mapped_on_a_device_too(kind: str, device: OtherDevice) -> None:
     maps = intensity_map(
-        {"kind": kind, "brightness": 1.0}, LIMITS, DONOR, [300.0], [15.0], ([LEVELS], [HOST_LEVELS]), False
+        {"kind": kind, "brightness": 1.0},
+        LIMITS,
+        DONOR,
+        [300.0],
+        [15.0],
+        ([LEVELS], [HOST_LEVELS]),
+        ["T1"],
+        False,
     )
     image = np.random.default_rng(0).uniform(-20.0, 220.0, (1, 8, 7, 6)).astype(np.float32)
     part = (slice(None), slice(1, 5), slice(2, 7), slice(1, 4))

@@ -21,7 +21,9 @@ def test_removed_lesions_are_those_of_the_host_that_are_gone(make_host: Callable
     assert removed_lesions(canvas) == set()
     box = (slice(8, 13), slice(6, 11), slice(6, 11))
     shape = (5, 5, 5)
-    canvas.remove(box, np.zeros((2, *shape), np.float32), np.ones(shape, bool), 2, np.zeros(shape, np.uint16))
+    canvas.remove(
+        box, np.zeros((2, *shape), np.float32), np.ones((2, *shape), bool), 2, np.zeros(shape, np.uint16)
+    )
     assert removed_lesions(canvas) == {2}
     everything = np.ones(shape, bool)
     canvas.replace(box, np.zeros((2, *shape), np.float32), everything, np.ones(shape, np.uint16))

@@ -255,6 +255,66 @@ def test_no_halo_of_a_sharp_lesion_or_where_tissues_are_told_apart(
     assert np.array_equal(canvas.source == INPAINTED, dilated(label > 0, 2))
 
 
+def test_a_channel_without_halo_is_filled_by_what_is_like_it_there(make_host: MakeHost) -> None:
+    """Sources beside the lesion are none in PET; T1 is to be filled from them all the same."""
+    errors = []
+    for seed in range(6):
+        label, images = shining(2.0)
+        images[0] = np.random.default_rng(seed).normal(300, 10, LARGE).astype(np.int16)
+        canvas = Canvas(make_host(shape=LARGE, label=label, images=images))
+        assert remove_lesion(canvas, 1, Biharmonic(texture="none"), 1) is not None
+        errors.append(float(canvas.raw[0][label > 0].mean()) - 300)
+    assert np.sqrt(np.mean(np.square(errors))) < 2.5
+
+
+def test_other_channels_keep_their_voxels_bit_for_bit(make_host: MakeHost) -> None:
+    label, images = shining(2.5)
+    images[0] = images[0].astype(np.int32) * 1_000_003
+    canvas = Canvas(make_host(shape=LARGE, label=label, images=images))
+    assert remove_lesion(canvas, 1, Biharmonic(), 1) is not None
+    ring = dilated(label > 0, 2)
+    assert (canvas.source[~ring] == INPAINTED).any()
+    assert np.array_equal(canvas.raw[0][~ring], images[0][~ring])
+
+
+def test_the_halo_that_is_told_is_the_one_that_went(make_host: MakeHost) -> None:
+    """There is little tissue: none lies beyond the whole halo."""
+    label, images = shining(4.0)
+    tissue = np.full(LARGE, OUTSIDE, np.uint8)
+    tissue[12:32, 12:32, 12:32] = WHITE
+    canvas = Canvas(make_host(shape=LARGE, label=label, images=images, tissue=tissue))
+    draw = remove_lesion(canvas, 1, Biharmonic(), 1)
+    assert draw is not None
+    changed = (canvas.raw[1] != images[1]) & (tissue == WHITE)
+    reached = max(n for n in range(9) if (changed & ~dilated(label > 0, n)).any()) + 1
+    assert draw.get("halo", [0, 0])[1] == reached - 2
+
+
+def test_an_organ_that_is_brighter_than_what_lies_beyond_is_no_halo(make_host: MakeHost) -> None:
+    label, images = shining(0.0)
+    away = np.linalg.norm(np.indices(LARGE) - 21.5, axis=0)
+    organ = 400 * np.exp(-((away / 15) ** 2))
+    noise = np.random.default_rng(0).normal(50, 2, LARGE)
+    images[1] = (noise + 100 * (label > 0) + organ).astype(np.int16)
+    canvas = Canvas(make_host(shape=LARGE, label=label, images=images))
+    draw = remove_lesion(canvas, 1, Biharmonic(), 1)
+    assert draw is not None
+    assert "halo" not in draw
+
+
+def test_between_two_lesions_each_has_its_half(make_host: MakeHost) -> None:
+    label = np.zeros(LARGE, np.uint16)
+    label[12:18, 18:26, 18:26] = label[26:32, 18:26, 18:26] = 1
+    blurred = 50 + 1000 * ndimage.gaussian_filter((label > 0).astype(float), 2.5)
+    noise = np.random.default_rng(0).normal(0, 2, LARGE)
+    images = [(300 + noise).astype(np.int16), (blurred + noise).astype(np.int16)]
+    canvas = Canvas(make_host(shape=LARGE, label=label, images=images))
+    draw = remove_lesion(canvas, int(canvas.instances[14, 20, 20]), Biharmonic(), 1)
+    assert draw is not None
+    assert draw["halo"][1] > 2  # with grow_vox beyond the middle
+    assert np.array_equal(canvas.raw[1][22:], images[1][22:])
+
+
 def test_a_gradient_of_the_tissue_is_no_halo(make_host: MakeHost) -> None:
     label, images = shining(0.0)
     slope = (20 * np.indices(LARGE)[0]).astype(np.int16)

@@ -73,6 +73,29 @@ def test_gaussian_noise_is_as_strong_and_as_smooth_as_the_tissue(region, sigma):
             assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=0.08)
 
 
+@pytest.mark.parametrize(
+    ("sigma", "shape", "place", "stored"),
+    [
+        ((1.2, 1.2, 0.0), SHAPE, (slice(10, 40),) * 3, np.float32),  # thick slices
+        ((1.3, 1.3, 0.0), (96, 96, 1), (slice(40, 60), slice(40, 60), slice(0, 1)), np.float32),
+        ((1.2, 1.2, 1.2), SHAPE, (slice(20, 23),) * 3, np.float32),
+        ((1.2, 1.2, 1.2), SHAPE, (slice(20, 21),) * 3, np.float32),
+        ((0.6, 0.6, 0.6), SHAPE, (slice(10, 40),) * 3, np.int16),
+    ],
+)
+def test_strength_in_few_slices_small_places_and_whole_numbers(sigma, shape, place, stored):
+    texture = np.random.default_rng(0).standard_normal(shape)
+    texture = ndimage.gaussian_filter(texture, sigma)
+    image = (
+        (100 + 1.5 * texture / texture.std()).round(0 if stored is np.int16 else 6)[None].astype(np.float32)
+    )
+    region = np.zeros(shape, bool)
+    region[place] = True
+    box = tuple(slice(0, n) for n in shape)
+    drawn = [gaussian_noise(image, region, ~region, np.random.default_rng(n), box)[0] for n in range(150)]
+    assert np.sqrt(np.mean(np.square(np.concatenate(drawn)))) == pytest.approx(image.std(), rel=0.2)
+
+
 def test_edges_between_tissues_make_no_noise(region):
     """Half of the neighbourhood is brighter by twenty spreads of the noise."""
     plain = tissue(sigma=0.6)
