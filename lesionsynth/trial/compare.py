@@ -142,7 +142,8 @@ def _table(pairs: Sequence[tuple[int, int | str, float]]) -> NDArray[np.float64]
 def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
     """Standard error of the mean of crossed random effects, and its degrees of freedom (0: none can be told).
 
-    Rows (seeds) and columns (folds or subjects) both vary: of others the mean would be another.
+    Rows (seeds) and columns (folds or subjects) both vary: of others the mean would be another. What does not
+    vary beyond the rest is pooled with it, or two seeds of five folds would show nothing at all.
 
     References
     ----------
@@ -163,9 +164,12 @@ def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
             np.square(rest).sum() / freedoms[2],
         ]
     )
-    # Where rows and columns add nothing to the rest, the rest alone is what varies.
-    variance = max(float(squares @ [1, 1, -1]), float(squares[2]))
-    if variance == 0:
-        return 0.0, float(freedoms.min())
-    freedom = variance**2 / float(np.square(squares) @ (1 / freedoms))
+    beyond = squares[:2] > squares[2]
+    if beyond.all():
+        variance = float(squares @ [1, 1, -1])
+        freedom = variance**2 / float(np.square(squares) @ (1 / freedoms))
+    elif beyond.any():
+        variance, freedom = float(squares[:2].max()), float(freedoms[np.argmax(squares[:2])])
+    else:  # neither adds to what varies anyhow
+        variance, freedom = float(table.var(ddof=1)), float(table.size - 1)
     return float(np.sqrt(variance / table.size)), max(1.0, freedom)

@@ -44,24 +44,52 @@ def test_means_spreads_and_paired_differences_by_hand():
     assert [c.measure for c in compare(rows, ["dice", "unknown"])] == ["dice", "dice"]
 
 
-def test_the_interval_is_that_of_an_analysis_of_variance_by_hand():
-    rows = made_up(0.04, seeds=4, subjects=5)
-    mix = compare(rows, ["dice"])[1]
-    table = np.zeros((4, 5))
-    for row in rows:
-        table[row.seed, int(row.subject[1])] += row.values["dice"] * (1 if row.recipe == "mix" else -1)
+@pytest.mark.parametrize(("of_seeds", "of_subjects"), [(0.3, 0.3), (0.3, 0.0), (0.0, 0.3), (0.0, 0.0)])
+def test_the_interval_is_that_of_an_analysis_of_variance_by_hand(of_seeds, of_subjects):
+    rng = np.random.default_rng(4)
+    rest = rng.normal(0, 0.05, size=(4, 5))
+    rest -= rest.mean(0) - 0.2 * rest[0]  # its means vary less than it does
+    rest -= rest.mean(1, keepdims=True)
+    table = rest + of_seeds * np.arange(4)[:, None] + of_subjects * np.arange(5)
+    values = {}
+    for (seed, subject), value in np.ndenumerate(table):
+        values["none", seed, f"s{subject}"] = 0.5
+        values["mix", seed, f"s{subject}"] = 0.5 + float(value)
+    mix = compare(rows_of(values), ["dice"])[1]
     mean = table.mean()
     ss_seed = 5 * ((table.mean(1) - mean) ** 2).sum()
     ss_subject = 4 * ((table.mean(0) - mean) ** 2).sum()
     ss_rest = ((table - mean) ** 2).sum() - ss_seed - ss_subject
     ms = ss_seed / 3, ss_subject / 4, ss_rest / 12
-    variance = max(ms[0] + ms[1] - ms[2], ms[2])
-    freedom = max(1, variance**2 / (ms[0] ** 2 / 3 + ms[1] ** 2 / 4 + ms[2] ** 2 / 12))
+    assert ((ms[0] > ms[2]), (ms[1] > ms[2])) == (of_seeds > 0, of_subjects > 0)
+    variance, freedom = {
+        (True, True): (ms[0] + ms[1] - ms[2], None),
+        (True, False): (ms[0], 3),
+        (False, True): (ms[1], 4),
+        (False, False): ((ss_seed + ss_subject + ss_rest) / 19, 19),
+    }[of_seeds > 0, of_subjects > 0]
+    if freedom is None:
+        freedom = max(1, variance**2 / (ms[0] ** 2 / 3 + ms[1] ** 2 / 4 + ms[2] ** 2 / 12))
     error = np.sqrt(variance / 20)
     assert mix.difference == pytest.approx(mean)
     assert mix.high - mix.difference == pytest.approx(stats.t.ppf(0.975, freedom) * error)
     assert mix.difference - mix.low == pytest.approx(stats.t.ppf(0.975, freedom) * error)
     assert mix.detectable == pytest.approx((stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_where_neither_seeds_nor_folds_matter_the_interval_is_not_for_nothing(seeds):
+    """As wide as that of so many independent values: it misses the truth as often as it may."""
+    rng = np.random.default_rng(6)
+    held = 0
+    for _ in range(600):
+        values = {}
+        for (seed, fold), value in np.ndenumerate(rng.normal(0.02, 0.05, size=(seeds, 5))):
+            values["none", seed, f"s{fold}"] = 0.5
+            values["mix", seed, f"s{fold}"] = 0.5 + float(value)
+        mix = compare(rows_of(values), ["dice"])[1]
+        held += mix.low <= 0.02 <= mix.high
+    assert 0.94 <= held / 600 <= 0.993
 
 
 @pytest.mark.parametrize(("seeds", "subjects"), [(5, 5), (5, 2), (1, 6), (4, 1)])
