@@ -16,7 +16,7 @@ from pydantic import Field
 from lesionsynth.backend import modules_of
 from lesionsynth.domain.case import is_ct
 from lesionsynth.domain.lesion import ChannelStats, LesionInfo
-from lesionsynth.editing.levels import by_tissues, four_knots, ratio_within, units_between
+from lesionsynth.editing.levels import by_tissues, four_knots, ratio_within, two_levels, units_between
 from lesionsynth.spec import Range, Spec, words_of
 
 _LEAST_CONTRAST = 0.5
@@ -120,11 +120,12 @@ def intensity_map(
     for c, (stats, donor_levels, levels) in enumerate(zip(donor, *quantiles, strict=True)):
         shell = host_shell[c]
         own_levels = levels if is_ct(channels[c]) else donor_levels
-        units = units_between(own_levels, levels)
+        tissues = (two_levels(own_levels), two_levels(levels)) if one_tissue else (None, None)
+        units = units_between(own_levels, levels, tissues)
         by_spread = ratio_within(host_spread[c], stats.tissue_mad, units, limits)
         scale, offset, knots = by_spread, shell - by_spread * stats.shell_median, None
         if kind == "shell" and one_tissue:
-            other = by_tissues(stats, shell, own_levels, levels, limits)
+            other = by_tissues(stats, shell, tissues, units, limits)
             scale, offset, knots = other or (scale, offset, knots)
         elif kind == "ratio" and stats.shell_median > 0 and shell > 0:
             scale = ratio_within(shell, stats.shell_median, units, limits)

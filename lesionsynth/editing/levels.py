@@ -19,11 +19,13 @@ _LESION_LIKE = 0.25
 _STEEPEST = 4.0
 """From lesion to surroundings intensities change no more than this many times as fast as the levels do."""
 
+Levels = tuple[float, float] | None
+"""Of the darker and the brighter tissue of a case, in a channel; None where it has one."""
 Knots = tuple[tuple[float, float], tuple[float, float]]
 """Two intensities of the donor, in order, with what they become."""
 
 
-def units_between(donor: list[float], host: list[float]) -> float:
+def units_between(donor: list[float], host: list[float], levels: tuple[Levels, Levels]) -> float:
     """How many units of the donor's case make one of the host's: MR images and PET counts have any.
 
     By the level of the tissue (where there are two of the darker), which noise does not change. Values below
@@ -32,13 +34,13 @@ def units_between(donor: list[float], host: list[float]) -> float:
     lowest = round(_LOWEST * (len(donor) - 1))
     if min(donor[lowest], host[lowest]) < 0:
         return 1.0
-    own, other = two_levels(donor), two_levels(host)
+    own, other = levels
     if own is None or other is None:
         return ratio_within(host[len(host) // 2], donor[len(donor) // 2])
     return ratio_within(other[0], own[0])
 
 
-def two_levels(quantiles: list[float]) -> tuple[float, float] | None:
+def two_levels(quantiles: list[float]) -> Levels:
     """Medians of the darker and the brighter tissue of a case, given by its quantiles; None where it has one.
 
     References
@@ -59,8 +61,8 @@ def two_levels(quantiles: list[float]) -> tuple[float, float] | None:
 def by_tissues(
     donor: ChannelStats,
     host_shell: float,
-    donor_levels: list[float],
-    host_levels: list[float],
+    levels: tuple[Levels, Levels],
+    units: float,
     limits: tuple[float, float],
 ) -> tuple[float, float, Knots | None] | None:
     """Scale and offset that bring the donor's darker and brighter tissue to the levels of the host's.
@@ -69,12 +71,10 @@ def by_tissues(
     rim of the one tissue would show in the other. None where the donor's surroundings are brought to what is
     around the place anyhow: the difference from that, which lies near by, tells more then.
     """
-    own, other = two_levels(donor_levels), two_levels(host_levels)
+    own, other = levels
     if own is None or other is None:
         return None
-    scale = ratio_within(
-        other[1] - other[0], own[1] - own[0], units_between(donor_levels, host_levels), limits
-    )
+    scale = ratio_within(other[1] - other[0], own[1] - own[0], units, limits)
     offset = other[0] - scale * own[0]
     around = donor.shell_median
     if abs(scale * around + offset - host_shell) <= _UNLIKE * (other[1] - other[0]):
