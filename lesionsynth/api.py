@@ -156,8 +156,10 @@ class Synthesis:
         Raises
         ------
         InputError
-            If there is no such host.
+            If there is no such host, or the number is below 0.
         """
+        if number < 0:
+            raise InputError(f"copies are numbered from 0, and there is none with number {number}.", case=host)
         maker, canvas = self._of(host)
         files = self._space.cohort.case(host)
         job = job_of(self._space.recipe, self._fit, maker.host.load, files, number, self._block)

@@ -237,6 +237,11 @@ def test_an_edit_that_breaks_off_leaves_nothing_to_the_next_copy(
     assert same(synthesis.copy("case1", 1), wanted)
 
 
+def test_a_number_below_0_is_refused(synthesis: Synthesis) -> None:
+    with pytest.raises(InputError, match="numbered from 0"):
+        synthesis.copy("case1", -1)
+
+
 def test_an_unknown_case_is_refused_by_the_transform_too(synthesis: Synthesis) -> None:
     for probability in (0.0, 1.0):
         with pytest.raises(InputError, match="no host case9"):
