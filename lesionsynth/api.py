@@ -159,7 +159,7 @@ class Synthesis:
             If there is no such host, or the number is below 0.
         """
         if number < 0:
-            raise InputError(f"copies are numbered from 0, and there is none with number {number}.", case=host)
+            raise InputError(f"copies are numbered from 0, and there is no copy {number}.", case=host)
         maker, canvas = self._of(host)
         files = self._space.cohort.case(host)
         job = job_of(self._space.recipe, self._fit, maker.host.load, files, number, self._block)
