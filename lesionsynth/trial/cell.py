@@ -107,7 +107,7 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     told |= {
         "synthetic": synthetic.made if isinstance(synthetic, Renewed) else len(synthetic),
         "best_update": trained.steps,
-        "validation_dice": round(trained.measures["dice"], 6),
+        "validation_auprc": trained.measures.get("auprc"),
         "patch": list(plan.patch),
         "spacing_mm": list(plan.spacing_mm),
         "seconds": clock.seconds,

@@ -16,6 +16,7 @@ from lesionsynth.generative.training import SCORE, mixed
 from lesionsynth.rng import stream
 from lesionsynth.trial.arms import Form
 from lesionsynth.trial.augment import Augmentation
+from lesionsynth.trial.measures import auprc
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
 from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.spec import TrialSpec
@@ -204,29 +205,33 @@ class SegmentationTask:
         return loss
 
     def validate(self) -> dict[str, float]:
-        """One minus the Dice of all validation patches together."""
-        both = total = 0.0
+        """One minus the area under precision over recall of all validation patches together.
+
+        Where lesions are rare a network may find nothing at one half for long, and Dice would take the
+        untrained one for the best. Without a lesion to find the last weights are the best.
+        """
+        found, truth = [], []
         for start in range(0, len(self._validation), _AT_ONCE):
             images, classes = map(torch.stack, zip(*self._validation[start : start + _AT_ONCE], strict=True))
-            with mixed(self.device):
-                found = self.networks["unet"](images.to(self.device)).argmax(1).cpu() == 1
-            truth, counted = classes == 1, classes != IGNORED
-            both += float((found & truth).sum())
-            total += float((found & counted).sum() + truth.sum())
-        dice = 2 * both / total if total else 1.0
-        return {SCORE: 1.0 - dice, "dice": dice}
+            counted = classes != IGNORED
+            found.append(self._lesion(images.to(self.device)).cpu()[:, 0][counted].numpy())
+            truth.append((classes == 1)[counted].numpy())
+        area = auprc(np.concatenate(found), np.concatenate(truth))
+        if area is None:
+            return {SCORE: -float(self.optimizers["unet"].param_groups[0]["updates"])}
+        return {SCORE: 1.0 - area, "auprc": area}
+
+    def _lesion(self, images: Tensor) -> Tensor:
+        """Probability of a lesion (B, 1, i, j, k)."""
+        with mixed(self.device):
+            return self.networks["unet"](images).float().softmax(1)[:, 1:]
 
     @torch.inference_mode()
     def probability(self, case: SegmentationCase) -> NDArray[np.float32]:
         """Probability of a lesion in every voxel of a case, by windows that overlap, (i, j, k) float32."""
-        network = self.networks["unet"].eval()
+        self.networks["unet"].eval()
         image = torch.from_numpy(case.image)[None].to(self.device)
-
-        def lesion(part: Tensor) -> Tensor:
-            with mixed(self.device):
-                return network(part).float().softmax(1)[:, 1:]
-
         found = sliding_window_inference(
-            image, self.plan.patch, _AT_ONCE, lesion, overlap=self.spec.overlap, mode="gaussian"
+            image, self.plan.patch, _AT_ONCE, self._lesion, overlap=self.spec.overlap, mode="gaussian"
         )
         return np.asarray(found[0, 0].cpu().numpy(), dtype=np.float32)
