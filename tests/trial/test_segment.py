@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lesionsynth.generative.tissue_map import Frame, Window
-from lesionsynth.generative.training import Place, seed_weights, train
+from lesionsynth.generative.training import SCORE, Place, seed_weights, train
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
 from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.segment import Patches, SegmentationTask
@@ -205,6 +205,36 @@ def test_prototypes_bring_real_and_synthetic_lesions_together(tmp_path):
 
     without, cross = apart("none"), apart("cross")
     assert cross < 0.7 * without
+
+
+class Unsure(torch.nn.Module):
+    """Ranks voxels as they should be, and finds no lesion probable."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        lesion = torch.where(image > 1.0, -2.0, -6.0)
+        return torch.cat([torch.zeros_like(lesion), lesion], dim=1)
+
+
+def test_weights_that_rank_well_are_better_than_those_that_find_something_by_chance():
+    """Dice at one half would have it that the untrained network is the better one."""
+    task = task_of()
+    with torch.no_grad():
+        task.networks["unet"].eval()
+        untrained = task.validate()
+        task.networks["unet"] = Unsure()
+        ranked = task.validate()
+    assert ranked["auprc"] > 0.9 > 0.5 > untrained["auprc"]
+    assert ranked[SCORE] == pytest.approx(1 - ranked["auprc"])
+
+
+def test_without_a_lesion_to_find_the_last_weights_are_kept(tmp_path: Path):
+    healthy = [case_of(k) for k in (5, 6)]
+    for case in healthy:
+        case.classes[case.classes == 1] = 0
+    spec = SPEC.model_copy(update={"steps": 4, "validate_every": 2})
+    seed_weights(spec, Place(tmp_path, CPU, "cell"), SegmentationTask.name)
+    task = SegmentationTask(spec, PLAN, REAL, (), healthy, 0.0, CPU, "none")
+    assert train(task, spec, Place(tmp_path, CPU, "cell"), Told(), "k").steps == 4
 
 
 def test_the_last_updates_of_prototypes_see_real_patches_alone():
