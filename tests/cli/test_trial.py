@@ -112,6 +112,21 @@ def test_seeds_and_arms_can_be_added_but_no_other_network(
     assert "made for something else: network.steps differ" in " ".join(other.output.split())
 
 
+def test_recipes_do_not_say_who_is_tested(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    """Whatever seeds they have and which comes first: a recipe can be added to what was done without."""
+    root, out = make_nnunet(5), tmp_path / "out"
+    assert trial("-i", root, "-o", out, "--recipes", "none", "--seeds", 1, *FEW[:-2]).exit_code == 0
+    (before,) = (out / "cells").glob("*.json")
+    told = before.read_bytes()
+    done = trial("-i", root, "-o", out, "--recipes", "lesionmix", "--seeds", 1, *FEW, "--set", "seed=7")
+    assert done.exit_code == 0, done.output
+    assert before.read_bytes() == told
+    tests = {row["recipe"]: set() for row in table(out / "results.csv")}
+    for row in table(out / "results.csv"):
+        tests[row["recipe"]].add((row["train"], row["case"]))
+    assert tests["lesionmix"] == tests["none"]
+
+
 def test_a_budget_ends_it_and_says_what_is_left(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
     done = trial(
         *("-i", make_nnunet(4), "-o", tmp_path / "out", "--recipes", "lesionmix", "--seeds", 2, *FEW),
