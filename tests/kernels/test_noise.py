@@ -36,17 +36,21 @@ def neighbour_correlation(cube, step):
     return np.corrcoef(cube[step:].ravel(), cube[:-step].ravel())[0, 1]
 
 
+def assert_as_smooth(noise, image, tolerance):
+    for channel in range(2):
+        cube = noise[channel].reshape(20, 20, 20)
+        for step in (1, 2):
+            expected = neighbour_correlation(image[channel], step)
+            assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=tolerance)
+
+
 def test_spectrum_and_correlation_are_those_of_the_tissue(region):
     image = tissue()
     noise = spectrum_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
     assert noise.shape == (2, 8000)
     np.testing.assert_allclose(noise.std(axis=1), image.std(axis=(1, 2, 3)), rtol=0.15)
     assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
-    for channel in range(2):
-        cube = noise[channel].reshape(20, 20, 20)
-        for step in (1, 2):
-            expected = neighbour_correlation(image[channel], step)
-            assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=0.13)
+    assert_as_smooth(noise, image, 0.13)
 
 
 def test_white_noise_differs_between_neighbours_as_the_tissue_does(region):
@@ -66,11 +70,7 @@ def test_gaussian_noise_is_as_strong_and_as_smooth_as_the_tissue(region, sigma):
     noise = gaussian_noise(image, region, ~whole(region), np.random.default_rng(1), BOX)
     np.testing.assert_allclose(noise.std(axis=1), image.std(axis=(1, 2, 3)), rtol=0.15)
     assert np.corrcoef(noise)[0, 1] == pytest.approx(-0.8, abs=0.06)
-    for channel in range(2):
-        cube = noise[channel].reshape(20, 20, 20)
-        for step in (1, 2):
-            expected = neighbour_correlation(image[channel], step)
-            assert neighbour_correlation(cube, step) == pytest.approx(expected, abs=0.08)
+    assert_as_smooth(noise, image, 0.08)
 
 
 @pytest.mark.parametrize(
