@@ -26,6 +26,7 @@ STILL = {"flips": [False] * 3, "rotation_deg": [0.0] * 3, "scale": [1.0] * 3, "f
 def insert(
     canvas: Canvas, lesion: Lesion, centre: tuple[int, int, int], *, blend: BlendSpec | None = None,
     overlap: str = "avoid", contrast: dict[str, Any] | None = None, pose: dict[str, Any] | None = None,
+    quantiles: list[float] | None = None,
 ) -> Insertion | None:  # fmt: skip
     draw = {
         "pose": pose or STILL,
@@ -34,7 +35,8 @@ def insert(
         "blend": {},
         "seed": 7,
     }
-    levels = SimpleNamespace(quantiles=[[100.0] * 3] * len(canvas.raw))  # all cases are in the same units
+    # All cases are in the same units, and of one tissue if nothing else is said.
+    levels = SimpleNamespace(quantiles=[quantiles or [100.0] * 3] * len(canvas.raw))
     bank: Any = SimpleNamespace(case=lambda _: levels)
     return make_insertion(
         canvas, lesion, draw, blend=blend or Alpha(), contrast=ContrastSpec(), overlap=overlap, bank=bank
@@ -55,6 +57,21 @@ def test_label_lands_voxel_for_voxel_and_load_grows_by_it(
     expected[9:12, 10:13, 11:14] = True
     assert np.array_equal(canvas.label > 0, expected)
     assert canvas.load_ml == pytest.approx(0.027)
+
+
+def test_in_another_tissue_than_its_own_the_donors_edge_is_not_asked_for(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    """From muscle of 100 to fat of 900: 140 stays 140, which is far from what is around it."""
+    fat = np.random.default_rng(0).normal(900, 10, (24, 24, 24)).astype(np.int16)
+    canvas = Canvas(make_host(images=[fat, fat]))
+    lesion = make_lesion(3, levels=(100.0, 100.0), contrast=40.0)
+    made = insert(canvas, lesion, (11, 11, 11), quantiles=[100.0] * 128 + [900.0] * 129)
+    assert made is not None
+    assert made.measures["contrast"] == pytest.approx([1.0, 1.0], abs=0.05)
+    assert made.measures["edge"] == made.measures["detail"] == [None, None]
+    assert made.values[:, made.label > 0].mean() == pytest.approx(140.0, abs=15)
+    assert passes(made.measures, CheckSpec()) is None
 
 
 def test_lesion_keeps_its_contrast_against_the_hosts_surroundings(
