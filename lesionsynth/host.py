@@ -141,6 +141,11 @@ class LoadedCase:
         """Whether fluid and grey matter are told from the tissue of lesions."""
         return self.tissue_kind in ("map", "mixture")
 
+    @property
+    def has_one_tissue(self) -> bool:
+        """Whether one code covers all there is, fat and muscle alike, and not an organ."""
+        return self.tissue_kind == "mask"
+
     @cached_property
     def site_distances_mm(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Distance from the tissue's edge, and from the ventricles where they are known."""

@@ -135,9 +135,10 @@ class Canvas:
 
         `where` (i, j, k) holds for all channels, or (C, i, j, k) for each its own.
         """
-        places = np.broadcast_to(where, values.shape)
-        for image, draft, channel, there in zip(self.host.images, self._drafts, values, places, strict=True):
-            inner = bounding_box(there)
+        places = [(there, bounding_box(there)) for there in where.reshape(-1, *where.shape[-3:])]
+        places *= len(values) // len(places)
+        parts = zip(self.host.images, self._drafts, values, places, strict=True)
+        for image, draft, channel, (there, inner) in parts:
             if inner is not None:
                 stored, clipped = image.encode(channel[there])
                 draft.write(shifted(inner, origin_of(box)))[there[inner]] = stored

@@ -164,7 +164,7 @@ def make_insertion(
             spread,
             (bank.case(lesion.info.case).quantiles, bank.case(canvas.case).quantiles),
             host.channels,
-            host.tissue_kind == "mask",
+            host.has_one_tissue,
         )
         intended = [
             intended_contrast(draw["contrast"], *channel)
@@ -276,10 +276,12 @@ def _measures(
     }
     for c, (stats, wanted) in enumerate(zip(donor, intended_contrasts, strict=True)):
         slope = slope_of(maps[c], stats.mean)
+        own = slope * stats.contrast
         # In another tissue than its own the donor's edge and detail are not what is wanted.
-        kept = slope if np.isclose(wanted, slope * stats.contrast, rtol=1e-3) else 0.0
+        elsewhere = abs(wanted - own) > 1e-3 * abs(own) + 1e-6 * abs(slope * stats.mean)
+        kept = 0.0 if elsewhere else slope
         for name, value, intended in (
-            ("contrast", found.mean[c] - shell[c], wanted),
+            ("contrast", found.mean[c] - shell[c], wanted if elsewhere else own),
             ("edge", found.edge[c], kept * stats.edge),
             ("detail", found.detail[c], kept * stats.detail),
         ):

@@ -144,7 +144,7 @@ def texture_of(fill: FillSpec, host: LoadedCase) -> str:
     """The texture that `auto` stands for: a clone of tissue, where that can be told from other tissue."""
     if fill.texture != "auto":
         return fill.texture
-    return "noise" if host.tissue_kind == "mask" else "clone"
+    return "noise" if host.has_one_tissue else "clone"
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,9 +79,12 @@ def gaussian_noise(
         drawn = rng.standard_normal(
             (len(image), *(n + 2 * _ROOM_VOX for n in region[tight].shape)), dtype=np.float32
         )
-        noise = np.tensordot(_root(_correlation(np.concatenate(steps, axis=1))), drawn, axes=1)
+        mixing = _root(_correlation(np.concatenate(steps, axis=1))).astype(np.float32)
+        noise = np.tensordot(mixing, drawn, axes=1)
         for channel, width, part in zip(noise, np.interp(ratio, ratios, widths), variance, strict=True):
-            channel[...] = np.sqrt(part) / _norm(width) * ndimage.gaussian_filter(channel, width, mode="wrap")
+            if not white:
+                channel[...] = ndimage.gaussian_filter(channel, width, mode="wrap") / _norm(width)
+            channel *= np.sqrt(part)
         return np.asarray(noise[(slice(None), *room)][:, region[tight]], dtype=np.float32)
     return None
 

@@ -216,7 +216,7 @@ class CarveMix(OperationSpec):
             spread,
             (bank.case(info.case).quantiles, bank.case(canvas.case).quantiles),
             host.channels,
-            host.tissue_kind == "mask",
+            host.has_one_tissue,
         )
         values = canvas.device.run(
             lambda image, table: apply_map(warp_image(image, warp), table),

@@ -74,6 +74,16 @@ def test_in_another_tissue_than_its_own_the_donors_edge_is_not_asked_for(
     assert passes(made.measures, CheckSpec()) is None
 
 
+def test_of_a_contrast_that_is_none_there_is_no_share(make_host: MakeHost, make_lesion: MakeLesion) -> None:
+    """Rounding is no contrast either."""
+    canvas, brighter = Canvas(make_host()), {"kind": "shell", "brightness": 1.07}
+    for level in np.linspace(10.3, 99.7, 20):
+        lesion = make_lesion(3, levels=(level, 3 * level), contrast=0.0)
+        made = insert(canvas, lesion, (11, 11, 11), contrast=brighter)
+        assert made is not None
+        assert made.measures["contrast"] == [None, None]
+
+
 def test_lesion_keeps_its_contrast_against_the_hosts_surroundings(
     make_host: MakeHost, make_lesion: MakeLesion
 ) -> None:
