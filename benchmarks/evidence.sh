@@ -41,7 +41,7 @@ sarcoma() {
 
 sarcoma_four() {
   trial sarcoma_four "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" --fractions 0.25 --seeds 1 --folds 0,1,2,3,4 \
-    --recipes none
+    --recipes lesionmix
 }
 
 open_ms() {
