@@ -18,13 +18,14 @@ _FEWEST_LOADS = 3
 class LoadSpec(Spec):
     """Target lesion load: a name (high), a number of mL (12.5), a range of mL ([5, 10]) or all fields."""
 
-    kind: Literal["low", "medium", "high", "uniform", "gaussian", "real", "fixed", "range"]
+    kind: Literal["low", "medium", "high", "uniform", "gaussian", "real", "fixed", "range", "log_range"]
     """Named ones are drawn from the training subjects' loads: low q5 to q33, medium q33 to q67, high q67
     to q95, uniform q5 to q95, gaussian their mean and deviation, real one of them with 10 % jitter."""
     ml: float | None = Field(default=None, ge=0)
     """Load for kind fixed."""
     range_ml: Range | None = None
-    """Bounds for kind range, drawn uniformly."""
+    """Bounds for kinds range and log_range. range draws evenly between them, log_range evenly in the
+    logarithm, so that small loads come as often as large ones: loads span orders of magnitude."""
     tolerance: float = Field(default=0.05, gt=0, le=0.5)
     """Relative error at which the target counts as met."""
 
@@ -45,6 +46,8 @@ class LoadSpec(Spec):
             raise ValueError("kind fixed needs `ml`")
         if self.kind == "range" and (self.range_ml is None or self.range_ml[0] < 0):
             raise ValueError("kind range needs `range_ml`, [low, high] in mL, not negative")
+        if self.kind == "log_range" and (self.range_ml is None or self.range_ml[0] <= 0):
+            raise ValueError("kind log_range needs `range_ml`, [low, high] in mL, above 0")
         return self
 
     def methods(self) -> Iterator[str]:
@@ -53,6 +56,8 @@ class LoadSpec(Spec):
             drawn = f"was {self.ml or 0:g} mL"
         elif self.kind == "range":
             drawn = f"was drawn evenly from the range {words_of(self.range_ml)} mL"
+        elif self.kind == "log_range":
+            drawn = f"was drawn from {words_of(self.range_ml)} mL, evenly in its logarithm"
         else:
             drawn = f"was drawn from the loads of the cases learned from (distribution {self.kind})"
         yield f"The target load of each copy {drawn}, with a tolerance of {100 * self.tolerance:g} %."
@@ -74,7 +79,8 @@ class LoadSpec(Spec):
             exact = float(self.ml or 0.0)
         else:
             low, high = self.range_ml or (0.0, 0.0)
-            exact = float(rng.uniform(low, high))
+            share = float(rng.uniform())
+            exact = low + share * (high - low) if self.kind == "range" else low * (high / low) ** share
         return LoadTarget(exact, exact, self.tolerance)
 
 

@@ -46,7 +46,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None})
+    shares = sorted({arm.share for arm in wish.arms if arm.recipe is not None and not arm.searched})
     fractions = sorted({cell["fraction"] for cell in cells})
     page = {
         "name": name,
@@ -56,6 +56,7 @@ def render(
         "nnunet": wish.nnunet,
         "rare": "" if wish.prevalence is None else f"{100 * wish.prevalence:g} %",
         "shares": " or ".join(f"{100 * share:.0f} %" for share in shares) or "none",
+        "searched": any(arm.searched for arm in wish.arms),
         "cells": cells,
         "left": left,
         "failed": failed,

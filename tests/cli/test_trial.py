@@ -222,8 +222,8 @@ def test_what_is_asked_for_are_arms_of_their_own(make_nnunet: Callable[..., Path
     }  # fmt: skip
     others = [row["auprc"] for name, row in arms.items() if name != "lesionmix+searched"]
     assert len(set(others)) == 8  # eight networks; the search may have found nothing better
-    assert "25 % or 50 % or 100 %" in (tmp_path / "out" / "trial.html").read_text()
     page = (tmp_path / "out" / "trial.html").read_text()
+    assert "25 % or 50 % or 100 % <small>of a batch, in arms with any; searched ones as found" in page
     assert '<tr><td>lesionmix</td><td class="number">1</td><td class="number">1</td>' in page  # one copy
     found = tmp_path / "out" / "searched" / "lesionmix+searched-fraction1-seed0-fold0"
     assert len(table(found.with_suffix(".csv"))) == 2

@@ -33,6 +33,8 @@ def test_short_forms():
         [-1, 5],
         {"kind": "fixed"},
         {"kind": "range"},
+        {"kind": "log_range"},
+        {"kind": "log_range", "range_ml": [0, 5]},
         {"kind": "low", "tolerance": 0},
     ],
 )
@@ -46,6 +48,15 @@ def test_fixed_and_range():
     found = [t.ml for t in draws([5, 10])]
     assert 5 <= min(found) < 5.5
     assert 9.5 < max(found) <= 10
+
+
+def test_small_loads_come_as_often_as_large_ones_in_a_log_range():
+    found = np.log([t.ml for t in draws({"kind": "log_range", "range_ml": [0.1, 50]}, n=1000)])
+    middle = np.log(0.1 * 50) / 2
+    assert np.log(0.1) <= found.min() < np.log(0.11)
+    assert np.log(48) < found.max() <= np.log(50)
+    assert found.mean() == pytest.approx(middle, abs=0.2)  # the deviation of the mean is 0.057
+    assert np.mean(found < middle) == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_named_target_keeps_to_the_share_of_tissue_that_lesions_take():
