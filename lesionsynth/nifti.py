@@ -115,6 +115,11 @@ class Image:
         clipped = np.clip(rounded, low, top)
         return clipped.astype(dtype), int(np.count_nonzero(clipped != rounded))
 
+    @property
+    def step(self) -> float:
+        """Difference of two neighbouring stored values; 0 where they are floating point."""
+        return 0.0 if self.raw.dtype.kind == "f" else abs(self.slope)
+
     @cached_property
     def slabs(self) -> Slabs:
         """The voxels in pieces, of which those that equal the base's are shared with it."""

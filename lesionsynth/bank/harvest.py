@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ QUANTILES = np.linspace(0.0, 1.0, 257)
 """Levels at which a case's intensities are kept, for histogram matching."""
 
 
+_FLAT_VOX = 3
+"""With so few voxels along an axis nearly all lesions reach both ends."""
+
+
 class BankSpec(Spec):
     """Which lesions are harvested, and how generously they are cropped."""
 
@@ -33,8 +38,22 @@ class BankSpec(Spec):
     """Components below this are specks: no donors, though they count in the load."""
     min_voxels: int = Field(default=3, ge=1)
     """The same in voxels, for coarse grids."""
+    at_border: Literal["skip", "keep"] = "skip"
+    """Lesions that touch a face of the volume (along axes of more than three voxels): part of them was not
+    seen, and elsewhere they have a flat face. skip: no donors, though they count in the load; keep them where
+    volumes are cut close around lesions."""
     margin_mm: float = Field(default=5.0, ge=2.0)
     """Tissue kept around a lesion (at least three voxels), so that nothing is clipped when it turns."""
+
+    def takes(self, box: Box, own: NDArray[np.bool_], grid: Grid) -> bool:
+        """Whether a component is a donor: `own` are its voxels in its `box` of the volume."""
+        count = int(np.count_nonzero(own))
+        if count < self.min_voxels or count * grid.voxel_volume_mm3 < self.min_volume_mm3:
+            return False
+        cut = any(
+            n > _FLAT_VOX and (s.start == 0 or s.stop == n) for s, n in zip(box, grid.shape, strict=True)
+        )
+        return self.at_border == "keep" or not cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +106,7 @@ def summarise(case: LoadedCase) -> CaseSummary:
 def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
     """Lesions of a case in the order of their components.
 
-    A lesion at the border of the volume is taken with what margin there is. Edge and texture are
+    A lesion near the border of the volume is taken with what margin there is. Edge and texture are
     measured within the crop.
     """
     labels, boxes = case.lesions
@@ -100,7 +119,7 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
     for number, box in enumerate(boxes, start=1):
         own = labels[box] == number
         volume = float(own.sum()) * case.grid.voxel_volume_mm3
-        if volume < spec.min_volume_mm3 or own.sum() < spec.min_voxels:
+        if not spec.takes(box, own, case.grid):
             continue
         stored = grown(box, margin, case.grid.shape)
         crop = grown(box, [max(m, r) for m, r in zip(margin, reach, strict=True)], case.grid.shape)
@@ -159,7 +178,7 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
     for number, box in enumerate(boxes, start=1):
         own = labels[box] == number
         volume = float(own.sum()) * grid.voxel_volume_mm3
-        if volume < spec.min_volume_mm3 or own.sum() < spec.min_voxels:
+        if not spec.takes(box, own, grid):
             continue
         info = LesionInfo(
             lesion=f"{mask.name}/{number:04d}",

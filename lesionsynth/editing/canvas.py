@@ -120,6 +120,13 @@ class Canvas:
             ]
         )
 
+    def as_stored(self, values: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """`values` (C, i, j, k) as they will be read once written `where`: rounded, clipped to the dtype."""
+        read = values.copy()
+        for image, channel in zip(self.host.images, read, strict=True):
+            channel[where] = image.scaled(image.encode(channel[where])[0])
+        return read
+
     @property
     def load_ml(self) -> float:
         """Present lesion load."""

@@ -197,14 +197,15 @@ def make_insertion(
         around = (host.tissue[box] != OUTSIDE) & ~host.untouchable[box] & (canvas.instances[box] == 0)
         changed |= around & (values != before).any(axis=0)
         values = np.where(changed, values, before)
-    measures = _measures(values, mask, allowed, grid.spacing_mm, stats, maps, shell_values, intended)
+    read = canvas.as_stored(values, changed)
+    measures = _measures(read, mask, allowed, grid.spacing_mm, stats, maps, shell_values, intended)
     if painter is not None:
         measures["lead_channel"] = int(np.argmax(np.abs(image[:, mask].mean(axis=1))))
-    measures["contrast_kept"] = _kept(before[:, mask], donor[:, mask], values[:, mask])
+    measures["contrast_kept"] = _kept(before[:, mask], donor[:, mask], read[:, mask])
     lead = measures["lead_channel"]
     # On its host a lesion is what it adds: the place itself may be unlike its surroundings.
-    seen = (values - before)[lead][mask].mean() if adds else measures["contrast_achieved"][lead]
-    measures["visible"] = visibility(float(seen), spread[lead])
+    seen = (read - before)[lead][mask].mean() if adds else measures["contrast_achieved"][lead]
+    measures["visible"] = visibility(float(seen), spread[lead], host.images[lead].step)
     return Insertion(box, values, changed, label, measures)
 
 
@@ -295,8 +296,12 @@ def lead_channel(donor: Sequence[ChannelStats]) -> int:
     return int(np.argmax([abs(s.contrast) / s.tissue_mad if s.tissue_mad > 0 else 0.0 for s in donor]))
 
 
-def visibility(contrast: float, spread: float) -> float:
-    """Contrast in units of the tissue's spread, at most `_PLAIN`, which any contrast is on flat tissue."""
+def visibility(contrast: float, spread: float, step: float) -> float:
+    """Contrast in units of the tissue's spread, at most `_PLAIN`, which any contrast is on flat tissue.
+
+    Where intensities are stored in steps, no tissue is flatter than half of one.
+    """
+    spread = max(spread, step / 2)
     if spread > 0:
         return round(min(abs(contrast) / spread, _PLAIN), 4)
     return _PLAIN if contrast else 0.0

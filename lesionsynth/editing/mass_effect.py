@@ -104,6 +104,7 @@ def push_aside(
     shape = (moved.shape[0], moved.shape[1], moved.shape[2])
     warp = Warp(np.eye(3), np.zeros(3), (0, 0, 0), shape, field)
     new_label, new_instances = _moved_labels(canvas.label[box], canvas.instances[box], warp)
+    moved &= ~np.isin(new_label, canvas.host.labels.untouchable)  # what stays is not drawn out either
     values = canvas.device.run(
         lambda image, moved: warp_image(image, replace(warp, displacement_vox=moved)),
         [canvas.values(box)],

@@ -201,6 +201,7 @@ class CarveMix(OperationSpec):
         label = warp_label(np.ascontiguousarray(donor.label[crop]), warp)
         taken = warp_mask(piece & (donor.tissue[crop] != OUTSIDE) & ~donor.untouchable[crop], warp)
         region = taken & (host.tissue[box] != OUTSIDE) & ~host.untouchable[box]
+        region &= ~np.isin(label, host.labels.untouchable)  # between grids a few voxels of these come along
         lesion = region & np.isin(label, host.labels.lesion)
         whole_mm3 = np.count_nonzero(piece & donor.lesion_mask[crop]) * donor.grid.voxel_volume_mm3
         kept_mm3 = np.count_nonzero(lesion & is_solid(host.tissue[box])) * canvas.grid.voxel_volume_mm3
@@ -223,8 +224,9 @@ class CarveMix(OperationSpec):
             [donor.values(crop), table_of(maps)],
         )
         lead = lead_channel(info.channels)
-        contrast = float(values[lead][lesion].mean(dtype=np.float64)) - shell[lead]
-        if visibility(contrast, spread[lead]) < self.min_contrast:
+        read = canvas.as_stored(values, region)
+        contrast = float(read[lead][lesion].mean(dtype=np.float64)) - shell[lead]
+        if visibility(contrast, spread[lead], host.images[lead].step) < self.min_contrast:
             return "visibility out of range"
         return Carving(box, values, region, label)
 

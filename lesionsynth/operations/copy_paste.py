@@ -103,16 +103,18 @@ class CopyPaste(PasteSpec):
     def choose(
         self, canvas: Canvas, context: StepContext, used: list[Draw], rng: np.random.Generator
     ) -> Draw | str | None:
-        """Draw from the source, which sees the subjects of the pairing alone."""
+        """Draw from the source, which sees the subjects of the pairing alone, if it looks at any."""
         if self.pairing == "removed":
             return draw_own(canvas, context, used, rng, only=removed_lesions(canvas))
-        subject = canvas.host.files.subject
+        subject, source = canvas.host.files.subject, context.sources[self.source]
+        imitates = source.donor_subjects(context.donors) is not None
         pairings = [self.pairing]
         if self.pairing == "both":
             pairings = ["intra", "inter"] if rng.random() < 0.5 else ["inter", "intra"]
         wanted = Wanted(0.0, _EVERY_SIZE, subject, canvas.case)
         for pairing in pairings:
-            donor = context.sources[self.source].draw(rng, _paired(context.donors, subject, pairing), wanted)
+            donors = _paired(context.donors, subject, pairing) if imitates else context.donors
+            donor = source.draw(rng, donors, wanted)
             if donor is not None:
                 return donor
         return None

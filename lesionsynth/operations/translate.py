@@ -99,7 +99,7 @@ class Translate(OperationSpec):
         spared = list(outside)
         while True:
             values, changed = painting.joined(draw["blend"], spared)
-            found = _contrasts(canvas, painting.with_box(values))
+            found = _contrasts(canvas, painting.with_box(canvas.as_stored(values, changed)))
             pale = [
                 number
                 for number, (_, seen) in found.items()
@@ -225,10 +225,11 @@ def _contrasts(
     `read` gives the intensities of a box, (C, i, j, k).
     """
     found = {}
+    steps = [image.step for image in canvas.host.images]
     for number, box in sorted(canvas.boxes.items()):
         mask = canvas.instances[box] == number
         levels, spreads = surroundings(canvas, box, mask, read)
         means = read(box)[:, mask].mean(axis=1, dtype=np.float64).tolist()
         contrast = [round(mean - level, 6) for mean, level in zip(means, levels, strict=True)]
-        found[number] = contrast, max(visibility(c, s) for c, s in zip(contrast, spreads, strict=True))
+        found[number] = contrast, max(map(visibility, contrast, spreads, steps))
     return found

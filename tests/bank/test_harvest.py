@@ -79,11 +79,32 @@ def test_specks_are_no_donors_but_count_in_the_load_and_keep_their_numbers():
 
 def test_margins_are_cut_at_the_border_of_the_volume():
     label = blank()
-    label[0:3, 10:13, 22:24] = 1
+    label[1:4, 10:13, 21:23] = 1
     (lesion,) = harvest(make_case(label), BankSpec())
-    assert lesion.info.origin_vox == (0, 5, 17)
-    assert lesion.info.shape_vox == (8, 13, 7)
-    assert lesion.label[0, 5, 5] == 1
+    assert lesion.info.origin_vox == (0, 5, 16)
+    assert lesion.info.shape_vox == (9, 13, 8)
+    assert lesion.label[1, 5, 5] == 1
+
+
+def test_a_lesion_that_the_volume_cuts_is_no_donor_unless_asked_for():
+    """Of what lies beyond nothing is known: elsewhere it would have a flat face."""
+    for axis in range(3):
+        for low in (0, SHAPE[axis] - 3):
+            label = blank()
+            place = [slice(10, 13)] * 3
+            place[axis] = slice(low, low + 3)
+            label[tuple(place)] = 1
+            label[16:19, 16:19, 16:19] = 1
+            case = make_case(label)
+            (whole,) = harvest(case, BankSpec())
+            assert whole.info.centre_vox == (17, 17, 17)
+            assert len(harvest(case, BankSpec(at_border="keep"))) == 2
+            assert summarise(case).load.count == 2
+    thin = blank((20, 20, 3))
+    thin[8:11, 8:11] = 1
+    assert len(harvest(make_case(thin), BankSpec())) == 1
+    thin[0:3, 2:5, 1] = 1
+    assert len(harvest(make_case(thin), BankSpec())) == 1
 
 
 def test_margins_are_three_voxels_at_least():
@@ -242,21 +263,22 @@ def write_mask(path, mask, affine):
 
 def test_a_mask_alone_gives_shapes_places_and_a_load(tmp_path):
     mask = np.zeros((10, 10, 10), np.uint8)
-    mask[0:2, 4:7, 4:6] = 1
+    mask[1:3, 4:7, 4:6] = 1
     mask[8, 8, 8] = 255
+    mask[4:7, 0:3, 1:4] = 1
     affine = np.diag([-2.0, 1.0, 1.0, 1.0])
     summary, lesions = harvest_mask(write_mask(tmp_path / "m.nii.gz", mask, affine), 5, BankSpec())
     (lesion,) = lesions
     assert lesion.info.lesion == "pat1/mask/0001"
     assert (lesion.info.case, lesion.info.subject) == ("pat1/mask", "pat1")
     assert lesion.info.volume_mm3 == pytest.approx(24.0)
-    assert lesion.info.origin_vox == (0, 4, 4)
+    assert lesion.info.origin_vox == (1, 4, 4)
     assert lesion.info.channels == ()
     assert lesion.info.site is None
     assert lesion.image.shape == (0, 2, 3, 2)
     assert (lesion.label == 5).all()
-    assert summary.load.ml == pytest.approx(26 / 1000)
-    assert summary.load.count == 2
+    assert summary.load.ml == pytest.approx((12 + 1 + 27) * 2 / 1000)
+    assert summary.load.count == 3
     assert not summary.has_images
     assert (summary.tissue, summary.tissue_box) == (None, None)
     assert list(summary.source_hashes) == ["m.nii.gz"]
@@ -266,7 +288,8 @@ def test_the_load_of_a_mask_counts_the_true_voxel_volume_also_on_sheared_axes(tm
     affine = np.eye(4)
     affine[0, 1] = 0.5
     mask = np.ones((10, 10, 10), np.uint8)
-    summary, (lesion,) = harvest_mask(write_mask(tmp_path / "m.nii.gz", mask, affine), 1, BankSpec())
+    keep = BankSpec(at_border="keep")
+    summary, (lesion,) = harvest_mask(write_mask(tmp_path / "m.nii.gz", mask, affine), 1, keep)
     assert summary.load.ml == pytest.approx(1.0)
     assert lesion.info.volume_mm3 == pytest.approx(1000.0)
 

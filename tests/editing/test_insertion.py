@@ -187,6 +187,35 @@ def test_clipping_is_counted(make_host: MakeHost, make_lesion: MakeLesion) -> No
     assert canvas.raw[0][10, 11, 12] == 255
 
 
+def test_what_the_stored_type_cannot_hold_is_not_counted_as_contrast(
+    make_host: MakeHost, make_lesion: MakeLesion
+) -> None:
+    """Labels would be written for lesions that are not in the image."""
+    bright = np.random.default_rng(0).integers(248, 256, (24, 24, 24)).astype(np.uint8)
+    canvas = Canvas(make_host(images=[bright] * 2))
+    made = insert(canvas, make_lesion(5), (10, 11, 12))
+    assert made is not None
+    median = np.median(bright)
+    commit(canvas, made)
+    written = [float(raw[canvas.label > 0].mean()) for raw in canvas.raw]
+    assert made.measures["contrast_achieved"] == pytest.approx([w - median for w in written], abs=2.0)
+    assert canvas.clipped_vox > 0
+    assert passes(made.measures, CheckSpec()) == "contrast"
+
+
+@pytest.mark.parametrize(("contrast", "visible"), [(0.35, 0.0), (0.6, 2.0)])
+def test_no_stored_tissue_is_flatter_than_half_a_step(
+    make_host: MakeHost, make_lesion: MakeLesion, contrast: float, visible: float
+) -> None:
+    """Of coarse counts, nearly all of them one number, the spread is 0."""
+    coarse = np.where(np.random.default_rng(0).random((24, 24, 24)) < 0.1, 7, 6).astype(np.int16)
+    canvas = Canvas(make_host(images=[coarse] * 2))
+    assert canvas.host.tissue_stats[0][1] == 0
+    made = insert(canvas, make_lesion(5, levels=(6.0, 6.0), contrast=contrast), (12, 12, 12), blend=Hard())
+    assert made is not None
+    assert made.measures["visible"] == visible
+
+
 def test_anisotropic_hosts_get_the_volume_in_millimetres(
     make_host: MakeHost, make_lesion: MakeLesion
 ) -> None:

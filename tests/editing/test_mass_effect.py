@@ -75,6 +75,19 @@ def test_nothing_outside_the_body_nor_protected_nor_at_the_border_moves(host: Lo
     assert (free.source[0] == HOST).all()
 
 
+def test_a_protected_plate_is_not_drawn_out(make_host: Callable[..., LoadedCase]) -> None:
+    """On thick slices tissue moves by less than a slice, and labels are taken from half a voxel on."""
+    shape = (76, 76, 17)
+    label = np.full(shape, 2, np.uint16)
+    label[32:45, 32:45, 12] = 3
+    canvas = Canvas(make_host(shape, label, spacing=(1.0, 1.0, 5.0)))
+    grid = (np.indices(shape) - np.reshape((38, 38, 8), (3, 1, 1, 1))) * np.reshape((1, 1, 5), (3, 1, 1, 1))
+    lesion = ((grid**2).sum(axis=0) <= 25**2).astype(np.uint16)
+    assert push_aside(canvas, lesion, (0, 0, 0), DRAW) is not None
+    assert (canvas.source == DISPLACED).any()
+    assert np.array_equal(canvas.label == 3, label == 3)
+
+
 def test_intensities_and_labels_move_together_outwards(host: LoadedCase) -> None:
     canvas = pushed(host)
     lesion, before = canvas.label == 1, host.label == 1

@@ -213,6 +213,19 @@ def test_protected_voxels_and_what_lies_outside_stay_the_hosts(tmp_path: Path) -
     assert far
 
 
+def test_protected_labels_of_the_donor_stay_with_it(tmp_path: Path) -> None:
+    """On another grid a voxel can be more of the donor's vessel than of either class beside it."""
+    x, y, _ = np.indices(SHAPE)
+    donor = donor_of(BIG, BIG & (y >= 8), BIG & (x >= 9), values=(1, 2, 3))
+    shifted = AFFINE.copy()
+    shifted[:2, 3] = 0.9, 1.0
+    host = (image_of(0), labelled(TINY), shifted)
+    root = write_cases(tmp_path / "data", {"host": host, "donor": donor})
+    for made in copies(root, tmp_path / "out", {**PLAIN, "inside": 0.1}, "host", n=8):
+        assert (made.canvas.label == 2).any()
+        assert not (made.canvas.label == 3).any()
+
+
 def test_contrast_follows_the_hosts_surroundings(tmp_path: Path) -> None:
     label = labelled(BIG)
     dim = (bright(image_of(5, level=500.0), label), label, AFFINE)

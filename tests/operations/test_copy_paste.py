@@ -105,6 +105,21 @@ def test_a_host_without_lesions_takes_those_of_others(tmp_path: Path) -> None:
         list(copies(root, tmp_path / "intra", {**PLAIN, "pairing": "intra", "tries": 3}, "a"))
 
 
+@pytest.mark.parametrize("pairing", ["intra", "both"])
+def test_lesions_of_nobody_have_no_pairing(tmp_path: Path, pairing: str) -> None:
+    """Which label a lesion has is asked of all donors: the host alone need not know."""
+    label = labelled(ball((7, 7, 7), 2.2), values=(2,))
+    cases = {
+        "clean": (image_of(0), labelled(), AFFINE),
+        "other": (bright(image_of(1), label), label, AFFINE),
+    }
+    root = write_cases(tmp_path / "data", cases)
+    shapes = {"ell": {"kind": "ellipsoid", "contrast": [[8, 10]], "sizes": [{"radius_mm": 5}]}}
+    step = {"kind": "copy_paste", "source": "ell", "pairing": pairing}
+    made = list(copies(root, tmp_path / "out", step, "clean", n=4, sources=shapes))
+    assert {int(v) for copy in made for v in np.unique(copy.canvas.label)} == {0, 2}
+
+
 def test_an_invisible_copy_is_refused(tmp_path: Path) -> None:
     label = labelled(ball((7, 7, 7), 2.2))
     cases = {"a": (image_of(0, 600.0), labelled(), AFFINE), "b": (bright(image_of(1), label), label, AFFINE)}
