@@ -208,7 +208,9 @@ class LoadedCase:
             tissue = (
                 self.clean_tissue | ((self.tissue == GREY) & ~self.untouchable) if grey else self.clean_tissue
             )
-            self._clean_away[n_vox, grey] = np.asarray(tissue & ~dilated(self.lesion_mask, n_vox))
+            self._clean_away[n_vox, grey] = np.asarray(
+                tissue & ~dilated(self.lesion_mask, n_vox, self.grid.spacing_mm)
+            )
         return self._clean_away[n_vox, grey]
 
     @cached_property

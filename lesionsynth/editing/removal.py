@@ -218,14 +218,15 @@ class _Place:
         tissue, what looks like the surroundings is tried first.
         """
         host, box, grow_vox = self._host, self.box, self._grow_vox + halo_vox
-        grown_place = dilated(self.own, grow_vox) & self._free
+        grown_place = self._grown(self.own, grow_vox) & self._free
         if halo_vox and self._others.any():
             # Between two lesions each has its half of what shines there.
-            nearer = distance_transform_edt(~self.own) < distance_transform_edt(~self._others)
-            grown_place &= nearer | dilated(self.own, self._grow_vox)
+            spacing = host.grid.spacing_mm
+            own, others = (distance_transform_edt(~m, spacing) for m in (self.own, self._others))
+            grown_place &= (own < others) | self._grown(self.own, self._grow_vox)
         region = self.own | grown_place
         # Around other lesions lies their partial-volume rim: no source, or it would be drawn into the fill.
-        rims = dilated(self.own | self._others, grow_vox) if self._others.any() else region
+        rims = self._grown(self.own | self._others, grow_vox) if self._others.any() else region
         usable = self._tissue & ~rims & ~region
         clean = tissue = host.clean_away(grow_vox)
         if host.has_tissue_classes:
@@ -242,6 +243,9 @@ class _Place:
                 return _Extent(channels, halo_vox, whole, within_reach, source, clean, tissue)
         return None
 
+    def _grown(self, mask: NDArray[np.bool_], n_vox: int) -> NDArray[np.bool_]:
+        return dilated(mask, n_vox, self._host.grid.spacing_mm)
+
     def _halo_widths(self, values: NDArray[np.float32]) -> list[int]:
         """By how many voxels a lesion shines beyond its grown place in each channel, as by the blur of PET.
 
@@ -254,7 +258,7 @@ class _Place:
             return widths
         layers, within = [], self.own
         for reach in range(1, self._grow_vox + _HALO_VOX + 1):
-            wider = dilated(self.own, reach)
+            wider = self._grown(self.own, reach)
             layers.append(self._free & wider & ~within)
             within = wider
         beyond = self._free & ~within

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from lesionsynth.domain.grid import Box, bounding_box, grown
 
 NEIGHBOURS_26 = np.ones((3, 3, 3), dtype=bool)
 NEIGHBOURS_6 = ndimage.generate_binary_structure(3, 1)
+_PLANES = np.indices((3, 3, 3)) == 1
+"""Of each axis, the neighbours that do not lie along it."""
 
 
 def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[Box]]:
@@ -88,16 +92,31 @@ def _root(parent, voxel):  # type: ignore[no-untyped-def]
     return voxel
 
 
-def dilated(mask: NDArray[np.bool_], n_vox: int) -> NDArray[np.bool_]:
-    """Grow `mask` by `n_vox` voxels, by faces and edges in turn (an octahedral ball)."""
+def dilated(
+    mask: NDArray[np.bool_], n_vox: int, spacing_mm: Sequence[float] = (1.0, 1.0, 1.0)
+) -> NDArray[np.bool_]:
+    """Grow `mask` by `n_vox` voxels, by faces and edges in turn (an octahedral ball).
+
+    Along axes with longer edges it grows as far in mm as along the finest, to the nearest voxel, but by one
+    at least: two voxels in the plane are not two slices of 6 mm.
+    """
     result = mask.copy(order="K")
     box = bounding_box(mask)
     if box is not None:
         near = grown(box, (n_vox,) * mask.ndim, mask.shape)
+        shares = [min(spacing_mm) / edge for edge in spacing_mm]
         for step in range(n_vox):
             structure = ndimage.generate_binary_structure(3, 1 + step % 2)
+            for axis, share in enumerate(shares):
+                if _reach_vox(step + 1, share) == _reach_vox(step, share):
+                    structure &= _PLANES[axis]
             result[near] = ndimage.binary_dilation(result[near], structure)
     return result
+
+
+def _reach_vox(n_vox: int, share: float) -> int:
+    """How far `n_vox` voxels of the finest axis reach along one with edges 1 / `share` times as long."""
+    return max(1, round(n_vox * share)) if n_vox else 0
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -147,8 +147,9 @@ class FillSpec(Spec):
 
     kind: str
     grow_vox: int = Field(default=2, ge=0, le=6)
-    """Voxels by which the place is grown first: annotations leave out the partial-volume rim. Where tissues
-    are not told apart, it grows on in a channel that is blurred (PET) to where the lesion has faded."""
+    """Voxels by which the place is grown first: annotations leave out the partial-volume rim. Along longer
+    edges as far in mm, by one voxel at least. Where tissues are not told apart, it grows on in a channel that
+    is blurred (PET) to where the lesion has faded."""
     texture: Texture = "auto"
     """clone: give the fill the texture of a clean patch of the same image; spectrum: noise of the spectrum of
     clean tissue; noise: noise of its strength and smoothness; none: leave the fill as it is; auto: clone, or

@@ -42,7 +42,8 @@ class Counts(TypedDict):
     inserted: int
     """Added, over all steps."""
     after: int
-    """Of the copy."""
+    """Of the copy, as its lesion map numbers them: where an added lesion touches another they are two, though
+    the label map holds them as one component."""
 
 
 class StepDone(TypedDict):

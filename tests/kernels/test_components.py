@@ -102,6 +102,19 @@ def test_dilation_by_faces_then_edges():
     np.testing.assert_array_equal(dilated(mask, 0), mask)
 
 
+@pytest.mark.parametrize(("edge", "slices"), [(1.0, 5), (1.5, 3), (2.0, 2), (6.0, 1), (0.5, 5)])
+def test_dilation_goes_as_far_in_mm_along_longer_edges(edge: float, slices: int):
+    mask = np.zeros((13, 13, 13), bool)
+    mask[6, 6, 6] = True
+    spacing = (1.0, 1.0, edge)
+    grown = dilated(mask, 5, spacing)
+    assert np.count_nonzero(grown[6, 6]) == 1 + 2 * slices
+    in_plane = 5 if edge >= 1 else 2
+    assert np.count_nonzero(grown[6, :, 6]) == np.count_nonzero(grown[:, 6, 6]) == 1 + 2 * in_plane
+    for n_vox in range(5):
+        assert not (dilated(mask, n_vox, spacing) & ~dilated(mask, n_vox + 1, spacing)).any()
+
+
 @pytest.mark.parametrize("n_vox", [0, 1, 2, 3])
 def test_dilation_is_cut_at_the_border_and_leaves_its_input(n_vox):
     mask = np.zeros((4, 4, 1), bool)
