@@ -25,13 +25,13 @@ DIFFERENCES = ("dice_at_val", "auprc")
 Line = Mapping[str, str]
 
 
-def main(folders: Sequence[str]) -> None:
-    """Print the table of each fraction of each trial."""
-    for folder in map(Path, folders):
-        results, comparisons = read(folder / "results.csv"), read(folder / "comparison.csv")
+def main(trials: Sequence[str]) -> None:
+    """Print the table of each fraction of each trial, of which NAME-results.csv and NAME-comparison.csv are."""
+    for name in trials:
+        results, comparisons = (read(Path(f"{name}-{table}.csv")) for table in ("results", "comparison"))
         for fraction in dict.fromkeys(line["fraction"] for line in results):
             own = [line for line in results if line["fraction"] == fraction]
-            print(f"\n{folder.name}, fraction {fraction}\n")
+            print(f"\n{Path(name).name}, fraction {fraction}\n")
             print(table(lines_of(own, [c for c in comparisons if c["fraction"] == fraction])))
 
 
