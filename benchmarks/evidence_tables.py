@@ -26,7 +26,7 @@ Line = Mapping[str, str]
 
 
 def main(trials: Sequence[str]) -> None:
-    """Print the table of each fraction of each trial, of which NAME-results.csv and NAME-comparison.csv are."""
+    """Print the table of each fraction of each trial: of NAME-results.csv and NAME-comparison.csv."""
     for name in trials:
         results, comparisons = (read(Path(f"{name}-{table}.csv")) for table in ("results", "comparison"))
         for fraction in dict.fromkeys(line["fraction"] for line in results):
