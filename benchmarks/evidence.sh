@@ -1,20 +1,26 @@
 #!/usr/bin/env bash
 # The trials of docs/evidence.md, one after another; each goes on where it was stopped.
 #
-#     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [ms ms_rare sarcoma sarcoma_four open_ms]
+#     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [PART ...]
 #
-# DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz).
+# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_rare, sarcoma, sarcoma_sizes and open_ms. DATA holds
+# `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of a part are
+# OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?folder of the data}" "${OUT:?folder for what comes out}"
 PYTHON="${PYTHON:-.venv/bin/python}"
 export OMP_NUM_THREADS=1
-NETWORK=(--preset tiny -t most_patch=24 -t steps=1000 -t validate_every=200)
+FOLDS=(--folds 0,1,2,3,4)
 
-trial() {
-  local name="$1" input="$2"
-  shift 2
-  "$PYTHON" -m lesionsynth trial --input "$input" --output "$OUT/$name" "${NETWORK[@]}" "$@"
+trial() { # PART, folder of its networks (shared where parts have some in common), data set, what else
+  local part="$1" folder="$2" input="$3" table
+  shift 3
+  "$PYTHON" -m lesionsynth trial --input "$input" --output "$OUT/$folder" \
+    --preset tiny -t most_patch=24 -t steps=1000 -t validate_every=200 "$@"
+  for table in results comparison; do
+    cp "$OUT/$folder/$table.csv" "$OUT/$part-$table.csv"
+  done
 }
 
 cohort() {
@@ -22,30 +28,56 @@ cohort() {
     --masks "$DATA/open_ms/masks" --template "$DATA/mni152" --spacing 2
 }
 
-ms() {
+on_ms() { # PART, what else
+  local part="$1"
+  shift
   cohort
-  trial ms "$OUT/cohort" --fractions 0.125 --seeds 1 --folds 0,1,2,3,4 \
-    --recipes lesionmix,benchmarks/expected_load.yaml,soft_poisson,carve_mix,intensity_bump
+  trial "$part" ms_networks "$OUT/cohort" "${FOLDS[@]}" "$@"
+}
+
+on_sarcoma() { # PART, what else
+  local part="$1"
+  shift
+  trial "$part" sarcoma_networks "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" "${FOLDS[@]}" --recipes lesionmix "$@"
+}
+
+ms() { # every recipe that needs no trained model, once
+  local recipes=(
+    lesionmix soft_poisson carve_mix copy_paste lesion_warp intensity_bump relocate self_mix ellipsoid
+    benchmarks/expected_load.yaml benchmarks/wide_load.yaml
+  )
+  local IFS=,
+  on_ms ms --fractions 0.125 --seeds 1 --controls longer,lesions --recipes "${recipes[*]}"
+}
+
+ms_sizes() { # 1, 2, 4, 8 and 16 training subjects
+  on_ms ms_sizes --fractions 0.0625,0.125,0.25,0.5,1 --seeds 1 --recipes lesionmix
+}
+
+ms_seeds() {
+  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix
+}
+
+ms_more() { # copies made during training, prototypes
+  on_ms ms_more --fractions 0.125 --seeds 1 --recipes lesionmix --on-the-fly 10 --prototype cross
 }
 
 ms_rare() {
   cohort
-  trial ms_rare "$OUT/cohort" --rare 0.0005 --controls lesions --fractions 0.125 --seeds 2 \
-    --folds 0,1,2,3,4 --recipes benchmarks/expected_load.yaml
+  trial ms_rare ms_rare_networks "$OUT/cohort" "${FOLDS[@]}" --rare 0.0005 --fractions 0.125 --seeds 5 \
+    --recipes benchmarks/expected_load.yaml
 }
 
 sarcoma() {
-  trial sarcoma "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" --fractions 0.1 --seeds 1 --folds 0,1,2,3,4 \
-    --recipes lesionmix
+  on_sarcoma sarcoma --fractions 0.1 --seeds 5
 }
 
-sarcoma_four() {
-  trial sarcoma_four "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" --fractions 0.25 --seeds 1 --folds 0,1,2,3,4 \
-    --recipes lesionmix
+sarcoma_sizes() { # 2, 4, 8 and 16 training subjects
+  on_sarcoma sarcoma_sizes --fractions 0.1,0.25,0.5,1 --seeds 1
 }
 
 open_ms() {
-  trial open_ms "$DATA/open_ms" --set folds.strategy=per_fold --recipes open_ms \
+  trial open_ms open_ms_networks "$DATA/open_ms" --set folds.strategy=per_fold --recipes open_ms \
     --seeds 1 --folds 0,1
 }
 
