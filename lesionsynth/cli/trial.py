@@ -215,6 +215,9 @@ def _nnunet(trainer: str) -> str | None:
 
 def _tell(outcome: Outcome, output: Path, nnunet: str | None) -> None:
     """Print a table of Dice and area under the precision-recall curve, and where the rest is."""
+    from lesionsynth.trial.compare import varied
+    from lesionsynth.trial.page import ONE_PAIR
+
     by_arm: dict[tuple[float, str], dict[str, Comparison]] = {}
     for one in outcome.comparisons:
         by_arm.setdefault((one.fraction, one.recipe), {})[one.measure] = one
@@ -247,6 +250,9 @@ def _tell(outcome: Outcome, output: Path, nnunet: str | None) -> None:
             ),
             rows,
         )
+    basis = varied(outcome.rows)
+    if any(one.low is not None and basis[one.fraction].is_one_pair for one in outcome.comparisons):
+        print(ONE_PAIR)
     for cell, why in outcome.failed.items():
         print(f"not made: {cell}: {why}")
     if outcome.left:

@@ -53,16 +53,17 @@ class Comparison:
     mean, spread : float
         Over these; the spread is that of the means of seeds, 0 with one seed.
     pairs : int
-        Rows with a value here and without synthetic data.
+        Rows with a value here and without synthetic data that are counted, see :func:`compare`.
     difference : float or None
         Mean of the paired differences to the arm without; None for that arm.
     low, high : float or None
         95 % interval of it, over seeds and folds, or test subjects where there is one fold; None where
-        neither varies.
+        the arm does not have what the trial varies.
     better : float or None
         Share of the pairs above 0, ties by half.
     detectable : float or None
-        Difference that so many of these would show with 80 % power; None where they do not vary.
+        Difference that so many of these would show with 80 % power; None where they do not vary, and with
+        one seed and one fold.
     """
 
     recipe: str
@@ -79,15 +80,60 @@ class Comparison:
     detectable: float | None = None
 
 
+@dataclass(frozen=True)
+class Varied:
+    """How many seeds and folds there are at a fraction, in any arm: what intervals are over.
+
+    Parameters
+    ----------
+    seeds, folds : int
+    """
+
+    seeds: int
+    folds: int
+
+    @property
+    def over_folds(self) -> bool:
+        """Whether folds are taken for random, and not test subjects."""
+        return self.folds > 1
+
+    @property
+    def is_one_pair(self) -> bool:
+        """Whether each arm is one network: how networks differ from one training to the next is not seen."""
+        return self.seeds == self.folds == 1
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """Seeds, and folds or test subjects, that an arm needs for an interval: what varies has to, in it."""
+        return (1, 2) if self.over_folds else (min(self.seeds, 2), 1)
+
+
+def varied(rows: Iterable[Row]) -> dict[float, Varied]:
+    """What varies at each fraction."""
+    cells: dict[float, set[tuple[int, int]]] = {}
+    for row in rows:
+        cells.setdefault(row.fraction, set()).add((row.seed, row.fold))
+    return {
+        fraction: Varied(len({seed for seed, _ in pairs}), len({fold for _, fold in pairs}))
+        for fraction, pairs in cells.items()
+    }
+
+
 def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
     """Every measure of every arm and fraction, in the order of the rows.
 
     A pair are two rows of one fraction, seed, fold and case. The interval takes seeds and folds for random:
     test subjects of a fold share networks and training subjects, and are no independent witnesses of what
     others would show. With one fold test subjects are taken for random, and it holds for its training
-    subjects alone. With few of either it is wide, as it has to be.
+    subjects alone; with one seed too it holds for these very networks alone. With few of either it is wide,
+    as it has to be.
+
+    Where a seed is not whole, or values are missing, all that is said of the differences is of the largest
+    table of seeds by folds (or subjects) without a gap: an interval over a few folds that happen to be
+    there for every seed would not be one of the mean of all.
     """
     found = []
+    of_fraction = varied(rows)
     arms = list(dict.fromkeys((row.fraction, row.recipe) for row in rows))
     without = {(r.fraction, r.seed, r.fold, r.case): r for r in rows if r.recipe == NONE}
     for measure in measures:
@@ -100,43 +146,66 @@ def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
             spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else 0.0
             mean = float(np.mean([v for _, v in valued]))
             pairs: list[tuple[int, int | str, float]] = []
-            folds = {r.fold for r, _ in valued}
+            basis = of_fraction[fraction]
             for r, v in valued if recipe != NONE else []:
                 other = without.get((r.fraction, r.seed, r.fold, r.case))
                 before = None if other is None else other.values.get(measure)
                 if before is not None:
-                    pairs.append((r.seed, r.fold if len(folds) > 1 else r.subject, v - before))
+                    pairs.append((r.seed, r.fold if basis.over_folds else r.subject, v - before))
             plain = Comparison(recipe, fraction, measure, len(valued), mean, spread)
-            found.append(_paired(plain, pairs) if pairs else plain)
+            found.append(_paired(plain, pairs, basis) if pairs else plain)
     return found
 
 
-def _paired(plain: Comparison, pairs: Sequence[tuple[int, int | str, float]]) -> Comparison:
+def _paired(plain: Comparison, pairs: Sequence[tuple[int, int | str, float]], basis: Varied) -> Comparison:
     """The comparison with what paired differences (seed, fold or subject, difference) say."""
-    values = np.array([p[2] for p in pairs])
-    told = replace(
-        plain,
-        pairs=len(pairs),
-        difference=float(values.mean()),
-        better=float(np.mean((values > 0) + 0.5 * (values == 0))),
-    )
-    error, freedom = _error_of_mean(_table(pairs))
-    if freedom <= 0:
-        return told
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    power = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error
-    return replace(told, low=values.mean() - half, high=values.mean() + half, detectable=power or None)
-
-
-def _table(pairs: Sequence[tuple[int, int | str, float]]) -> NDArray[np.float64]:
-    """Mean differences by seed (rows) and fold or subject (columns), of those with one for every seed."""
-    seeds = sorted({seed for seed, _, _ in pairs})
     cells: dict[tuple[int, int | str], list[float]] = {}
     for seed, unit, difference in pairs:
         cells.setdefault((seed, unit), []).append(difference)
-    units = dict.fromkeys(unit for _, unit, _ in pairs)
-    whole = [unit for unit in units if all((seed, unit) in cells for seed in seeds)]
-    return np.array([[np.mean(cells[seed, unit]) for unit in whole] for seed in seeds])
+    seeds, units = _without_gaps(list(cells), basis.least)
+    values = np.array([d for seed, unit, d in pairs if seed in seeds and unit in units])
+    told = replace(
+        plain,
+        pairs=len(values),
+        difference=float(values.mean()),
+        better=float(np.mean((values > 0) + 0.5 * (values == 0))),
+    )
+    if not _has(seeds, units, basis.least):
+        return told
+    error, freedom = _error_of_mean(np.array([[np.mean(cells[s, u]) for u in units] for s in seeds]))
+    if freedom <= 0:
+        return told
+    half = float(stats.t.ppf(0.975, freedom)) * error
+    told = replace(told, low=values.mean() - half, high=values.mean() + half)
+    if basis.is_one_pair:
+        return told
+    power = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error
+    return replace(told, detectable=power or None)
+
+
+def _without_gaps(
+    cells: Sequence[tuple[int, int | str]], least: tuple[int, int]
+) -> tuple[list[int], list[int | str]]:
+    """Seeds and units (folds or subjects) of the largest table without gaps; of equal ones most seeds.
+
+    The seeds with the fewest units are left out one after the other. One that has what an interval needs
+    goes before one that has not.
+    """
+    own: dict[int, set[int | str]] = {}
+    for seed, unit in cells:
+        own.setdefault(seed, set()).add(unit)
+    ranked = sorted(own, key=lambda seed: (-len(own[seed]), seed))
+    tables = []
+    for count in range(len(ranked), 0, -1):
+        common = set.intersection(*(own[seed] for seed in ranked[:count]))
+        tables.append(
+            (sorted(ranked[:count]), [u for u in dict.fromkeys(u for _, u in cells) if u in common])
+        )
+    return max(tables, key=lambda found: (_has(found[0], found[1], least), len(found[0]) * len(found[1])))
+
+
+def _has(seeds: Sequence[int], units: Sequence[int | str], least: tuple[int, int]) -> bool:
+    return len(seeds) >= least[0] and len(units) >= least[1]
 
 
 def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
@@ -150,7 +219,7 @@ def _error_of_mean(table: NDArray[np.float64]) -> tuple[float, float]:
     Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 1946,
     doi:10.2307/3002019.
     """
-    n_seeds, n_units = table.shape if table.ndim == 2 else (0, 0)
+    n_seeds, n_units = table.shape
     if min(n_seeds, n_units) < 2:
         line = table.ravel()
         return (float(line.std(ddof=1) / np.sqrt(line.size)), line.size - 1) if line.size > 1 else (0.0, 0)

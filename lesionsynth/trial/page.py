@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import lesionsynth
 from lesionsynth.qc.report.charts import intervals
-from lesionsynth.trial.compare import NONE, Comparison, Row
+from lesionsynth.trial.compare import NONE, Comparison, Row, Varied, varied
 from lesionsynth.trial.wish import Wish
 
 TITLES = {
@@ -29,6 +29,12 @@ TITLES = {
     "sensitivity_large_at_val": "Sensitivity, from 1000 mm3",
 }
 """What is compared, and its name on the page. `results.csv` has more."""
+ONE_PAIR = (
+    "With one seed and one fold each arm is one network, and intervals are over test subjects: they hold for "
+    "these very networks. Trained again, with another seed, they would differ by more or by less; how much "
+    "is not in the interval, and one without 0 does not show that the recipe helps."
+)
+"""What intervals do not say where nothing but test subjects varies."""
 _CHARTS = ("dice_at_val", "auprc", "f1_at_val", "volume_ratio_at_val")
 
 
@@ -62,12 +68,12 @@ def render(
         "failed": failed,
         "seeds": {cell["seed"] for cell in cells},
         "tested": {row.subject for row in rows},
-        "several_folds": len({row.fold for row in rows}) > 1,
+        "intervals": _intervals(varied(rows)),
         "optimistic": any(cell["validation"] == cell["train"] for cell in cells),
         "sides": [_sides(cells, fraction) for fraction in fractions],
         "costs": _costs(cells),
         "charts": [(TITLES[measure], _chart(comparisons, measure)) for measure in _CHARTS],
-        "power": _power(comparisons),
+        "power": _power(comparisons, varied(rows)),
         "tables": [(f"Fraction {f:g}", _lines(comparisons, f)) for f in fractions],
         "transfers": [(f"Fraction {f:g}", *_transfers(rows, f)) for f in fractions],
     }
@@ -108,7 +114,29 @@ def _chart(comparisons: Sequence[Comparison], measure: str) -> Markup:
     return intervals(TITLES[measure], f"difference to {NONE}", rows)
 
 
-def _power(comparisons: Sequence[Comparison]) -> str:
+def _intervals(basis: Mapping[float, Varied]) -> list[str]:
+    """What the intervals are over and hold for; by fraction where that differs."""
+    fractions: dict[str, list[str]] = {}
+    for fraction, what in sorted(basis.items()):
+        if what.over_folds:
+            said = (
+                "Intervals are over seeds and folds, both taken for random. Test subjects of a fold share "
+                "networks and training subjects, and count as one."
+            )
+        elif what.is_one_pair:
+            said = ONE_PAIR
+        else:
+            said = (
+                "Intervals are over seeds and test subjects, both taken for random, and hold for the "
+                "training subjects of this fold alone."
+            )
+        fractions.setdefault(said, []).append(f"{fraction:g}")
+    if len(fractions) == 1:
+        return list(fractions)
+    return [f"Fraction {', '.join(where)}: {said}" for said, where in fractions.items()]
+
+
+def _power(comparisons: Sequence[Comparison], basis: Mapping[float, Varied]) -> str:
     """What differences in Dice could have been shown."""
     found = sorted(
         c.detectable for c in comparisons if c.measure == "dice_at_val" and c.detectable is not None
@@ -116,8 +144,9 @@ def _power(comparisons: Sequence[Comparison]) -> str:
     if not found:
         return "So few networks cannot tell how large a difference would have to be: use more seeds or folds."
     sizes = f"{found[0]:.3f}" if len(found) == 1 else f"{found[0]:.3f} to {found[-1]:.3f}, by arm,"
+    units = "folds" if any(what.over_folds for what in basis.values()) else "test subjects"
     return (
-        f"With so many seeds, folds and test subjects a difference in Dice of {sizes} would be shown with a "
+        f"With so many seeds and {units} a difference in Dice of {sizes} would be shown with a "
         "probability of 80 % (5 % level, two-sided). Smaller ones need more."
     )
 

@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 
 from lesionsynth import nifti
 from lesionsynth.cli.app import app
+from lesionsynth.cli.trial import _tell
 from lesionsynth.errors import ExitCode
 from lesionsynth.recipe.load import load_recipe
+from lesionsynth.trial.compare import Row, compare
+from lesionsynth.trial.run import Outcome
 from tests.pages import ROOT
 
 FEW = [
@@ -125,6 +128,20 @@ def test_recipes_do_not_say_who_is_tested(make_nnunet: Callable[..., Path], tmp_
     for row in table(out / "results.csv"):
         tests[row["recipe"]].add((row["train"], row["case"]))
     assert tests["lesionmix"] == tests["none"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_network_an_arm_is_told_below_the_table(
+    seeds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        Row(arm, 1.0, seed, 0, ("t",), who, who, {"dice_at_val": (1 + (arm == "mix") * (k + seed)) / 10})
+        for seed in range(seeds)
+        for k, who in enumerate("abc")
+        for arm in ("none", "mix")
+    ]
+    _tell(Outcome(rows, compare(rows, ["dice_at_val"]), {}, 0, []), tmp_path, None)
+    assert ("they hold for these very networks" in capsys.readouterr().out) == (seeds == 1)
 
 
 def test_a_budget_ends_it_and_says_what_is_left(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_means_spreads_and_paired_differences_by_hand():
     assert none.difference is none.low is none.detectable is None
     assert (mix.count, mix.mean) == (4, pytest.approx(0.5))
     assert mix.spread == pytest.approx(np.std([0.45, 0.55], ddof=1))
-    # b of seed 1 has no value without synthetic data, and so no pair.
-    assert (mix.pairs, mix.difference) == (3, pytest.approx((0.3 + 0.0 - 0.1) / 3))
-    assert mix.better == pytest.approx((1 + 0.5 + 0) / 3)
+    # b of seed 1 has no value without synthetic data, and so no pair: a is what both seeds have.
+    assert (mix.pairs, mix.difference) == (2, pytest.approx((0.3 - 0.1) / 2))
+    assert mix.better == pytest.approx((1 + 0) / 2)
     assert mix.low < mix.difference < mix.high
     assert [c.measure for c in compare(rows, ["dice", "unknown"])] == ["dice", "dice"]
 
@@ -129,6 +129,75 @@ def test_test_subjects_of_a_fold_are_one_witness(seeds):
         mix = compare(rows, ["dice"])[1]
         held += mix.low <= 0.02 <= mix.high
     assert 0.90 <= held / 300 <= 0.99
+
+
+def of_folds(table: dict[tuple[int, int], float], recipe: str = "mix", subjects: int = 1) -> list[Row]:
+    """Rows of both arms, by (seed, fold)."""
+    return [
+        Row(arm, 1.0, seed, fold, (str(fold),), f"{fold}{who}", f"{fold}{who}", {"dice": value})
+        for (seed, fold), change in table.items()
+        for who in range(subjects)
+        for arm, value in (("none", 0.5), (recipe, 0.5 + change))
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "of_last"), [(2, 1), (2, 2), (2, 4), (3, 1), (5, 2)])
+def test_a_seed_that_is_not_whole_takes_nothing_from_the_others(seeds, of_last):
+    """As a budget leaves a trial: of the last seed only some folds are done."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(300):
+        change = 0.02 + rng.normal(0, 0.05, size=5) + rng.normal(0, 0.02, size=(seeds, 5))
+        done = {(s, f): v for (s, f), v in np.ndenumerate(change) if s < seeds - 1 or f < of_last}
+        mix = compare(of_folds(done), ["dice"])[1]
+        held += mix.low <= 0.02 <= mix.high
+    assert 0.94 <= held / 300 <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("done", "counted"),
+    [
+        ([5, 1], [(0, f) for f in range(5)]),
+        ([5, 4], [(s, f) for s in range(2) for f in range(4)]),
+        ([5, 5, 1], [(s, f) for s in range(2) for f in range(5)]),
+        ([4, 2], [(s, f) for s in range(2) for f in range(2)]),  # as many: more seeds
+        ([3, 1, 1, 1], [(0, f) for f in range(3)]),  # one fold would not tell how folds differ
+    ],
+)
+def test_difference_and_interval_are_of_the_largest_part_without_gaps(done, counted):
+    rng = np.random.default_rng(9)
+    values = {(s, f): float(rng.normal(0, 0.1)) for s, n in enumerate(done) for f in range(n)}
+    some = compare(of_folds(values, subjects=2), ["dice"])[1]
+    whole = compare(of_folds({at: values[at] for at in counted}, subjects=2), ["dice"])[1]
+    assert some.pairs == 2 * len(counted)
+    for name in ("difference", "low", "high", "better", "detectable"):
+        assert getattr(some, name) == pytest.approx(getattr(whole, name))
+
+
+def test_folds_of_the_trial_are_what_every_arm_is_judged_by():
+    """An arm that was made in one fold only has no interval: not one over the test subjects of that fold."""
+    rng = np.random.default_rng(10)
+    both = {(s, f): float(rng.normal(0, 0.1)) for s in range(2) for f in range(2)}
+    part = {at: value for at, value in both.items() if at[1] == 0}
+    rows = of_folds(both, subjects=4) + [r for r in of_folds(part, "part", 4) if r.recipe == "part"]
+    found = {c.recipe: c for c in compare(rows, ["dice"])}
+    assert found["mix"].low is not None
+    assert (found["part"].pairs, found["part"].difference) == (8, pytest.approx(np.mean([*part.values()])))
+    assert found["part"].low is found["part"].high is found["part"].detectable is None
+    # Nor has one with one of the trial's seeds where the trial has one fold: seeds vary there.
+    once = {(s, 0): 0.1 * s for s in range(3)}
+    rows = of_folds(once, subjects=4)
+    rows += [r for r in of_folds({(0, 0): 0.1}, "part", 4) if r.recipe == "part"]
+    assert {c.recipe: c.low is None for c in compare(rows, ["dice"])} == {
+        "none": True, "mix": False, "part": True,
+    }  # fmt: skip
+
+
+def test_one_pair_of_networks_says_nothing_of_others():
+    mix = compare(made_up(0.1, 1, 8), ["dice"])[1]
+    assert mix.low < 0.1 < mix.high
+    assert mix.detectable is None
+    assert compare(made_up(0.1, 2, 8), ["dice"])[1].detectable is not None
 
 
 def test_more_seeds_and_subjects_show_less():
