@@ -20,7 +20,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import Value
+from multiprocessing import RawValue
+from multiprocessing.context import get_spawning_popen
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +158,9 @@ class Synthesis:
         Raises
         ------
         InputError
-            If there is no such host, or the number is below 0.
+            If there is no such host, or the number is no whole one from 0.
         """
-        if number < 0:
+        if not isinstance(number, Integral) or number < 0:
             raise InputError(f"copies are numbered from 0, and there is no copy {number}.", case=host)
         maker, canvas = self._of(host)
         files = self._space.cohort.case(host)
@@ -176,14 +178,15 @@ class Synthesis:
             files.subject,
             canvas.values(_WHOLE),
             canvas.label.copy(),
-            maker.host.grid.affine,
+            maker.host.grid.affine.copy(),
             draws,
         )
 
     def original(self, host: str) -> Sample:
         """A case as it is."""
         case = self._of(host)[0].host
-        return Sample(host, host, case.files.subject, case.values(), case.label.copy(), case.grid.affine, [])
+        affine = case.grid.affine.copy()
+        return Sample(host, host, case.files.subject, case.values(), case.label.copy(), affine, [])
 
     def chance(self, host: str, number: int) -> float:
         """A number from 0 to 1 that is drawn for a copy."""
@@ -210,10 +213,23 @@ class Synthesis:
 
 
 class _Epoch:
-    """A number that all processes share, so that workers that live on see it change."""
+    """A number that all processes share, so that workers that live on see it change.
+
+    A worker is sent the number itself, however it is started; any other copy has one of its own.
+    """
 
     def __init__(self) -> None:
-        self._epoch = Value("q", 0)
+        self._epoch = RawValue("q", 0)  # a lock would bind it to one way of starting processes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the shared number for a process that is being started, with its value for anybody else."""
+        return vars(self) if get_spawning_popen() is not None else {**vars(self), "_epoch": self.epoch}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was; a copy of its own begins at the epoch of the other."""
+        vars(self).update(state)
+        if isinstance(self._epoch, int):
+            self._epoch = RawValue("q", self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Ask for the copies of an epoch from now on; call it before the loader is iterated."""
@@ -265,14 +281,26 @@ class Synthesised(_Epoch):
         seed of the recipe, the epoch and the case.
     case_key : str
         Key of the case's id.
+
+    Raises
+    ------
+    InputError
+        If the probability is not from 0 to 1; when called, if there is no such key or case.
     """
 
     def __init__(self, synthesis: Synthesis, probability: float = 0.5, case_key: str = "case") -> None:
         super().__init__()
+        if not 0 <= probability <= 1:
+            raise InputError(f"the probability should be from 0 to 1, got {probability}.")
         self.synthesis, self.probability, self.case_key = synthesis, probability, case_key
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The dict with "image", "label" and the rest of an item, see :class:`SyntheticDataset`."""
+        if self.case_key not in data:
+            raise InputError(
+                f"the dict has no key {self.case_key!r}; there are {', '.join(map(str, data)) or 'none'}.",
+                remedy="Put the id of the case there, or name the key that holds it as case_key.",
+            )
         host = str(data[self.case_key])
         replaced = self.synthesis.chance(host, self.epoch) < self.probability
         sample = self.synthesis.copy(host, self.epoch) if replaced else self.synthesis.original(host)

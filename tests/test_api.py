@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 import subprocess
@@ -173,6 +174,39 @@ def test_a_loader_gives_the_copies_of_the_epoch_whatever_the_workers(
     del loader
 
 
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_that_inherit_nothing_follow_the_epoch_too(synthesis: Synthesis, context: str) -> None:
+    dataset = SyntheticDataset(synthesis, of_both)
+    loader = DataLoader(
+        dataset, batch_size=4, num_workers=1, persistent_workers=True, multiprocessing_context=context
+    )
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        (batch,) = loader
+        assert batch["case"] == [f"{host}__syn00{epoch}" for host in synthesis.hosts]
+    del loader
+
+
+def test_a_deep_copy_has_an_epoch_of_its_own(synthesis: Synthesis) -> None:
+    for one in (SyntheticDataset(synthesis), Compose([Synthesised(synthesis)]).transforms[0]):
+        one.set_epoch(3)
+        other = copy.deepcopy(one)
+        assert other.epoch == 3
+        other.set_epoch(5)
+        assert (one.epoch, other.epoch) == (3, 5)
+
+
+def test_what_is_given_out_is_the_callers_alone(synthesis: Synthesis) -> None:
+    for give in (lambda: synthesis.original("case1"), lambda: synthesis.copy("case1", 0)):
+        sample, kept = give(), give()
+        for array in (sample.image, sample.label, sample.affine):
+            array[:] = 0
+        again = give()
+        assert same(again, kept)
+        assert np.array_equal(again.affine, kept.affine)
+        assert again.affine.any()
+
+
 def test_a_monai_transform_replaces_some_cases(synthesis: Synthesis) -> None:
     replace = Synthesised(synthesis, probability=0.5)
     pipeline = Compose([replace, RandFlipd(("image", "label"), prob=1.0), ToTensord(("image", "label"))])
@@ -240,6 +274,24 @@ def test_an_edit_that_breaks_off_leaves_nothing_to_the_next_copy(
 def test_a_number_below_0_is_refused(synthesis: Synthesis) -> None:
     with pytest.raises(InputError, match="numbered from 0"):
         synthesis.copy("case1", -1)
+
+
+@pytest.mark.parametrize("number", [1.5, "1", None])
+def test_a_number_that_is_none_is_refused(synthesis: Synthesis, number: Any) -> None:
+    with pytest.raises(InputError, match="numbered from 0"):
+        synthesis.copy("case1", number)
+    assert same(synthesis.copy("case1", np.int64(1)), synthesis.copy("case1", 1))
+
+
+@pytest.mark.parametrize("probability", [-0.1, 2, float("nan")])
+def test_a_probability_that_is_none_is_refused(synthesis: Synthesis, probability: float) -> None:
+    with pytest.raises(InputError, match="from 0 to 1"):
+        Synthesised(synthesis, probability)
+
+
+def test_a_transform_that_is_not_told_the_case_says_so(synthesis: Synthesis) -> None:
+    with pytest.raises(InputError, match="no key 'case'; there are image, fold"):
+        Synthesised(synthesis)({"image": 1, "fold": 2})
 
 
 def test_an_unknown_case_is_refused_by_the_transform_too(synthesis: Synthesis) -> None:
