@@ -80,6 +80,10 @@ class ImageError(InputError):
     """A NIfTI file is broken, truncated, or of a kind that is not supported."""
 
 
+class NoLesionError(InputError):
+    """None of some cases has a lesion, so that there is nothing to learn or to find."""
+
+
 class LeakError(InputError):
     """The leak rule leaves nothing to work with, or would be broken."""
 

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionsynth import nifti
-from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
-from lesionsynth.host import read_label
+from lesionsynth.errors import DeviceError, LesionsynthError, NoLesionError, OutputError
 from lesionsynth.run.pool import Unheard
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cells import Cell, Setting, of_subjects
@@ -51,21 +49,23 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     Returns
     -------
     dict
-        As written; with `failed` where the recipe could make nothing of these subjects, or the network's
-        loss was no number.
+        As written; with `failed` where these subjects have no lesion, the recipe could make nothing of them,
+        or the network's loss was no number.
     """
     from lesionsynth.generative.training import Place, forget, open_torch_device, seed_weights, train
     from lesionsynth.trial.segment import SegmentationTask
 
     cohort, output = setting.cohort, setting.output
-    require_lesions(cell, cohort)
     folder = work_of(output, cell)
     _clear_other(folder, key)
     clock = _Clock()
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
-    given, train_on = train_on_of(cell, setting, folder)
-    real = [read_scan(files, train_on) for files in of_subjects(train_on, cell.train)]
-    plan = make_plan(real, cohort.channels, setting.spec)
+    try:
+        given, train_on = train_on_of(cell, setting, folder)
+        real = [read_scan(files, train_on) for files in of_subjects(train_on, cell.train)]
+        plan = make_plan(real, cohort.channels, setting.spec)
+    except NoLesionError as error:  # other draws of training subjects may have one
+        return written(told | {"failed": str(error)}, output, cell)
     validation = [read_scan(files, train_on) for files in of_subjects(train_on, cell.validation)]
     clock.stop("reading")
     own = arm.network(setting.spec).model_copy(update={"seed": cell.seed})
@@ -175,25 +175,6 @@ def _clear_other(folder: Path, key: str) -> None:
     if not note.is_file() or note.read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
         nifti.write_bytes(note, key.encode())
-
-
-def require_lesions(cell: Cell, cohort: Cohort) -> None:
-    """Refuse a test in which there is nothing to find.
-
-    Raises
-    ------
-    InputError
-    """
-    cases = of_subjects(cohort, cell.test)
-    if not cell.is_rehearsal and not any(
-        np.isin(read_label(files.case, files.label, cohort.labels)[1], cohort.labels.lesion).any()
-        for files in cases
-    ):
-        raise InputError(
-            f"none of the {len(cases)} test cases of fold {cell.fold} has a lesion.",
-            file=cohort.root,
-            remedy="Test on other folds (--folds), or make others (folds.count, a splits_final.json).",
-        )
 
 
 def _segmented(task: Any, plan: Plan, scan: Scan) -> NDArray[np.float32]:

@@ -21,12 +21,12 @@ import numpy as np
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort
-from lesionsynth.errors import DeviceError, InputError, LesionsynthError, OutputError
+from lesionsynth.errors import DeviceError, InputError, LesionsynthError, NoLesionError, OutputError
 from lesionsynth.json_file import read_json
 from lesionsynth.layouts.nnunet import NnUNet
 from lesionsynth.run.cohort import SPLITS
 from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cell import Found, outcome_of, require_lesions, work_of, written
+from lesionsynth.trial.cell import Found, outcome_of, work_of, written
 from lesionsynth.trial.cells import Cell, Setting, of_subjects
 from lesionsynth.trial.compare import NONE
 from lesionsynth.trial.plan import IGNORED, make_plan, read_scan
@@ -199,14 +199,18 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
         What came out; with `waiting`, the script to run, where nnU-Net has not done all of it.
     """
     cohort, output = setting.cohort, setting.output
-    require_lesions(cell, cohort)
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
     note = place.note()
     if note.get("key") != key:
         place.clear()
         work = work_of(output, cell)
         shutil.rmtree(work, ignore_errors=True)
-        given, train_on = train_on_of(cell, setting, work)
+        try:
+            given, train_on = train_on_of(cell, setting, work)
+            real = [read_scan(files, train_on) for files in of_subjects(train_on, cell.train)]
+            make_plan(real, train_on.channels, setting.spec)  # refuses what the built-in network does
+        except NoLesionError as error:
+            return written(told | {"failed": str(error)}, output, cell)
         made = []
         try:
             if arm.recipe is not None:
@@ -266,8 +270,6 @@ def _write(
 ) -> list[str]:
     """Images, labels, description, split and script of a cell; its validation cases."""
     train, validation = (of_subjects(train_on, side) for side in (cell.train, cell.validation))
-    # Refuses cases without a lesion, as the built-in network does.
-    make_plan([read_scan(files, train_on) for files in train], train_on.channels, setting.spec)
     others = [*made, *(files for files in validation if files not in train)]
     for files in (*train, *others):
         scan = read_scan(files, train_on)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lesionsynth.channels import on_one_grid, read_channels
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, is_ct
 from lesionsynth.domain.grid import Box, Grid, bounding_box
-from lesionsynth.errors import InputError
+from lesionsynth.errors import NoLesionError
 from lesionsynth.generative.tissue_map import Frame, Window
 from lesionsynth.host import read_label, without_missing
 from lesionsynth.trial.spec import TrialSpec
@@ -121,12 +121,12 @@ def make_plan(scans: Sequence[Scan], channels: Sequence[str], spec: TrialSpec) -
 
     Raises
     ------
-    InputError
+    NoLesionError
         If none of them has a lesion.
     """
     if not any((scan.classes == 1).any() for scan in scans):
         names = ", ".join(scan.files.case for scan in scans[:3])
-        raise InputError(
+        raise NoLesionError(
             f"none of the training cases ({names}{', ...' if len(scans) > 3 else ''}) has a lesion.",
             remedy="Use fewer folds or a larger fraction, or check the roles of the labels (`input.roles`).",
         )

@@ -9,7 +9,7 @@ import numpy as np
 from lesionsynth.api import Sample, Synthesis
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import Grid
-from lesionsynth.errors import InputError
+from lesionsynth.errors import NoLesionError
 from lesionsynth.layouts.dataset_json import DESCRIPTION
 from lesionsynth.recipe.model import InputSpec, Recipe
 from lesionsynth.run.cohort import open_cohort
@@ -47,7 +47,7 @@ def thinned(
 
     Raises
     ------
-    InputError
+    NoLesionError
         If no training case, or no validation case, has a lesion left.
     """
     data = folder / "data"
@@ -57,7 +57,7 @@ def thinned(
     _, thin, _ = open_cohort(spec, data)
     for side, who in (("training", cell.train), ("validation", cell.validation)):
         if not any((read_scan(files, thin).classes == 1).any() for files in of_subjects(thin, who)):
-            raise InputError(
+            raise NoLesionError(
                 f"with lesions in no more than {100 * prevalence:g} % of a case, none of the {side} cases "
                 f"({', '.join(who[:3])}{', ...' if len(who) > 3 else ''}) has one.",
                 file=cohort.root,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import lesionsynth
 from lesionsynth import nifti
-from lesionsynth.errors import InputError, RecipeError
+from lesionsynth.domain.case import Cohort
+from lesionsynth.errors import InputError, NoLesionError, RecipeError
 from lesionsynth.generative.checkpoint import needed
+from lesionsynth.host import read_label
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.folder import check_output, claim, refuse_other
@@ -22,7 +26,7 @@ from lesionsynth.run.folds import find_splits
 from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Progress
 from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells
+from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells, of_subjects
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
 from lesionsynth.trial.runner import Runner
@@ -103,11 +107,13 @@ def run_trial(
             "splits_final.json.",
         )
     cells = make_cells(cohort, splits, wish.arms, wish.fractions, wish.seeds, wish.folds, wish.spec.held_out)
+    require_lesions(cells, cohort)
     _say_who(cells, progress)
     claim(output, NOTE, about)
     setting = Setting(cohort, base.input, wish.spec, wish.preset, output, device, threads, wish.prevalence)
     runner = Runner(setting, progress, engine, wish.nnunet, until)
     done = _run(cells, wish, runner)
+    _require_base(done, cells)
     with suppress(OSError):  # what a stopped cell has left stays, for it to go on
         (output / "work").rmdir()
     return _concluded(done, len(cells) - len(done), wish, output)
@@ -158,6 +164,38 @@ def _require_comparable(wish: Wish, base: Recipe) -> None:
                 f"the recipe {arm.name} knows the lesions as they are by {more}.",
                 remedy=f"Leave out --rare, or {more} of the recipe.",
             )
+
+
+def require_lesions(cells: Iterable[Cell], cohort: Cohort) -> None:
+    """Refuse a fold in which there is nothing to find, before anything is trained.
+
+    Raises
+    ------
+    NoLesionError
+    """
+    for fold, test in {cell.fold: cell.test for cell in cells}.items():
+        cases = of_subjects(cohort, test)
+        labels = (read_label(files.case, files.label, cohort.labels)[1] for files in cases)
+        if not any(np.isin(label, cohort.labels.lesion).any() for label in labels):
+            raise NoLesionError(
+                f"none of the {len(cases)} test cases of fold {fold} has a lesion.",
+                file=cohort.root,
+                remedy="Test on other folds (--folds), or make others (folds.count, a splits_final.json).",
+            )
+
+
+def _require_base(done: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
+    """Refuse to conclude where no network without synthetic data could be trained.
+
+    Raises
+    ------
+    InputError
+        With what the first of them has failed for.
+    """
+    wanted = [cell for cell in cells if cell.arm == NONE]
+    failed = [told["failed"] for told in done if told["arm"] == NONE and "failed" in told]
+    if len(failed) == len(wanted):
+        raise InputError(f"no network of {NONE} could be trained, the first because: {failed[0]}")
 
 
 def _beside_images(recipe: Recipe) -> str | None:

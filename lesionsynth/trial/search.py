@@ -147,7 +147,7 @@ def searched(arm: Arm, cell: Cell, runner: Runner) -> Recipe | None:
         if all(score is None for _, _, score in tried):
             runner.progress.note(
                 f"{arm.name}, fraction {cell.fraction:g}, fold {cell.fold}: nothing to search by: no copies "
-                "could be made, or no validation case has a lesion. The recipe stays as it is."
+                "could be made, or training or validation cases have no lesion. The recipe stays as it is."
             )
             return recipe
     best = max(tried, key=lambda one: -1.0 if one[2] is None else one[2])[1]

@@ -122,7 +122,7 @@ def train_on_of(cell: Cell, setting: Setting, folder: Path) -> tuple[InputSpec, 
 
     Raises
     ------
-    InputError
+    NoLesionError
         If no lesion is left.
     """
     if setting.prevalence is None:

@@ -162,6 +162,47 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
     assert "What could not be made" in (tmp_path / "out" / "trial.html").read_text()
 
 
+def test_draws_without_a_lesion_are_told_and_the_others_trained(
+    make_nnunet: Callable[..., Path], tmp_path: Path
+) -> None:
+    split = {"train": ["case1", "case2"], "val": ["case3"]}
+    root, out = make_nnunet(3, splits=[split]), tmp_path / "out"
+
+    def empty(case: str) -> None:
+        label = nifti.read(root / "labelsTr" / f"{case}.nii.gz")
+        nifti.write(
+            root / "labelsTr" / f"{case}.nii.gz", nifti.new(label.grid, np.zeros_like(label.values()))
+        )
+
+    empty("case1")
+    words = ["-i", root, "-o", out, "--recipes", "none", "--fractions", 0.1, "--seeds", 4, *FEW[:-4]]
+    done = trial(*words)
+    assert done.exit_code == 0, done.output
+    told = [json.loads(path.read_text()) for path in sorted((out / "cells").iterdir())]
+    assert {cell["train"][0]: "failed" in cell for cell in told} == {"case1": True, "case2": False}
+    assert "none of the training cases (case1) has a lesion" in " ".join(done.output.split())
+    assert "none of the training cases (case1) has a lesion" in (out / "trial.html").read_text()
+    # Where nobody has one there is nothing to compare with.
+    empty("case2")
+    done = trial(*words)
+    assert done.exit_code == ExitCode.INPUT
+    said = " ".join(done.output.replace("│", " ").split())
+    assert "no network of none could be trained, the first because: none of the training cases" in said
+    # Nor where nothing can be found: said before anything is trained.
+    empty("case3")
+    done = trial(*words[:3], tmp_path / "other", *words[4:])
+    assert done.exit_code == ExitCode.INPUT
+    assert "none of the 1 test cases of fold 0 has a lesion" in " ".join(done.output.split())
+    assert not (tmp_path / "other" / "cells").exists()
+
+
+def test_lesions_that_are_all_too_large_are_told(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    words = ["--recipes", "none", "--seeds", 1, "--rare", "1e-9", *FEW[:-4]]
+    done = trial("-i", make_nnunet(2), "-o", tmp_path / "out", *words)
+    assert done.exit_code == ExitCode.INPUT, done.output
+    assert "give a larger share with --rare" in " ".join(done.output.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -178,7 +219,6 @@ def test_an_arm_that_cannot_be_made_is_told(make_nnunet: Callable[..., Path], tm
         (["--trainer", "nnunet", "--controls", "longer"], ExitCode.RECIPE, "Leave out --controls"),
         (["--trainer", "nnunet", "--search", "3"], ExitCode.RECIPE, "Leave out --controls"),
         (["--rare", "1"], 2, "a share above 0 and below 1"),
-        (["--rare", "1e-9"], ExitCode.INPUT, "give a larger share with --rare"),
         (
             ["--rare", "0.1", "--set", "input.masks.path=m/{subject}.nii"],
             ExitCode.RECIPE,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import InputError, LeakError, NoRoomError, OutputError
@@ -21,9 +23,9 @@ from lesionsynth.run.cohort import open_cohort
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.cells import Cell, Setting
+from lesionsynth.trial.run import require_lesions
 from lesionsynth.trial.spec import TrialSpec
 from lesionsynth.trial.supply import recipe_for, synthesised
-from tests.conftest import write_nifti
 
 SPEC = TrialSpec.model_validate(
     {
@@ -47,6 +49,12 @@ def cohort(make_nnunet: Callable[..., Path]) -> Cohort:
 def cell_of(cohort: Cohort, output: Path, cell: Cell = CELL, *more: str, recipe: str = "lesionmix"):
     arm = Arm(cell.arm, None if cell.arm == "none" else load_recipe(recipe, [*ONE, *more]))
     return run_cell(cell, arm, setting_of(cohort, output), "key")
+
+
+def without_lesions(cohort: Cohort, *names: str) -> None:
+    for name in names:
+        label = nifti.read(cohort.case(name).label)
+        nifti.write(cohort.case(name).label, nifti.new(label.grid, np.zeros_like(label.values())))
 
 
 def made_of(cohort: Cohort, recipe: Recipe, folder: Path, cell: Cell = CELL) -> list[CaseFiles]:
@@ -125,10 +133,20 @@ def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_p
 
 
 def test_a_test_without_a_lesion_is_refused(cohort: Cohort, tmp_path: Path) -> None:
-    label = np.zeros((24, 30, 25), np.uint8)
-    write_nifti(cohort.case("case4").label, label, np.diag([4.0, 4, 4, 1]))
+    without_lesions(cohort, "case4")
     with pytest.raises(InputError, match="none of the 1 test cases of fold 0 has a lesion"):
-        cell_of(cohort, tmp_path, Cell("none", 1.0, 0, 0, CELL.train, CELL.validation, CELL.test))
+        require_lesions([replace(CELL, fold=1, test=("case3",)), CELL], cohort)
+
+
+def test_a_draw_of_training_subjects_without_a_lesion_is_told(cohort: Cohort, tmp_path: Path) -> None:
+    """Others of the trial may have some."""
+    without_lesions(cohort, "case1")
+    for arm, recipe in (("none", None), ("mix", load_recipe("lesionmix", ONE))):
+        cell = replace(CELL, arm=arm, train=("case1",))
+        told = run_cell(cell, Arm(arm, recipe), setting_of(cohort, tmp_path), "key")
+        assert "none of the training cases (case1) has a lesion" in told["failed"]
+        assert told["rows"] == []
+        assert (tmp_path / "cells" / f"{cell.name}.json").is_file()
 
 
 def test_a_model_that_has_seen_a_test_subject_is_refused(

@@ -16,7 +16,7 @@ OF_SUBJECTS = "Intervals are over seeds and test subjects"
 OF_ONE_PAIR = "they hold for these very networks"
 
 
-def page_of(*groups: tuple[float, int, int], spec: TrialSpec = TrialSpec()) -> str:  # noqa: B008 - is frozen
+def page_of(*groups: tuple[float, int, int], failed: dict[str, str] | None = None) -> str:
     """Of two arms in groups of (fraction, seed, fold)."""
     rng = np.random.default_rng(0)
     rows, cells = [], []
@@ -27,8 +27,8 @@ def page_of(*groups: tuple[float, int, int], spec: TrialSpec = TrialSpec()) -> s
             for who in cells[-1]["test"]:
                 values = dict.fromkeys(TITLES, float(rng.random()))
                 rows.append(Row(arm, fraction, seed, fold, ("t",), who, who, values))
-    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), spec)
-    return render("tried", wish, rows, compare(rows, TITLES), cells, {}, 0)
+    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), TrialSpec())
+    return render("tried", wish, rows, compare(rows, TITLES), cells, failed or {}, 0)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,14 @@ def test_it_says_what_intervals_are_over(groups, said) -> None:
         text == said for text in (OF_ONE_PAIR, OF_SUBJECTS, OF_FOLDS)
     ]
     assert ("would be shown with a probability of 80 %" in page) == (said != OF_ONE_PAIR)
+
+
+def test_networks_that_could_not_be_made_are_none() -> None:
+    failed = {"mix-fraction1-seed1-fold0": "no donors"}
+    assert "<dt>Networks</dt><dd>3 <small>1 could not be made</small>" in page_of(
+        (1.0, 0, 0), (1.0, 1, 0), failed=failed
+    )
+    assert "<dt>Networks</dt><dd>4</dd>" in page_of((1.0, 0, 0), (1.0, 1, 0))
 
 
 def test_fractions_that_vary_in_other_ways_are_told_apart() -> None:
