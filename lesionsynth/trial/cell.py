@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.errors import DeviceError, LesionsynthError, NoLesionError, OutputError
+from lesionsynth.json_file import read_json
 from lesionsynth.run.pool import Unheard
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cells import Cell, Setting, of_subjects
@@ -58,7 +59,7 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     cohort, output = setting.cohort, setting.output
     folder = work_of(output, cell)
     _clear_other(folder, key)
-    clock = _Clock()
+    clock = _Clock(folder / "seconds.json")
     told: dict[str, Any] = {"key": key, **asdict(cell), "synthetic": 0, "rows": []}
     try:
         given, train_on = train_on_of(cell, setting, folder)
@@ -90,13 +91,14 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
             arm.share,
             place.device,
             arm.prototype,
+            setting.spec.lesion_share,
         )
         trained = train(task, own, place, Unheard(), key)
     except (OutputError, DeviceError):
         raise  # of no recipe alone
     except LesionsynthError as error:
         return written(told | {"failed": str(error)}, output, cell)
-    clock.stop("training")
+    clock.told("training", trained.seconds)
     test_on = train_on if cell.is_rehearsal else cohort
     tested = (read_scan(files, test_on) for files in of_subjects(test_on, cell.test))
     told |= outcome_of(
@@ -105,7 +107,7 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
     )
     clock.stop("testing")
     told |= {
-        "synthetic": synthetic.made if isinstance(synthetic, Renewed) else len(synthetic),
+        "synthetic": task.synthetic_cases,
         "best_update": trained.steps,
         "validation_auprc": trained.measures.get("auprc"),
         "patch": list(plan.patch),
@@ -117,17 +119,28 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str) -> dict[str, Any]
 
 
 class _Clock:
-    """What took how long, in seconds."""
+    """What took how long, in seconds, with what it took before a stop.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    Parameters
+    ----------
+    note : Path
+        Where that is noted down.
+    """
+
+    def __init__(self, note: Path) -> None:
+        self._note = note
+        self.seconds: dict[str, float] = read_json(note) if note.is_file() else {}
         self._since = time.perf_counter()
 
     def stop(self, name: str) -> None:
         """What went on until now, under a name."""
-        now = time.perf_counter()
-        self.seconds[name] = round(now - self._since, 3)
-        self._since = now
+        self.told(name, self.seconds.get(name, 0.0) + time.perf_counter() - self._since)
+
+    def told(self, name: str, seconds: float) -> None:
+        """What took so long in all, by another clock; what comes next begins now."""
+        self.seconds[name] = round(seconds, 3)
+        nifti.write_bytes(self._note, json.dumps(self.seconds).encode())
+        self._since = time.perf_counter()
 
 
 def outcome_of(validation: Iterable[Found], test: Iterable[Found]) -> dict[str, Any]:

@@ -112,6 +112,9 @@ class SegmentationTask:
     device : torch.device
     prototype : str
         Form of prototype consistency, see :class:`lesionsynth.trial.prototypes.Prototypes`.
+    validation_lesions : float, optional
+        Share of the validation patches around a lesion; as in training by default. Arms are to choose their
+        weights by the same patches, also one that trains with another share.
     """
 
     name = "segmentation"
@@ -126,6 +129,7 @@ class SegmentationTask:
         share: float,
         device: torch.device,
         prototype: Form = "none",
+        validation_lesions: float | None = None,
     ) -> None:
         self.spec, self.plan, self.device = spec, plan, device
         self.augmentation = Augmentation(plan.patch)
@@ -138,7 +142,7 @@ class SegmentationTask:
         optimizer = torch.optim.AdamW(
             network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay
         )
-        optimizer.param_groups[0]["updates"] = 0  # kept with the state
+        optimizer.param_groups[0] |= {"updates": 0, "copies": []}  # kept with the state
         self.optimizers: dict[str, torch.optim.Optimizer] = {"unet": optimizer}
         self.prototypes: Prototypes | None = None
         if prototype != "none" and self.share > 0:
@@ -150,9 +154,20 @@ class SegmentationTask:
                 lambda _, given: self._features.__setitem__(slice(None), [given[0]])
             )
         self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-        held = Patches(validation, plan.patch, spec.lesion_share)
+        at_lesions = spec.lesion_share if validation_lesions is None else validation_lesions
+        held = Patches(validation, plan.patch, at_lesions)
         rng = stream(spec.seed, "trial", "validation")
         self._validation = [held.draw(rng) for _ in range(spec.validation_patches)]
+
+    @property
+    def synthetic_cases(self) -> int:
+        """How many there were, before a stop too."""
+        return len(self.synthetic.cases) if self._renewed is None else len(self._copies())
+
+    def _copies(self) -> set[tuple[int, int]]:
+        """Those made while it trains, before it was stopped and since."""
+        since = set() if self._renewed is None else self._renewed.made
+        return {(a, b) for a, b in self.optimizers["unet"].param_groups[0]["copies"]} | since
 
     def batch(self, rng: np.random.Generator, share: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, i, j, k), classes (B, i, j, k), and which are synthetic (B,), of an update."""
@@ -179,6 +194,7 @@ class SegmentationTask:
             self._renewed.at(done)
         real_alone = self.prototypes is not None and done >= 1 - self.spec.prototype_real
         images, classes, synthetic = self.batch(rng, 0.0 if real_alone else None)
+        group["copies"] = sorted(self._copies())
         network = self.networks["unet"]
         with mixed(self.device):
             heads = network(images).unbind(1)  # coarser ones, brought to the full size, after the first

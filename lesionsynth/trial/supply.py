@@ -31,7 +31,8 @@ class Renewed:
     """A copy of each host, made when it is asked for; after a stretch of the training others follow.
 
     Copies of the stretch `n` are those with the number `n`, which a run with as many copies writes too. Where
-    one cannot be made the next host's stands for it, and where none can, the one that was made last.
+    one cannot be made the next host's stands for it, and where none can, the first that was made. Nothing
+    depends on what was asked for before, which a training that was stopped and goes on does not know.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ class Renewed:
 
     def __init__(self, synthesis: Synthesis, cohort: Cohort, plan: Plan, stretches: int) -> None:
         self.synthesis, self.cohort, self.plan, self.stretches = synthesis, cohort, plan, stretches
-        self.made = 0
-        """Copies that were made so far."""
+        self.made: set[tuple[int, int]] = set()
+        """Copies that were made so far: stretch and host of each."""
         self._stretch = 0
         self._present: dict[int, SegmentationCase | None] = {}
         found = next((case for case in map(self._copy, range(len(self))) if case is not None), None)
@@ -60,7 +61,7 @@ class Renewed:
                 "no copy could be edited.",
                 remedy="Look at load, site and donors of the recipe: lesionsynth run.",
             )
-        self._last = found
+        self._first = found
 
     def at(self, done: float) -> None:
         """Say what part of the training is done."""
@@ -77,14 +78,15 @@ class Renewed:
         """The present copy of a host."""
         for other in range(number, number + len(self)):
             if (case := self._copy(other % len(self))) is not None:
-                self._last = case
-                break
-        return self._last
+                return case
+        return self._first
 
     def _copy(self, number: int) -> SegmentationCase | None:
         """The copy of a host in this stretch, or None where it cannot be made."""
         if number not in self._present:
             self._present[number] = self._make(self.synthesis.hosts[number])
+            if self._present[number] is not None:
+                self.made.add((self._stretch, number))
         return self._present[number]
 
     def _make(self, host: str) -> SegmentationCase | None:
@@ -96,7 +98,6 @@ class Renewed:
             return None  # a run goes on without it too
         if not sample.synthetic:
             return None
-        self.made += 1
         files = replace(self.cohort.case(host), case=sample.case)
         classes = classes_of(sample.label, self.cohort.labels)
         i, j, k = classes.shape

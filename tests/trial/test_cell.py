@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
@@ -24,6 +25,7 @@ from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.cells import Cell, Setting
 from lesionsynth.trial.run import require_lesions
+from lesionsynth.trial.segment import SegmentationTask
 from lesionsynth.trial.spec import TrialSpec
 from lesionsynth.trial.supply import recipe_for, synthesised
 
@@ -120,6 +122,20 @@ def test_what_a_stopped_cell_has_left_is_used_by_the_same_alone(cohort: Cohort, 
     (folder / "key").write_text("key")
     with pytest.raises(OutputError, match="other files"):
         cell_of(cohort, tmp_path / "out")
+
+
+def test_a_control_validates_by_the_patches_of_all(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    validate = SegmentationTask.validate
+    monkeypatch.setattr(
+        SegmentationTask, "validate", lambda task: shown.append(task._validation) or validate(task)
+    )
+    for arm in (Arm("none", None), Arm("none+lesions", None, control="lesions")):
+        run_cell(replace(CELL, arm=arm.name), arm, setting_of(cohort, tmp_path), "key")
+    for one, two in zip(shown[0], shown[-1], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_what_a_recipe_cannot_make_is_told_and_not_trained(cohort: Cohort, tmp_path: Path) -> None:

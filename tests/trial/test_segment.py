@@ -11,6 +11,7 @@ import torch
 
 from lesionsynth.generative.tissue_map import Frame, Window
 from lesionsynth.generative.training import SCORE, Place, seed_weights, train
+from lesionsynth.trial.arms import CONTROLS, Arm
 from lesionsynth.trial.plan import IGNORED, Plan, SegmentationCase
 from lesionsynth.trial.prototypes import Prototypes
 from lesionsynth.trial.segment import Patches, SegmentationTask
@@ -48,9 +49,9 @@ def case_of(number: int, level: float = 2.0) -> SegmentationCase:
 REAL, OTHER, HELD = [case_of(k) for k in range(3)], [case_of(k) for k in (7, 8)], [case_of(5)]
 
 
-def task_of(synthetic=(), share=0.5, spec=SPEC, real=REAL, folder=Path(), prototype="none"):
+def task_of(synthetic=(), share=0.5, spec=SPEC, real=REAL, folder=Path(), prototype="none", validated=None):
     seed_weights(spec, Place(folder, CPU, "cell"), SegmentationTask.name)
-    return SegmentationTask(spec, PLAN, real, synthetic, HELD, share, CPU, prototype)
+    return SegmentationTask(spec, PLAN, real, synthetic, HELD, share, CPU, prototype, validated)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,16 @@ def test_arms_of_one_seed_begin_alike_and_see_the_same_real_patches():
     assert synthetic.tolist() == [False, True]
     assert torch.equal(plain[0], mixed[0])
     assert not torch.equal(plain[1], mixed[1])
+
+
+def test_all_arms_validate_on_the_same_patches():
+    """A control that looks at more lesions chooses its weights by what the others choose theirs by."""
+    arms = [Arm("none", None), *(Arm(f"none+{name}", None, control=name) for name in CONTROLS)]
+    base, *others = (task_of(spec=arm.network(SPEC), validated=SPEC.lesion_share) for arm in arms)
+    assert others
+    for other in others:
+        for one, two in zip(base._validation, other._validation, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_synthetic_patches_have_the_share_that_was_asked():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import torch
 from lesionsynth import nifti
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import NoRoomError
+from lesionsynth.generative import training
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
@@ -97,7 +101,7 @@ def test_a_host_that_cannot_be_edited_is_stood_in_for(cohort: Cohort, plan: Plan
     for stretch in range(2):
         supply.at(stretch / 2)
         assert [supply[k].case for k in range(2)] == [f"case2__syn00{stretch}"] * 2
-    assert supply.made == 2
+    assert len(supply.made) == 2
 
 
 def test_a_recipe_that_can_edit_nobody_is_told(cohort: Cohort, plan: Plan, tmp_path: Path) -> None:
@@ -107,6 +111,63 @@ def test_a_recipe_that_can_edit_nobody_is_told(cohort: Cohort, plan: Plan, tmp_p
     arm = Arm("fly", load_recipe("lesionmix", [LOADS, *nobody]), renewed=1)
     told = run_cell(CELL, arm, setting_of(cohort, tmp_path / "out"), "key")
     assert "no copy could be edited" in told["failed"]
+
+
+def test_a_stopped_cell_tells_all_copies_and_seconds(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those from before it was stopped too; the others it makes again are no more."""
+    arm = Arm("fly", load_recipe("lesionmix", ["output.copies=2", LOADS]), renewed=4)
+    spec = SPEC.model_copy(update={"steps": 8})
+    setting = [replace(setting_of(cohort, tmp_path / name), spec=spec) for name in ("whole", "stopped")]
+    whole = run_cell(CELL, arm, setting[0], "key")
+    monkeypatch.setattr(training, "_SAVE_S", -1.0)  # a state after every update
+    step = SegmentationTask.step
+    for last in (5, 8):  # in the middle, and before what was trained is tested
+
+        def slow(task: SegmentationTask, rng: np.random.Generator, last: int = last) -> Any:
+            done = task.optimizers["unet"].param_groups[0]["updates"]
+            if done == last:
+                raise KeyboardInterrupt
+            time.sleep(0.2)
+            return step(task, rng)
+
+        monkeypatch.setattr(SegmentationTask, "step", slow)
+        if last == 8:
+            monkeypatch.setattr(SegmentationTask, "probability", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(CELL, arm, setting[1], "key")
+    monkeypatch.undo()
+    again = run_cell(CELL, arm, setting[1], "key")
+    assert again["synthetic"] == whole["synthetic"] > 2
+    assert again["rows"] == whole["rows"]
+    assert again["seconds"]["training"] >= 8 * 0.2
+    assert again["seconds"].keys() == whole["seconds"].keys()
+
+
+def interrupted(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_stands_in_does_not_depend_on_what_was_drawn_before(
+    cohort: Cohort, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that goes on has drawn nothing yet."""
+    supply = supply_of(cohort, plan, tmp_path, 1)
+    copy = supply.synthesis.copy
+    monkeypatch.setattr(
+        supply.synthesis,
+        "copy",
+        lambda host, number: supply.synthesis.original(host) if number == 2 else copy(host, number),
+    )
+    seen = []
+    for before in ((), (0,), (0, 1), (1,)):
+        for number in before:
+            supply.at(0.4)
+            assert supply[number].case == f"case{number + 1}__syn001"
+        supply.at(0.9)
+        seen.append(supply[1].case)
+    assert seen == ["case1__syn000"] * 4
 
 
 def test_a_cell_on_the_fly_comes_to_the_same_again(cohort: Cohort, tmp_path: Path) -> None:
