@@ -379,3 +379,14 @@ class Removals:
         for instance in sorted(waiting, key=canvas.volume_mm3):
             if canvas.load_ml > target.high_ml:
                 self.take(instance)
+
+    def keep_within(self, order: list[int], target: LoadTarget) -> None:
+        """As :meth:`lower_load` where nothing is added afterwards: what fits into the target is kept.
+
+        Lesions that are above it alone go first. They have to go whatever else does, and small ones that were
+        taken before would be taken for nothing.
+        """
+        large = [i for i in order if self.canvas.volume_mm3(i) / MM3_PER_ML > target.high_ml]
+        for instance in large:
+            self.take(instance)
+        self.lower_load([i for i in order if i not in large], target)

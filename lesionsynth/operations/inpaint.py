@@ -31,7 +31,7 @@ class Inpaint(OperationSpec):
     share: Range = (0.25, 0.75)
     """Share of the lesions that is removed, drawn for each copy; at least one. Not used with `load`."""
     load: LoadSpec | None = None
-    """Target load to go down to, instead of a share."""
+    """Target load to go down to, instead of a share; lesions that are above it alone go first."""
     inpaint: AnyFill = Field(default_factory=lambda: registry.create("fills", "biharmonic"))
     """How the places are filled."""
 
@@ -41,7 +41,9 @@ class Inpaint(OperationSpec):
         if self.lesions == "all":
             yield "All lesions of the host were removed."
         elif self.load is not None:
-            yield f"Lesions were removed, {order}, until a target load was met."
+            yield (
+                f"Lesions were removed until a target load was met: any above it alone first, others {order}."
+            )
         else:
             yield f"A share of {words_of(self.share)} of the lesions was removed, {order}."
         yield from self.methods_of_parts(*(["load"] if self.lesions == "all" else []))
@@ -56,7 +58,7 @@ class Inpaint(OperationSpec):
         removals = Removals(canvas, self.inpaint, context.streams)
         order = removals.order(self.lesions)
         if context.target is not None:
-            removals.lower_load(order, context.target)
+            removals.keep_within(order, context.target)
         else:
             share = 1.0 if self.lesions == "all" else context.streams("share").uniform(*self.share)
             for instance in order[: math.ceil(share * len(order))]:

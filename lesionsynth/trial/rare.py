@@ -26,8 +26,9 @@ def thinned(
 ) -> tuple[InputSpec, Cohort]:
     """Training and validation cases of a cell with some of their lesions removed, as a data set of its own.
 
-    Lesions are taken out of each case in random order, and their places filled, until the others are not
-    more than this share of what is not 0 in its image. Other voxels, and test cases, stay as they are.
+    Lesions are taken out of each case, and their places filled, until the others are not more than this share
+    of what is not 0 in its image: first those that are more of it alone, then in random order. Other voxels,
+    and test cases, stay as they are.
 
     Parameters
     ----------

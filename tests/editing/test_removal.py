@@ -154,6 +154,17 @@ def test_where_each_lesion_is_too_much_the_smallest_goes(make_host: MakeHost) ->
     assert [draw["volume_mm3"] for draw in removals.draws] == [64]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("choose", ["random", "smallest", "largest"])
+def test_where_nothing_is_added_what_fits_stays(make_host: MakeHost, choose: str, seed: int) -> None:
+    """One that is above the target alone has to go whatever else does, and so takes nothing along."""
+    label = cube((3, 3, 3), side=6) | cube((14, 14, 14), side=4) | cube((14, 3, 3), side=3)
+    canvas = Canvas(make_host(label=label, images=bright(label)))
+    removals = Removals(canvas, FastMarching(), lambda *name: stream(seed, *name))
+    removals.keep_within(removals.order(choose), LoadTarget(0.1, 0.1, 0.05))
+    assert [draw["volume_mm3"] for draw in removals.draws] == [216]
+
+
 def test_order_by_size(make_host: MakeHost) -> None:
     label = cube((3, 3, 3), side=4) | cube((14, 14, 14), side=3) | cube((14, 3, 3), side=5)
     canvas = Canvas(make_host(label=label))

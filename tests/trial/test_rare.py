@@ -63,6 +63,19 @@ def test_a_case_with_few_lesions_stays_as_it_is(cohort: Cohort, tmp_path: Path) 
         np.testing.assert_array_equal(old.classes, new.classes)
 
 
+def test_a_lesion_that_fits_stays_beside_one_that_does_not(cohort: Cohort, tmp_path: Path) -> None:
+    for files in cohort.cases:
+        label = nifti.read(files.label)
+        values = np.zeros_like(label.values())
+        values[8:10, 12:14, 10:12] = 1  # 8 and 64 voxels
+        values[14:18, 14:18, 12:16] = 1
+        nifti.write(files.label, nifti.new(label.grid, values))
+    scans = [read_scan(files, cohort) for files in cohort.cases]
+    wanted = 40 / max(np.count_nonzero(scan.image.any(axis=0)) for scan in scans)
+    _, thin = thinned(CELL, cohort, InputSpec(), wanted, tmp_path / "t")
+    assert [int((read_scan(files, thin).classes == 1).sum()) for files in thin.cases] == [8, 8, 8]
+
+
 def test_where_nothing_is_left_it_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"no more than 1e-05 % of a case, none of the training cases \(case1"
