@@ -113,8 +113,8 @@ def make_cells(
     """All cells, those of one group beside each other, whole seeds first.
 
     In a fold its validation part is tested and nothing else. Of its training part a share of the subjects
-    only validates; of the rest a fraction trains, and a smaller fraction is part of a larger one. Who that
-    is depends on seed and fold alone, so all arms of a group train on the same people.
+    only validates, but never all; of the rest a fraction trains, and a smaller fraction is part of a larger
+    one. Who that is depends on seed and fold alone, so all arms of a group train on the same people.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def make_cells(
                 drawn = list(train)
                 stream(seed, "trial", "subjects", fold).shuffle(drawn)
                 spares = held_out > 0 and len(drawn) >= FEWEST_TO_HOLD_OUT
-                n_val = max(1, round(held_out * len(drawn))) if spares else 0
+                n_val = min(max(1, round(held_out * len(drawn))), len(drawn) - 1) if spares else 0
                 rest = drawn[n_val:]
                 chosen = tuple(sorted(rest[: max(1, round(fraction * len(rest)))]))
                 validation = tuple(sorted(drawn[:n_val])) or chosen

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lesionsynth.channels import on_one_grid, read_channels
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable, is_ct
 from lesionsynth.domain.grid import Box, Grid, bounding_box
-from lesionsynth.errors import NoLesionError
+from lesionsynth.errors import InputError, NoLesionError
 from lesionsynth.generative.tissue_map import Frame, Window
 from lesionsynth.host import read_label, without_missing
 from lesionsynth.trial.spec import TrialSpec
@@ -123,6 +123,8 @@ def make_plan(scans: Sequence[Scan], channels: Sequence[str], spec: TrialSpec) -
     ------
     NoLesionError
         If none of them has a lesion.
+    InputError
+        If they are not larger than a voxel of the spacing that is asked for.
     """
     if not any((scan.classes == 1).any() for scan in scans):
         names = ", ".join(scan.files.case for scan in scans[:3])
@@ -135,6 +137,13 @@ def make_plan(scans: Sequence[Scan], channels: Sequence[str], spec: TrialSpec) -
     a, b, c = (float(v) for v in chosen)
     extents = np.array([_world(scan.grid.shape, scan.grid) for scan in scans]) * edges / chosen
     patch = np.minimum(np.median(extents, axis=0), spec.most_patch).astype(int)
+    if np.maximum(patch, 1).prod() == 1:
+        sizes = " x ".join(f"{size:.3g}" for size in np.median(extents * chosen, axis=0))
+        raise InputError(
+            f"the training cases ({sizes} mm) are one voxel of {a:g} x {b:g} x {c:g} mm, of which nothing "
+            "can be learned.",
+            remedy="Use a smaller spacing_mm (--train), or auto; check the voxel sizes in the headers.",
+        )
     kernels, strides = _resolutions(patch.tolist(), [a, b, c], len(spec.widths))
     factor = np.prod(strides, axis=0)
     i, j, k = (int(max(f, p // f * f)) for p, f in zip(patch, factor, strict=True))

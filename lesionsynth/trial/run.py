@@ -108,7 +108,7 @@ def run_trial(
         )
     cells = make_cells(cohort, splits, wish.arms, wish.fractions, wish.seeds, wish.folds, wish.spec.held_out)
     require_lesions(cells, cohort)
-    _say_who(cells, progress)
+    _say_who(cells, wish.spec.held_out, progress)
     claim(output, NOTE, about)
     setting = Setting(cohort, base.input, wish.spec, wish.preset, output, device, threads, wish.prevalence)
     runner = Runner(setting, progress, engine, wish.nnunet, until)
@@ -210,16 +210,17 @@ def _beside_images(recipe: Recipe) -> str | None:
     )
 
 
-def _say_who(cells: Sequence[Cell], progress: Progress) -> None:
+def _say_who(cells: Sequence[Cell], held_out: float, progress: Progress) -> None:
     """What a reader of the numbers has to know about who trains."""
     sizes = {(cell.fraction, len(cell.train)) for cell in cells}
     for fraction in dict.fromkeys(cell.fraction for cell in cells):
         numbers = sorted(n for f, n in sizes if f == fraction)
         progress.note(f"fraction {fraction:g}: {' or '.join(map(str, numbers))} training subject(s)")
     if any(cell.validation == cell.train for cell in cells):
+        where = "where fewer than three subjects can train" if held_out > 0 else "since held_out is 0"
         progress.note(
-            "where fewer than three subjects can train, the training cases validate too: thresholds, the "
-            "choice of weights, and what a search finds are optimistic there."
+            f"{where}, the training cases validate too: thresholds, the choice of weights, and what a search "
+            "finds are optimistic there."
         )
 
 

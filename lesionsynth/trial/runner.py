@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import lesionsynth
@@ -58,7 +59,7 @@ class Runner:
         setting, recipe = self.setting, arm.recipe
         models = [] if recipe is None else [path for _, path, _ in used(recipe)]
         files = [file for path in models if path for file in checkpoints_at(path)]
-        network = None if self._trainer else arm.network(setting.spec).model_dump(mode="json")
+        network = None if self._trainer else [arm.network(setting.spec).model_dump(mode="json"), *self._torch]
         people = {*cell.train, *cell.validation, *cell.test}
         subjects = {files.case: files.subject for files in setting.cohort.cases}
         return digest_json(
@@ -72,6 +73,15 @@ class Runner:
                 [i for i in sorted(self._state(recipe).items()) if subjects.get(i[0]) in {None, *people}],
             ]
         )
+
+    @cached_property
+    def _torch(self) -> tuple[str, str]:
+        """Kind of device and version of torch, which arms that are compared share; not asked for nnU-Net."""
+        import torch
+
+        from lesionsynth.generative.training import open_torch_device
+
+        return open_torch_device(self.setting.device, self.setting.threads).type, torch.__version__
 
     def _state(self, recipe: Recipe | None) -> dict[str, str]:
         """Digest of the files of every case, and of every mask, that a recipe (or none) reads."""

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from lesionsynth.generative.specs import TrainSpec, Widths
 from lesionsynth.spec import Probability
 
+_Edge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class TrialSpec(TrainSpec):
     """A U-Net (MONAI's DynUNet), laid out after nnU-Net's rules from the training cases."""
@@ -34,8 +36,8 @@ class TrialSpec(TrainSpec):
     patience: Annotated[int, Field(ge=1)] = 10**9
     """Looks without gain after which training ends: never, or arms would get unequal numbers of updates."""
     held_out: Probability = 0.2
-    """Share of the training subjects that only validate; none where there are fewer than three."""
-    spacing_mm: tuple[float, float, float] | Literal["auto"] = "auto"
+    """Share of the training subjects that only validate, never all; none where there are fewer than three."""
+    spacing_mm: tuple[_Edge, _Edge, _Edge] | Literal["auto"] = "auto"
     """Voxel edges, left to right, back to front, foot to head; auto: the medians of the training cases."""
     most_patch: int = Field(default=96, ge=8, le=256)
     """Most voxels along an edge of a patch; fewer where the cases are smaller."""

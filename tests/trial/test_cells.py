@@ -64,6 +64,13 @@ def test_where_none_can_be_spared_the_training_cases_validate(n, held_out):
         assert len(cell.train) == n - 1
 
 
+@pytest.mark.parametrize("held_out", [0.9, 1.0])
+def test_one_is_always_left_to_train(held_out):
+    for cell in cells_of(5, 1, fractions=(0.1, 1.0), held_out=held_out):
+        assert (len(cell.train), len(cell.validation)) == (1, 3)
+        assert not set(cell.train) & set(cell.validation)
+
+
 def test_one_validates_at_least_where_three_can_train():
     (cell, _) = cells_of(4, 1, fractions=(0.01,), seeds=1)
     assert (len(cell.train), len(cell.validation)) == (1, 1)

@@ -16,7 +16,9 @@ OF_SUBJECTS = "Intervals are over seeds and test subjects"
 OF_ONE_PAIR = "they hold for these very networks"
 
 
-def page_of(*groups: tuple[float, int, int], failed: dict[str, str] | None = None) -> str:
+def page_of(
+    *groups: tuple[float, int, int], failed: dict[str, str] | None = None, held_out: float = 0.2
+) -> str:
     """Of two arms in groups of (fraction, seed, fold)."""
     rng = np.random.default_rng(0)
     rows, cells = [], []
@@ -27,7 +29,7 @@ def page_of(*groups: tuple[float, int, int], failed: dict[str, str] | None = Non
             for who in cells[-1]["test"]:
                 values = dict.fromkeys(TITLES, float(rng.random()))
                 rows.append(Row(arm, fraction, seed, fold, ("t",), who, who, values))
-    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), TrialSpec())
+    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), TrialSpec(held_out=held_out))
     return render("tried", wish, rows, compare(rows, TITLES), cells, failed or {}, 0)
 
 
@@ -53,6 +55,13 @@ def test_networks_that_could_not_be_made_are_none() -> None:
         (1.0, 0, 0), (1.0, 1, 0), failed=failed
     )
     assert "<dt>Networks</dt><dd>4</dd>" in page_of((1.0, 0, 0), (1.0, 1, 0))
+
+
+def test_it_says_why_training_cases_validate() -> None:
+    assert "Where fewer than three subjects could train" in page_of((1.0, 0, 0))
+    page = page_of((1.0, 0, 0), held_out=0.0)
+    assert "No subjects were held out" in page
+    assert "fewer than three" not in page
 
 
 def test_fractions_that_vary_in_other_ways_are_told_apart() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from lesionsynth.domain.case import CaseFiles
 from lesionsynth.domain.grid import Grid
@@ -53,6 +54,21 @@ def test_a_small_case_has_fewer_resolutions():
     plan = make_plan([scan_of((9, 10, 12))], ["T1", "T2"], SPEC)
     assert plan.strides == ((1, 1, 1), (2, 2, 2), (1, 1, 1))
     assert plan.patch == (8, 10, 12)
+
+
+@pytest.mark.parametrize("mm", [0.0, -1.0])
+def test_voxels_have_edges(mm):
+    with pytest.raises(ValidationError, match="greater than 0"):
+        TrialSpec.model_validate({"spacing_mm": [1, 1, mm]})
+
+
+@pytest.mark.parametrize("spacing_mm", [(100.0, 100.0, 100.0), (9.0, 9.0, 9.0), (10.0, 20.0, 100.0)])
+def test_a_spacing_of_which_a_case_is_one_voxel_is_refused(spacing_mm):
+    """There a network could tell nothing from anything."""
+    spec = SPEC.model_copy(update={"spacing_mm": spacing_mm})
+    with pytest.raises(InputError, match=r"10 x 10 x 10 mm.*spacing_mm"):
+        make_plan([scan_of((10, 10, 10))], ["T1", "T2"], spec)
+    assert make_plan([scan_of((10, 10, 30))], ["T1", "T2"], spec.model_copy(update={"spacing_mm": (9, 9, 9)}))
 
 
 def test_training_cases_without_a_lesion_are_refused():

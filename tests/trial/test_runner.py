@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from lesionsynth.generative import training
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
@@ -58,6 +60,26 @@ def test_all_that_a_cell_depends_on_is_in_its_key(root: Path) -> None:
     touch(root / "labelsTr" / "case1.nii.gz")
     keys.append(key_of(root, CELL, mix()))
     assert len(set(keys)) == len(keys)
+
+
+def test_networks_of_another_kind_of_device_or_torch_are_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU computes in half precision: arms of one group are to be made alike."""
+    keys = [key_of(root, CELL, mix(), device=name) for name in ("cpu", "auto")]
+    with monkeypatch.context() as other:
+        other.setattr(training, "open_torch_device", lambda *given: torch.device("cuda", 1))
+        keys.append(key_of(root, CELL, mix(), device="cuda:1"))
+        other.setattr(training, "open_torch_device", lambda *given: torch.device("cuda", 0))
+        assert key_of(root, CELL, mix(), device="cuda") == keys[-1]
+    with monkeypatch.context() as other:
+        other.setattr(torch, "__version__", "9.9")
+        keys.append(key_of(root, CELL, mix()))
+    assert len(set(keys)) == (3 if not torch.cuda.is_available() else 4)
+    # nnU-Net trains where and with what it likes, and torch is not asked.
+    monkeypatch.delattr(training, "open_torch_device")
+    keys = [key_of(root, CELL, mix(), "nnUNetTrainer", device=name) for name in ("cpu", "cuda")]
+    assert keys[0] == keys[1]
 
 
 def test_the_arms_of_one_call_do_not_change_each_others_keys(root: Path) -> None:
