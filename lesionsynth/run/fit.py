@@ -89,7 +89,7 @@ def _name_of(item: CaseFiles | MaskFile) -> str:
 
 
 def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
-    """What a harvest depends on: files of the case (by size and time), labels, tissue and crop settings."""
+    """What a harvest depends on: files of the case (by size and time), names, tissue and crop settings."""
     if isinstance(item, MaskFile):
         paths = [item.path]
     else:
@@ -99,6 +99,7 @@ def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
         [
             file_states(paths),
             (_name_of(item), item.subject),
+            cohort.channels,  # their names decide how tissue is found
             dict(cohort.labels.values),
             dict(cohort.labels.roles),
             cohort.resample,
@@ -154,7 +155,7 @@ class Fit:
     map_kind : str
         Kind of the map: `grid`, `organ`, `affine` or `map`.
     map_hash : str
-        Digest of its voxels.
+        Digest of its voxels and of where they lie.
     registrations : dict
         For `affine`: case to the 4x4 matrix, by rows, from reference to case millimetres (RAS+).
     models : dict of str to Model
@@ -265,7 +266,7 @@ def _fit_block(
         typical_count=int(np.median([case.load.count for case in cases])),
         map_file=map_file,
         map_kind=likelihood.kind,
-        map_hash=image.voxel_hash,
+        map_hash=digest_json([image.voxel_hash, image.grid.affine.tolist()]),
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},
         models={},
     )

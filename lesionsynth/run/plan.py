@@ -48,8 +48,9 @@ class Job:
     targets : dict of str to LoadTarget
         Load to reach, by step.
     key : str
-        Digest of all else that the case depends on: version, what the recipe says of voxels, host, donors,
-        loads and map of the block. A case made by a job with another key is made again.
+        Digest of all else that the case depends on: version, what the recipe says of voxels, what the input
+        calls them, host, donors, loads and map of the block. A case made by a job with another key is made
+        again.
     """
 
     case: str
@@ -77,7 +78,7 @@ def make_plan(
     """Every job of a run, sorted by case id. Each draws from streams of its own name."""
     harvested = {case.case: case for case in bank.cases()}
     by_case = {case.case: case for case in cohort.cases}
-    recipe_part = digest_json([lesionsynth.__version__, voxels_part(recipe)])
+    recipe_part = digest_json([lesionsynth.__version__, voxels_part(recipe), _names_part(cohort)])
     jobs = []
     for block in blocks:
         fit = fits[block.name]
@@ -120,6 +121,12 @@ def voxels_part(recipe: Recipe) -> dict[str, Any]:
     part["output"] = {k: v for k, v in part["output"].items() if k not in ("copies", "originals")}
     part["input"] = {k: v for k, v in part["input"].items() if k not in ("on_bad_case", "masks", "subjects")}
     return part
+
+
+def _names_part(cohort: Cohort) -> list[object]:
+    """What the input calls its channels, files and label values, as far as a case depends on it."""
+    roles = sorted((value, cohort.labels.roles[name]) for name, value in cohort.labels.values.items())
+    return [cohort.layout, cohort.channels, cohort.file_ending, roles]
 
 
 def plan_lines(jobs: Iterable[Job]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 import lesionsynth
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.digest import digest_json
+from lesionsynth.digest import digest_json, file_states
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
@@ -86,7 +86,7 @@ def prepare(
     blocks = make_blocks(cohort, recipe.folds, splits, recipe.output.copies)
     models = find_models(recipe, blocks, cohort)
     blocks = serving(blocks, models, splits, cohort, progress)
-    inputs = [bank_key(case_keys(cohort, recipe)), *model_states(blocks, models, cohort)]
+    inputs = [*_inputs(recipe, cohort, splits), *model_states(blocks, models, cohort)]
     key = digest_json([inputs, deciding(recipe), lesionsynth.__version__])
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
@@ -130,6 +130,17 @@ def prepare(
     nifti.write_bytes(output / PLAN, plan_lines(jobs))
     nifti.write_bytes(output / LOCK, lock_text(space, None))
     return Prepared(space, splits, jobs, left_out)
+
+
+def _inputs(recipe: Recipe, cohort: Cohort, splits: Sequence[Split]) -> list[object]:
+    """What an output depends on of its input: its cases, their folds, what describes them, maps given."""
+    given = [path for path in (recipe.likelihood.map, recipe.likelihood.reference) if path is not None]
+    return [
+        bank_key(case_keys(cohort, recipe)),
+        [(split.train, split.val) for split in splits],
+        (cohort.layout, cohort.channels, cohort.file_ending, dict(cohort.extra)),
+        file_states(cohort.root / path for path in given),
+    ]
 
 
 def _with_limits(prepared: Prepared, recipe: Recipe, lock: dict[str, Any]) -> Prepared:
@@ -177,7 +188,7 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
     before = {key: value for key, value in lock["recipe"].items() if key not in BESIDE}
     changed = sorted(changed_keys(before, deciding(recipe)))
     if not changed:
-        return "another input or trained model: files have changed, are new or are gone"
+        return "another input or trained model: files, folds or names have changed, are new or are gone"
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return f"another recipe: {', '.join(changed[:3])}{more} differ" + ("s" if len(changed) == 1 else "")
 

@@ -166,7 +166,7 @@ def test_images_that_a_model_looks_at_are_inputs(
     output = run(recipe, data, tmp_path / "out")
     written = {path.name: path.stat().st_mtime_ns for path in (output / "records").iterdir()}
     os.utime(data / "seg" / "case2.nii.gz", ns=(1, 1))
-    with pytest.raises(OutputError, match="files have changed"):
+    with pytest.raises(OutputError, match="files, folds or names have changed"):
         run(recipe, data, output)
     session.run(recipe, data, output, Silent(), update=True)
     again = {path.name: path.stat().st_mtime_ns for path in (output / "records").iterdir()}

@@ -19,6 +19,7 @@ from lesionsynth.run import session
 from lesionsynth.run.ledger import read_record
 from lesionsynth.run.pool import Engine
 from lesionsynth.run.shard import Shard
+from tests.conftest import write_nifti
 from tests.run.test_shards import files
 from tests.test_invariants import Silent, recipe_of, records
 
@@ -26,6 +27,10 @@ MakeData = Callable[..., Path]
 SPLITS = [
     {"train": ["case4", "case5", "case6"], "val": ["case1", "case2", "case3"]},
     {"train": ["case1", "case2", "case3"], "val": ["case4", "case5", "case6"]},
+]
+OTHER_SPLITS = [
+    {"train": ["case2", "case4", "case6"], "val": ["case1", "case3", "case5"]},
+    {"train": ["case1", "case3", "case5"], "val": ["case2", "case4", "case6"]},
 ]
 ALL = range(1, 7)
 
@@ -63,7 +68,7 @@ def test_nothing_is_mixed_without_being_asked_for(made: tuple[Path, Path]) -> No
     with pytest.raises(OutputError, match=r"another recipe: seed, steps.add.tries differ\. .*--update"):
         session.run(recipe_of("seed=5", "steps.add.tries=7"), root, output, Silent())
     (root / "labelsTr" / "case6.nii.gz").touch()
-    with pytest.raises(OutputError, match="another input or trained model: files have changed"):
+    with pytest.raises(OutputError, match="another input or trained model: files, folds or names have"):
         session.run(recipe_of(), root, output, Silent())
     assert files(output) == before
 
@@ -120,6 +125,58 @@ def test_a_case_that_is_gone_goes_with_its_copies_and_makes_its_block_again(
     assert kept == cases_of(1, 2, 3)
     assert "4 case(s) depend on what has changed and are made again; 2 are no longer planned" in said
     assert not list(output.rglob("imagesTr/case6*"))
+
+
+def test_changed_folds_are_noticed(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root, output = made
+    (root / "splits_final.json").write_text(json.dumps(OTHER_SPLITS))
+    with pytest.raises(OutputError, match="files, folds or names have changed"):
+        session.run(recipe_of(), root, output, Silent())
+    again, kept, _ = updated(recipe_of(), root, output, tmp_path)
+    assert (again, kept) == (cases_of(*ALL), set())
+    found = json.loads((output / "splits_final.json").read_text())
+    assert [[c for c in fold["val"] if "__syn" not in c] for fold in found] == [
+        fold["val"] for fold in OTHER_SPLITS
+    ]
+
+
+def test_another_description_is_noticed(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """What no voxel depends on is written anew; a channel in other units makes all again."""
+    root, output = made
+    path = root / "dataset.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "licence": "CC0"}))
+    assert updated(recipe_of(), root, output, tmp_path)[:2] == (set(), cases_of(*ALL))
+    path.write_text(json.dumps({**about, "channel_names": {"0": "FLAIR", "1": "CT"}}))
+    assert updated(recipe_of(), root, output, tmp_path)[:2] == (cases_of(*ALL), set())
+
+
+def test_a_changed_likelihood_map_is_noticed(made: tuple[Path, Path], tmp_path: Path) -> None:
+    root = made[0]
+    shape, affine = (image := nib.load(root / "labelsTr" / "case1.nii.gz")).shape, image.affine
+    recipe = recipe_of("likelihood={kind: map, map: map.nii.gz}")
+    write_nifti(root / "map.nii.gz", np.ones(shape, np.float32), affine)
+    output = tmp_path / "by_map"
+    session.run(recipe, root, output, Silent())
+    moved, half = affine.copy(), np.ones(shape, np.float32)
+    moved[0, 3] += 8.0
+    half[: shape[0] // 2] = 0
+    for voxels, where in ((np.ones(shape, np.float32), moved), (half, affine)):
+        write_nifti(root / "map.nii.gz", voxels, where)
+        with pytest.raises(OutputError, match="files, folds or names have changed"):
+            session.run(recipe, root, output, Silent())
+        assert updated(recipe, root, output, tmp_path)[0] == cases_of(*ALL)
+
+
+def test_another_output_of_other_folds_has_maps_of_its_own_on_a_node(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Copies of bank and maps on a fast disk are shared by runs of one key."""
+    root = made[0]
+    for name, folds in (("one", SPLITS), ("two", OTHER_SPLITS)):
+        (root / "splits_final.json").write_text(json.dumps(folds))
+        session.run(recipe_of(), root, tmp_path / name, Silent(), work=tmp_path / "node")
+    assert len(list((tmp_path / "node").iterdir())) == 2
 
 
 def test_an_update_that_is_stopped_is_continued(
