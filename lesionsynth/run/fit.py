@@ -43,23 +43,24 @@ def build_bank(
 ) -> tuple[LesionBank, list[Failure]]:
     """Harvest every case and mask of a cohort into `folder`; failures are returned, not raised.
 
-    A bank that is there already is used if it was made from the same files with the same settings.
+    A bank that is there already is used if it was made from the same files with the same settings; what it
+    lacks of them is tried again.
     """
     folder = folder.absolute()  # workers may be elsewhere
     keys = case_keys(cohort, recipe)
     about: dict[str, object] = {"key": bank_key(keys)}
-    with suppress(InputError):  # there is none, or it is damaged
-        bank = LesionBank(folder)
-        if bank.about.get("key") == about["key"]:
-            progress.note(f"lesion bank: {folder} is up to date.")
-            return bank, []
-        bank.close()
     with_images = set(cohort.subjects)
     found: list[CaseFiles | MaskFile] = [
         *cohort.cases,
         *(mask for mask in cohort.masks if mask.subject not in with_images),
     ]
     names = [_name_of(item) for item in found]
+    with suppress(InputError):  # there is none, or it is damaged
+        bank = LesionBank(folder)
+        if bank.about.get("key") == about["key"] and {case.case for case in bank.cases()}.issuperset(names):
+            progress.note(f"lesion bank: {folder} is up to date.")
+            return bank, []
+        bank.close()
     there = {name for name in names if noted_case(folder, name, keys[name]) is not None}
     if there:
         progress.note(f"lesion bank: {len(there)} of {len(found)} cases are there already.")

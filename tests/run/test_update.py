@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from lesionsynth.bank.store import LesionBank
-from lesionsynth.errors import OutputError
+from lesionsynth.errors import InputError, OutputError
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
 from lesionsynth.run.ledger import read_record
@@ -205,6 +206,20 @@ def test_the_bank_is_continued(made: tuple[Path, Path]) -> None:
     progress = Silent()
     session.run(recipe_of(), root, output, progress, update=True)
     assert "lesion bank: 5 of 6 cases are there already." in progress.notes
+
+
+def test_a_case_that_was_dropped_does_not_come_back(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Nor with an update that makes nothing new of the bank."""
+    root, output = make_nnunet(5), tmp_path / "out"
+    os.truncate(root / "imagesTr" / "case3_0000.nii.gz", 2000)
+    dropping = ("input.on_bad_case=drop", "output.copies=1")
+    session.run(recipe_of(*dropping), root, output, Silent())
+    outcome = session.run(recipe_of(*dropping, "seed=5"), root, output, Silent(), update=True)
+    assert [failure.name for failure in outcome.failures] == ["case3"]
+    assert not list(output.rglob("imagesTr/case3*"))
+    assert not any("case3" in (output / name).read_text() for name in ("manifest.csv", "splits_final.json"))
+    with pytest.raises(InputError, match="case3"):
+        session.run(recipe_of("output.copies=1"), root, output, Silent(), update=True)
 
 
 @pytest.mark.parametrize("spoil", ["index.sqlite", "cases/case1.json", "lesions/case1.bin"])
