@@ -55,7 +55,8 @@ class InputSpec(Spec):
     """How files are found; auto recognises every kind but pattern."""
     subject: str | None = None
     """Regular expression with one group that finds the subject in a case id, such as (sub\\d+)_ses.*; leaks
-    are judged by subject. Without it the layout's subject, less an ending like _ses-2, _tp1 or _visit3."""
+    are judged by subject. Without it the layout's subject: sub-07 of sub-07_left, else less an ending like
+    _ses-2, _ses-pre, _tp1 or _visit3."""
     subjects: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Subjects to use; all of the data set without it. The others are as if they were not there, their masks
     too."""

@@ -20,9 +20,9 @@ SPLITS = "splits_final.json"
 GENERATED = "generated.json"
 """File by which a data set of generated cases is known."""
 _SYNTHETIC = re.compile(r"__syn\d+$")
-_SESSION = re.compile(
-    r"(?!sub-[0-9a-z]+$)"  # the subject of BIDS, whatever its label
-    r"(.+?)(?:[_-](?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+)$",
+_PERSON = re.compile(
+    r"(sub-[0-9a-z]+)(?:_.*)?"  # the subject of BIDS, whatever its label and whatever follows
+    r"|(.+?)[_-](?:(?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+|ses(?:sion)?-[0-9a-z]+)",
     re.IGNORECASE,
 )
 
@@ -287,8 +287,8 @@ def people_of(names: Iterable[str], spec: InputSpec, cohort: Cohort) -> set[str]
 
 
 def _without_session(name: str) -> str:
-    session = _SESSION.fullmatch(name)
-    return session.group(1) if session else name
+    person = _PERSON.fullmatch(name)
+    return (person.group(1) or person.group(2)) if person else name
 
 
 def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[MaskFile, ...]:

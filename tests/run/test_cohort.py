@@ -86,6 +86,14 @@ class TestSubjects:
                 "p5_scan7",
                 "p6_timepoint_1",
                 "s_1",
+                "p7_ses-pre",
+                "p7_ses-2b",
+                "p8_session-Followup",
+                "sub-9_ses-post",
+                "sub-9_ses-1_run-1",
+                "sub-9_left",
+                "sub-9b",
+                "p9_sesame",
             ],
         )
         assert found == {
@@ -98,6 +106,14 @@ class TestSubjects:
             "p5_scan7": "p5",
             "p6_timepoint_1": "p6",
             "s_1": "s_1",
+            "p7_ses-pre": "p7",
+            "p7_ses-2b": "p7",
+            "p8_session-Followup": "p8",
+            "sub-9_ses-post": "sub-9",
+            "sub-9_ses-1_run-1": "sub-9",
+            "sub-9_left": "sub-9",
+            "sub-9b": "sub-9b",
+            "p9_sesame": "p9_sesame",
         }
 
     def test_a_regular_expression_finds_them(self, tmp_path: Path) -> None:
@@ -188,6 +204,11 @@ class TestMasks:
             "p9_ses-1.nii.gz": "p9_ses-1",
             "p9_ses-2.nii.gz": "p9_ses-2",
         }
+
+    def test_one_of_a_named_session_is_of_its_subject(self, tmp_path: Path) -> None:
+        names = [f"m/sub-1_{name}.nii" for name in ("ses-followup", "ses-1_run-2", "left")]
+        found = self.masks(tmp_path, ["sub-1_ses-pre", "sub-2"], names, "m/{subject}.nii")
+        assert set(found.values()) == {"sub-1"}
 
     def test_the_rule_for_subjects_counts_too(self, tmp_path: Path) -> None:
         found = self.masks(
