@@ -14,12 +14,15 @@ from lesionsynth.json_file import read_json
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec, Scan
 from lesionsynth.recipe.model import InputSpec
+from lesionsynth.run.workspace import LOCK
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 SPLITS = "splits_final.json"
 GENERATED = "generated.json"
 """File by which a data set of generated cases is known."""
-_SYNTHETIC = re.compile(r"__syn\d+$")
+_SYNTHETIC = re.compile(r"__syn\d+(?![0-9A-Za-z])")
+_MADE = (LOCK, GENERATED)
+"""Files by which folders of made cases are known."""
 _PERSON = re.compile(
     r"(sub-[0-9a-z]+)(?:_.*)?"  # the subject of BIDS, whatever its label and whatever follows
     r"|(.+?)[_-](?:(?:ses(?:sion)?|tp|timepoint|visit|scan)[-_]?\d+|ses(?:sion)?-[0-9a-z]+)",
@@ -79,12 +82,14 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
             )
             for case in cases
         ]
+    masks = tuple(m for m in _masks(spec, root, everybody) if m.subject not in others.values())
+    findings += _made_masks(masks)
     faulty = {finding.case for finding in findings if finding.level == "error"}
     cohort = replace(
         scan.cohort,
         labels=_with_roles(scan.cohort, spec.roles),
         cases=cases,
-        masks=tuple(m for m in _masks(spec, root, everybody) if m.subject not in others.values()),
+        masks=masks,
         splits=_read_splits(root / SPLITS, faulty | set(others)),
         resample=spec.resample,
     )
@@ -106,20 +111,17 @@ def _chosen(cases: Sequence[CaseFiles], spec: InputSpec, root: Path) -> tuple[Ca
 
 
 def open_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Cohort, list[Finding]]:
-    """Find all cases; faults stop here, or their cases are dropped where the recipe says so.
+    """Find all cases; faults stop here, or their cases and masks are dropped where the recipe says so.
 
     Returns
     -------
     layout, cohort
     dropped : list of Finding
-        Why cases were left out.
+        Why cases and masks were left out.
     """
     layout, scan = scan_cohort(spec, root)
     errors = [finding for finding in scan.findings if finding.level == "error"]
-    if errors and spec.on_bad_case == "error":
-        raise too_many_faults(errors)
-    bad = {finding.case for finding in errors}
-    cohort = replace(scan.cohort, cases=tuple(c for c in scan.cohort.cases if c.case not in bad))
+    cohort = _without_faults(scan.cohort, errors, spec)
     if not cohort.cases:
         raise InputError(
             f"no case was found (layout {cohort.layout}).",
@@ -127,6 +129,18 @@ def open_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Cohort, list[F
             remedy="Check the path; `lesionsynth check` lists what is missing.",
         )
     return layout, cohort, errors
+
+
+def _without_faults(cohort: Cohort, errors: list[Finding], spec: InputSpec) -> Cohort:
+    """A cohort without what is faulty; an error where the recipe does not say that it may be dropped."""
+    if errors and spec.on_bad_case == "error":
+        raise too_many_faults(errors)
+    cases, files = ({finding.case for finding in errors}, {finding.file for finding in errors})
+    return replace(
+        cohort,
+        cases=tuple(c for c in cohort.cases if c.case not in cases),
+        masks=tuple(m for m in cohort.masks if str(m.path) not in files),
+    )
 
 
 def masks_alone(spec: InputSpec, root: Path) -> Cohort | None:
@@ -143,7 +157,8 @@ def masks_alone(spec: InputSpec, root: Path) -> Cohort | None:
     masks = tuple(
         replace(mask, subject=_subject_of(mask.subject, spec)) for mask in _masks(spec, root.absolute(), ())
     )
-    return Cohort(root.absolute(), "masks", (), labels, (), masks)
+    cohort = Cohort(root.absolute(), "masks", (), labels, (), masks)
+    return _without_faults(cohort, list(_made_masks(masks)), spec)
 
 
 def _subject_of(name: str, spec: InputSpec) -> str:
@@ -320,3 +335,21 @@ def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[Mas
             remedy="Give the pattern of your masks, relative to the input: --set input.masks.path=...",
         )
     return tuple(sorted(found, key=lambda mask: (mask.subject, str(mask.path))))
+
+
+def _made_masks(masks: Sequence[MaskFile]) -> Iterator[Finding]:
+    """Masks that are no person's: label maps of synthetic or generated cases, by their name or folder."""
+    ours: dict[Path, bool] = {}
+    for mask in masks:
+        for folder in mask.path.parents:
+            if folder not in ours:
+                ours[folder] = any((folder / name).is_file() for name in _MADE)
+        if _SYNTHETIC.search(mask.path.as_posix()) or any(ours[folder] for folder in mask.path.parents):
+            yield Finding(
+                "error",
+                "is a mask of made cases, by its name or as part of an output of lesionsynth: who took part "
+                "in it is not known here, so it could leak.",
+                "Give the masks of the original cases.",
+                f"{mask.subject} (mask)",
+                str(mask.path),
+            )

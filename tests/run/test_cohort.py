@@ -12,7 +12,7 @@ from lesionsynth.domain.case import Cohort
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import InputError
 from lesionsynth.recipe.model import InputSpec
-from lesionsynth.run.cohort import open_cohort, scan_cohort
+from lesionsynth.run.cohort import masks_alone, open_cohort, scan_cohort
 from tests.layouts.trees import nnunet, touch
 
 
@@ -215,6 +215,19 @@ class TestMasks:
             tmp_path, ["p1-left"], ["m/p1-other.nii", "m/p3.nii"], "m/{subject}.nii", subject=r"(p\d+)-?.*"
         )
         assert found == {"p1-other.nii": "p1", "p3.nii": "p3"}
+
+    @pytest.mark.parametrize("name", ["m/b__syn000.nii", "m/b__syn012_seg.nii", "out/l/b.nii", "made/b.nii"])
+    def test_of_made_cases_are_refused(self, tmp_path: Path, name: str) -> None:
+        """By their name, or as part of an output of a run or of `generate`."""
+        root = nnunet(tmp_path / "data", ["a"])
+        touch(tmp_path, [name, "m/__synapse.nii", "out/recipe.lock.yaml", "made/generated.json"])
+        masks = {"path": f"{(tmp_path / name).parent}/{{subject}}.nii"}
+        for opened, folder in ((open_cohort, root), (masks_alone, tmp_path / "m")):
+            with pytest.raises(InputError, match="is a mask of made cases") as caught:
+                opened(InputSpec(masks=masks), folder)
+            assert caught.value.file == str(tmp_path / name)
+        dropped = open_cohort(InputSpec(masks=masks, on_bad_case="drop"), root)[1]
+        assert {mask.path.name for mask in dropped.masks} <= {"__synapse.nii"}
 
     def test_none_at_all_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="finds no file"):
