@@ -91,7 +91,8 @@ class Synthesis:
         refused for others: each split needs a folder of its own.
     subjects : sequence of str, optional
         Those that take part. **Name the training subjects of your split**: hosts, donors and all that is
-        fitted come from them alone. All of the data set by default.
+        fitted come from them alone, and a trained model that has seen others of the data set is refused. All
+        of it by default.
     overrides : sequence of str
         Of the recipe, such as ``steps.add.load=high``.
     hosts_in_memory : int

@@ -151,6 +151,8 @@ class Cohort:
         Of the images.
     extra : mapping
         What else the layout needs to describe an output.
+    excluded : mapping of str to str
+        Case to subject of those that the recipe leaves out.
     resample : str
         How channels on another grid than the label map are read: `none`, `linear` or `cubic`.
     """
@@ -164,6 +166,7 @@ class Cohort:
     splits: tuple[Split, ...] | None = None
     file_ending: str = ".nii.gz"
     extra: Mapping[str, object] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
     resample: Resampling = "none"
 
     def name_of(self, path: Path) -> str:

@@ -59,7 +59,9 @@ class InputSpec(Spec):
     _ses-2, _ses-pre, _tp1 or _visit3."""
     subjects: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Subjects to use; all of the data set without it. The others are as if they were not there, their masks
-    too."""
+    too, and a trained model that has seen one of them is refused: they may be those who are tested."""
+    seen_by_models: tuple[str, ...] = ()
+    """Subjects beside `subjects` that trained models may have seen, such as the rest of a training part."""
     roles: dict[str, Role] = Field(default_factory=dict)
     """Label name to role: lesion, organ, protected, ignore, background. Guessed from the names otherwise."""
     masks: MasksSpec | None = None

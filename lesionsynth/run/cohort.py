@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     scan = layout.scan(root)
     everybody = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
     cases = _chosen(everybody, spec, root)
-    others = {case.case: case.subject for case in everybody if case not in cases}
+    others = _others(everybody, scan.findings, spec)
     findings = [finding for finding in scan.findings if finding.case not in others]
     _check_words(scan.cohort)
     for case in cases:
@@ -82,7 +82,8 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
             )
             for case in cases
         ]
-    masks = tuple(m for m in _masks(spec, root, everybody) if m.subject not in others.values())
+    by_case = {**others, **{case.case: case.subject for case in everybody}}
+    masks = tuple(m for m in _masks(spec, root, by_case) if m.subject not in others.values())
     findings += _made_masks(masks)
     faulty = {finding.case for finding in findings if finding.level == "error"}
     cohort = replace(
@@ -91,6 +92,7 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
         cases=cases,
         masks=masks,
         splits=_read_splits(root / SPLITS, faulty | set(others)),
+        excluded=others,
         resample=spec.resample,
     )
     return layout, Scan(cohort, tuple(findings))
@@ -108,6 +110,20 @@ def _chosen(cases: Sequence[CaseFiles], spec: InputSpec, root: Path) -> tuple[Ca
             remedy="`lesionsynth check` lists the subjects.",
         )
     return tuple(case for case in cases if case.subject in spec.subjects)
+
+
+def _others(cases: Sequence[CaseFiles], findings: Sequence[Finding], spec: InputSpec) -> dict[str, str]:
+    """Case to subject of those that the recipe leaves out, cases that could not be found whole among them.
+
+    Of these there is but the id: it counts where the ids of all others tell their subjects.
+    """
+    if spec.subjects is None:
+        return {}
+    found = {case.case: case.subject for case in cases}
+    if all(_subject_of(case, spec) == subject for case, subject in found.items()):
+        broken = {finding.case for finding in findings if finding.case is not None} - found.keys()
+        found |= {case: _subject_of(case, spec) for case in broken}
+    return {case: subject for case, subject in sorted(found.items()) if subject not in spec.subjects}
 
 
 def open_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Cohort, list[Finding]]:
@@ -155,7 +171,7 @@ def masks_alone(spec: InputSpec, root: Path) -> Cohort | None:
         return None
     labels = LabelTable({"background": 0, "lesion": 1}, {"background": "background", "lesion": "lesion"})
     masks = tuple(
-        replace(mask, subject=_subject_of(mask.subject, spec)) for mask in _masks(spec, root.absolute(), ())
+        replace(mask, subject=_subject_of(mask.subject, spec)) for mask in _masks(spec, root.absolute(), {})
     )
     cohort = Cohort(root.absolute(), "masks", (), labels, (), masks)
     return _without_faults(cohort, list(_made_masks(masks)), spec)
@@ -292,7 +308,7 @@ def people_of(names: Iterable[str], spec: InputSpec, cohort: Cohort) -> set[str]
 
     A model may have been trained where case ids, or masks, were taken for subjects.
     """
-    by_case = {case.case: case.subject for case in cohort.cases}
+    by_case = {**cohort.excluded, **{case.case: case.subject for case in cohort.cases}}
     found = set()
     for name in names:
         by_rule = re.match(spec.subject, name) if spec.subject is not None else None
@@ -306,8 +322,11 @@ def _without_session(name: str) -> str:
     return (person.group(1) or person.group(2)) if person else name
 
 
-def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[MaskFile, ...]:
-    """Masks by the recipe's pattern. One named like a case or session belongs to that case's subject."""
+def _masks(spec: InputSpec, root: Path, by_case: Mapping[str, str]) -> tuple[MaskFile, ...]:
+    """Masks by the recipe's pattern. One named like a case or session belongs to that case's subject.
+
+    `by_case` is case to subject.
+    """
     if spec.masks is None:
         return ()
     pattern = spec.masks.path
@@ -316,8 +335,7 @@ def _masks(spec: InputSpec, root: Path, cases: Sequence[CaseFiles]) -> tuple[Mas
         f"{re.escape(before)}(?P<s>[^/]+){re.escape(after).replace(re.escape('{subject}'), '(?P=s)')}"
     )
     folder = root / before.rpartition("/")[0]  # an absolute path stays as it is
-    subjects = {case.subject for case in cases}
-    by_case = {case.case: case.subject for case in cases}
+    subjects = set(by_case.values())
     found = []
     for path in sorted(folder.rglob("*.nii*")):
         name = path.as_posix() if Path(pattern).is_absolute() else path.relative_to(root).as_posix()

@@ -80,7 +80,10 @@ def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict
     ------
     InputError
         If one is missing, damaged, of another kind, or of other channels or labels.
+    LeakError
+        If one has seen a subject that the recipe leaves out.
     """
+    unseen = set(cohort.excluded.values()).difference(recipe.input.seen_by_models)
     found: dict[str, dict[str, Model]] = {block.name: {} for block in blocks}
     for user, path, use in used(recipe):
         _require(user, path, use)
@@ -98,6 +101,13 @@ def find_models(recipe: Recipe, blocks: Sequence[Block], cohort: Cohort) -> dict
             card = read_card(file, use.kinds)
             _check(card, use, cohort, user, file)
             people = people_of(card.subjects, recipe.input, cohort)
+            if leaked := people & unseen:
+                raise LeakError(
+                    f"the model of {user} has seen {min(leaked)}, whom input.subjects leaves out.",
+                    file=file,
+                    remedy=f"Train one with {_ways(use)} and the same input.subjects; or name whom it may "
+                    "have seen, nobody that is tested: --set input.seen_by_models=[...].",
+                )
             name = f"{MODELS}/{digest_bytes(file.read_bytes())}{SUFFIX}"
             found[block.name][path] = Model(name, card.kind, tuple(sorted(people)), card.about.get("map"))
     return found
@@ -172,18 +182,22 @@ def serving(
     return kept
 
 
+def _ways(use: ModelUse) -> str:
+    """Commands that train what is wanted."""
+    return " or ".join(f"`lesionsynth train {kind}`" for kind in use.kinds)
+
+
 def _require(user: str, path: str, use: ModelUse) -> None:
-    ways = " or ".join(f"`lesionsynth train {kind}`" for kind in use.kinds)
     if not path:
         raise InputError(
             f"{user}.{use.field} names no trained model.",
-            remedy=f"Train one with {ways}, and give its folder: --set {user}.{use.field}=FOLDER.",
+            remedy=f"Train one with {_ways(use)}, and give its folder: --set {user}.{use.field}=FOLDER.",
         )
     if not Path(path).exists():
         raise InputError(
             f"the model of {user} is not there.",
             file=Path(path),
-            remedy=f"Train one with {ways}, or correct it: --set {user}.{use.field}=FOLDER.",
+            remedy=f"Train one with {_ways(use)}, or correct it: --set {user}.{use.field}=FOLDER.",
         )
 
 

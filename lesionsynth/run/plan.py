@@ -119,7 +119,8 @@ def voxels_part(recipe: Recipe) -> dict[str, Any]:
         del part[name]
     part["sources"] = {name: spec for name, spec in part["sources"].items() if name in used}
     part["output"] = {k: v for k, v in part["output"].items() if k not in ("copies", "originals")}
-    part["input"] = {k: v for k, v in part["input"].items() if k not in ("on_bad_case", "masks", "subjects")}
+    who = ("on_bad_case", "masks", "subjects", "seen_by_models")
+    part["input"] = {k: v for k, v in part["input"].items() if k not in who}
     return part
 
 

@@ -143,11 +143,13 @@ def recipe_for(
     LesionsynthError
         If the recipe cannot be used for them.
     """
+    unseen = {*cell.test, *cell.validation} - set(cell.train)
+    seen = sorted({*recipe.input.seen_by_models, *setting.cohort.subjects} - unseen)
     own = recipe.model_copy(
         update={
             "seed": int(stream(recipe.seed, "trial", cell.seed, cell.fold).integers(2**31)),
             "input": (recipe.input if train_on is setting.cohort else given).model_copy(
-                update={"subjects": cell.train}
+                update={"subjects": cell.train, "seen_by_models": tuple(seen)}
             ),
             "folds": FoldSpec(strategy="none"),
             "output": recipe.output.model_copy(update={"originals": "omit"}),

@@ -321,6 +321,24 @@ class TestChosenSubjects:
             open_cohort(InputSpec(), root)
         assert len(open_cohort(InputSpec(subjects=("a",)), root)[1].cases) == 1
 
+    def test_a_broken_case_of_another_does_not_count_either(self, tmp_path: Path) -> None:
+        """Nor does its mask, which is no stranger's."""
+        root = nnunet(tmp_path, ["a", "b", "c_ses-1"])
+        (root / "imagesTr/b_0001.nii.gz").unlink()
+        (root / "labelsTr/c_ses-1.nii.gz").unlink()
+        touch(root, ["masks/b.nii.gz", "masks/c_ses-2.nii.gz", "masks/d.nii.gz"])
+        spec = InputSpec(subjects=("a",), masks={"path": "masks/{subject}.nii.gz"})
+        _, cohort, dropped = open_cohort(spec, root)
+        assert (cohort.excluded, dropped) == ({"b": "b", "c_ses-1": "c"}, [])
+        assert [mask.subject for mask in cohort.masks] == ["d"]
+
+    def test_a_broken_case_counts_where_ids_tell_no_subjects(self, tmp_path: Path) -> None:
+        touch(tmp_path, ["a.nii", "b.nii", "al.nii"])
+        (tmp_path / "t.csv").write_text("case,subject,label,T1\na,p,al.nii,a.nii\nb,p,bl.nii,b.nii\n")
+        spec = {"layout": {"kind": "pattern", "table": "t.csv"}, "subjects": ["p"]}
+        with pytest.raises(InputError, match=r"bl\.nii"):
+            open_cohort(InputSpec.model_validate(spec), tmp_path)
+
     def test_unknown_ones_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"input\.subjects names 'z', which the data set has not"):
             open_cohort(InputSpec(subjects=("a", "z")), nnunet(tmp_path, ["a"]))

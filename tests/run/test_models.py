@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lesionsynth.api import Synthesis
 from lesionsynth.errors import InputError, LeakError, OutputError
 from lesionsynth.generative.checkpoint import read_checkpoint, write_checkpoint
 from lesionsynth.qc.audit import audit
@@ -99,6 +100,27 @@ def test_a_model_that_has_seen_everybody_is_refused(shape_models: Path, data: Pa
     assert not (tmp_path / "out").exists()
     output = run(recipe_of(model, "folds.strategy=none"), data, tmp_path / "out")
     assert len(list((output / "records").iterdir())) == 4
+
+
+@pytest.mark.parametrize("strategy", ["none", "block"])
+def test_a_model_that_has_seen_whom_the_recipe_leaves_out_is_refused(
+    shape_models: Path, data: Path, tmp_path: Path, strategy: str
+) -> None:
+    """Those who are left out may be those who are tested; their case ids stand for them too."""
+    (data / "splits_final.json").unlink()
+    model = model_of(shape_models, tmp_path / "m.safetensors", ["case1", "case4"])
+    few = (f"folds.strategy={strategy}", r"input.subject=case(\d)", "input.subjects=['1', '2', '3']")
+    with pytest.raises(
+        LeakError, match=r"donors has seen 4, whom input.subjects leaves out.*same input"
+    ) as c:
+        run(recipe_of(model, *few), data, tmp_path / "out")
+    assert c.value.file == str(model)
+    assert not (tmp_path / "out").exists()
+    assert any("has seen 4" in f.fault for f in check(recipe_of(model, *few), data, None, Silent()).findings)
+    with pytest.raises(LeakError, match="has seen 4"):
+        Synthesis(recipe_of(model, few[1]), data, tmp_path / "memory", subjects=["1", "2", "3"])
+    if strategy == "none":
+        run(recipe_of(model, *few, "input.seen_by_models=['4']"), data, tmp_path / "out")
 
 
 def test_a_model_of_strangers_serves_all(shape_models: Path, data: Path, tmp_path: Path) -> None:
