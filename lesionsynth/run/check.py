@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.channels import grid_faults, on_one_grid, resampled_text
+from lesionsynth.digest import digest_bytes, digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
@@ -32,15 +33,26 @@ BANK_SHARE = 0.5
 class CaseCheck:
     """What was found in one case.
 
-    `hashes` holds the digest of each image by its path, `resampled` the channels on another grid.
+    `hashes` holds the digest of the voxels of each image by its path, `lesions` that of the lesion mask where
+    there are lesions, `resampled` the channels on another grid.
     """
 
-    name: str
+    item: CaseFiles | MaskFile
     findings: tuple[Finding, ...]
     hashes: dict[str, str]
     grid: str
     load_ml: float
     resampled: tuple[str, ...] = ()
+    lesions: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return _name_of(self.item)
+
+
+def _name_of(item: CaseFiles | MaskFile) -> str:
+    return f"{item.subject} (mask)" if isinstance(item, MaskFile) else item.case
 
 
 @dataclass(frozen=True)
@@ -64,8 +76,8 @@ def check(
     _, scan = scan_cohort(recipe.input, root)
     cohort = scan.cohort
     findings = list(scan.findings)
-    items: list[tuple[str, tuple[Any, ...]]] = [(c.case, (c, cohort, recipe)) for c in cohort.cases]
-    items += [(f"{mask.subject} (mask)", (mask, cohort, recipe)) for mask in cohort.masks]
+    found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
+    items: list[tuple[str, tuple[Any, ...]]] = [(_name_of(item), (item, cohort, recipe)) for item in found]
     checks: list[CaseCheck] = []
     for result in run_all(_check_one, items, stage="check", engine=engine, progress=progress):
         if isinstance(result, Failure):
@@ -76,6 +88,7 @@ def check(
     for item in checks:
         findings += item.findings
     findings += _same_content(checks)
+    findings += _same_lesions(checks)
     if not cohort.cases:
         findings.append(
             Finding(
@@ -101,9 +114,9 @@ def check(
                 file=str(where),
             )
         )
+    without = [mask for mask in cohort.masks if mask.subject not in set(cohort.subjects)]
     facts = [
-        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(cohort.masks)} masks without "
-        "images",
+        f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects, {len(without)} masks without images",
         f"channels: {', '.join(cohort.channels)}",
         "labels: "
         + ", ".join(f"{v} {n} ({cohort.labels.roles[n]})" for n, v in cohort.labels.values.items()),
@@ -154,22 +167,25 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         except LesionsynthError as error:
             findings.append(_finding(error, "Replace the file.", item.case))
             continue
-        hashes[str(path)] = volumes[0].source_hash
+        if any(image.raw.min() != image.raw.max() for image in volumes):
+            hashes[str(path)] = digest_json([image.voxel_hash for image in volumes])
         for number, image in zip(channels, volumes, strict=True):
             findings += _check_channel(item.case, cohort.channels[number], image)
             images[number] = image
     load_ml = 0.0
+    lesions = None
     try:
         label_image, label = read_label(item.case, item.label, cohort.labels)
         mask = np.isin(label, cohort.labels.lesion)
         voxel_mm3 = label_image.grid.voxel_volume_mm3
         load_ml = float(mask.sum()) * voxel_mm3 / 1000
         findings += _check_lesions(item, mask, voxel_mm3, recipe)
+        lesions = _digest_of(mask)
     except LesionsynthError as error:
         findings.append(_finding(error, "Replace the file.", item.case))
-        return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
+        return CaseCheck(item, tuple(findings), hashes, "", load_ml, lesions=lesions)
     if len(images) < len(cohort.channels):
-        return CaseCheck(item.case, tuple(findings), hashes, "", load_ml)
+        return CaseCheck(item, tuple(findings), hashes, "", load_ml, lesions=lesions)
     resampled: tuple[str, ...] = ()
     stored = tuple(images[number] for number in range(len(images)))
     conflicts = [replace(f, case=item.case) for f in grid_faults(cohort, stored, label_image)]
@@ -181,7 +197,7 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
         except LesionsynthError as error:
             conflicts.append(_finding(error, "Replace them.", item.case))
     grid = label_image.grid.describe()
-    return CaseCheck(item.case, (*findings, *conflicts), hashes, grid, load_ml, resampled)
+    return CaseCheck(item, (*findings, *conflicts), hashes, grid, load_ml, resampled, lesions)
 
 
 def _check_channel(case: str, name: str, image: nifti.Image) -> Iterator[Finding]:
@@ -218,11 +234,11 @@ def _check_lesions(
 
 
 def _check_mask(item: MaskFile) -> CaseCheck:
-    name = f"{item.subject} (mask)"
+    name = _name_of(item)
     try:
         image = nifti.read(item.path)
     except LesionsynthError as error:
-        return CaseCheck(name, (_finding(error, "Replace the file.", name),), {}, "", 0.0)
+        return CaseCheck(item, (_finding(error, "Replace the file.", name),), {}, "", 0.0)
     values = image.values()
     findings = []
     if not np.isfinite(values).all():
@@ -235,11 +251,16 @@ def _check_mask(item: MaskFile) -> CaseCheck:
         findings.append(
             Finding("warning", "the mask is empty.", "Check that this is meant.", name, str(item.path))
         )
-    return CaseCheck(name, tuple(findings), {}, "", 0.0)
+    return CaseCheck(item, tuple(findings), {}, "", 0.0, lesions=_digest_of(values > 0))
+
+
+def _digest_of(mask: NDArray[np.bool_]) -> str | None:
+    """Digest of a mask, however it is stored; None where it is empty."""
+    return digest_json([mask.shape, digest_bytes(np.packbits(mask).tobytes())]) if mask.any() else None
 
 
 def _same_content(checks: list[CaseCheck]) -> Iterator[Finding]:
-    """Cases whose images are the same bytes: one scan under two names would leak between folds."""
+    """Cases whose images have the same voxels: one scan under two names would leak between folds."""
     first: dict[str, str] = {}
     told: set[tuple[str, str]] = set()
     for item in checks:
@@ -251,6 +272,17 @@ def _same_content(checks: list[CaseCheck]) -> Iterator[Finding]:
                 yield Finding(
                     "error", f"the image is identical to one of case {other}.", cure, item.name, path
                 )
+
+
+def _same_lesions(checks: list[CaseCheck]) -> Iterator[Finding]:
+    """Masks that are the lesions of a subject with images, under another name."""
+    cases = {c.lesions: c for c in checks if isinstance(c.item, CaseFiles) and c.lesions is not None}
+    for mask in checks:
+        case = cases.get(mask.lesions or "")
+        if isinstance(mask.item, MaskFile) and case is not None and mask.item.subject != case.item.subject:
+            fault = f"the mask holds the lesions of case {case.name}, which is of {case.item.subject}."
+            cure = "Remove it, or name it alike: as another person's it would leak between folds."
+            yield Finding("error", fault, cure, mask.name, str(mask.item.path))
 
 
 def _finding(error: LesionsynthError, cure: str, case: str | None = None) -> Finding:

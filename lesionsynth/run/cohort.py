@@ -208,11 +208,11 @@ def _shared_files(cases: Sequence[CaseFiles]) -> Iterator[Finding]:
     owner: dict[Path, str] = {}
     for case in cases:
         for path in dict.fromkeys((*case.images, case.label)):
-            other = owner.setdefault(path, case.case)
+            other = owner.setdefault(path.resolve(), case.case)
             if other != case.case:
                 fault = f"belongs to case {other} too: one scan under two names leaks between folds."
                 yield Finding("error", fault, "Remove one of the two.", case.case, str(path))
-        if case.label in case.images:
+        if case.label.resolve() in {path.resolve() for path in case.image_files}:
             fault = "is a channel and the label map at once."
             yield Finding("error", fault, "Correct one of the two.", case.case, str(case.label))
 

@@ -177,6 +177,15 @@ PLANTED: dict[str, tuple[Plant, str, str, str, str]] = {
         "identical to one of case case1",
         "Remove one",
     ),
+    "twice the same, packed anew": (
+        lambda root: (root / T1).write_bytes(
+            gzip.compress(gzip.decompress((root / "imagesTr/case1_0001.nii.gz").read_bytes()), 1)
+        ),
+        "error",
+        T1,
+        "identical to one of case case1",
+        "Remove one",
+    ),
     "two forms": (
         copy(LABEL, "labelsTr/case2.nii"),
         "error",
@@ -218,6 +227,14 @@ def test_each_fault_is_exactly_one_finding(make_nnunet: Callable[..., Path], nam
     assert finding.case == "case2"
     assert fault in finding.fault
     assert cure in finding.cure
+
+
+def test_a_channel_that_stands_for_a_missing_one_is_no_scan(make_nnunet: Callable[..., Path]) -> None:
+    """It may well be the same in many cases."""
+    root = make_nnunet(2)
+    for name in ("imagesTr/case1_0001.nii.gz", T1):
+        edit(name, lambda d: np.zeros_like(d, np.int16))(root)
+    assert {finding.level for finding in look(root).findings} == {"warning"}
 
 
 def test_faults_of_a_case_are_told_together(make_nnunet: Callable[..., Path]) -> None:
@@ -279,6 +296,19 @@ class TestMasks:
         (finding,) = self.look(root, np.full((5, 5, 5), value, np.float32))
         assert (finding.level, finding.file) == (level, str(root / "masks/p9.nii.gz"))
         assert fault in finding.fault
+
+    def test_lesions_of_a_case_under_another_name(self, make_nnunet: Callable[..., Path]) -> None:
+        root = make_nnunet(2)
+        image = nib.load(root / LABEL)
+        (finding,) = self.look(root, image.get_fdata().astype(np.float32))
+        assert (finding.level, finding.file) == ("error", str(root / "masks/p9.nii.gz"))
+        assert "lesions of case case2" in finding.fault
+
+    def test_those_of_subjects_with_images_are_not_counted(self, make_nnunet: Callable[..., Path]) -> None:
+        root = make_nnunet(2)
+        result = look(root, "input.masks={path: 'labelsTr/{subject}.nii.gz'}")
+        assert result.findings == []
+        assert "2 cases of 2 subjects, 0 masks without images" in result.facts
 
     def test_truncated(self, make_nnunet: Callable[..., Path]) -> None:
         root = make_nnunet(2)

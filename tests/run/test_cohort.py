@@ -157,6 +157,20 @@ class TestNames:
         assert "synthetic case" in finding.fault
 
 
+class TestSharedFiles:
+    def test_a_link_to_the_scan_of_another_is_found(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["a", "b", "c"])
+        for name in ("imagesTr/c_0000.nii.gz", "labelsTr/b.nii.gz"):
+            (root / name).unlink()
+        (root / "imagesTr/c_0000.nii.gz").symlink_to("a_0000.nii.gz")
+        (root / "labelsTr/b.nii.gz").symlink_to("../imagesTr/b_0001.nii.gz")
+        twice, both = scan_cohort(InputSpec(), root)[1].findings
+        assert (twice.case, twice.file) == ("b", str(root / "labelsTr/b.nii.gz"))
+        assert "channel and the label map at once" in twice.fault
+        assert (both.case, both.file) == ("c", str(root / "imagesTr/c_0000.nii.gz"))
+        assert "belongs to case a too" in both.fault
+
+
 class TestMasks:
     def masks(
         self, root: Path, cases: list[str], names: list[str], path: str, **fields: Any

@@ -250,9 +250,11 @@ def test_a_record_without_content_is_no_case(made: tuple[Path, Path]) -> None:
 
 
 def test_masks_are_found_in_the_bank_again(make_nnunet: MakeData, tmp_path: Path) -> None:
-    root = make_nnunet(4)
+    root = make_nnunet(5)
     (root / "masks").mkdir()
-    shutil.copyfile(root / "labelsTr" / "case1.nii.gz", root / "masks" / "extra.nii.gz")
+    (root / "labelsTr" / "case5.nii.gz").rename(root / "masks" / "extra.nii.gz")
+    for channel in (root / "imagesTr").glob("case5_*"):
+        channel.unlink()
     recipe = recipe_of("input.masks={path: 'masks/{subject}.nii.gz'}", "folds.count=2")
     outcome = session.run(recipe, root, tmp_path / "out", Silent())
     assert not outcome.failures

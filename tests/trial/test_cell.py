@@ -178,6 +178,8 @@ def test_a_model_that_has_seen_a_test_subject_is_refused(
     source = f'sources.donors={{kind: autoencoder, model: "{tmp_path / "own.safetensors"}"}}'
     made = made_of(cohort, load_recipe("lesionmix", [*ONE, source]), tmp_path / "v")
     assert len(made) == 2
+    fraction = Cell("mix", 0.5, 0, 0, ("case1",), CELL.validation, CELL.test)
+    assert len(made_of(cohort, load_recipe("lesionmix", [*ONE, source]), tmp_path / "f", fraction)) == 1
 
 
 def test_a_model_that_is_not_there_is_trained_on_the_training_subjects(
