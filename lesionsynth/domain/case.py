@@ -72,6 +72,11 @@ class CaseFiles:
     fold: str | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called in the bank."""
+        return self.case
+
+    @property
     def image_files(self) -> dict[Path, tuple[int, ...]]:
         """Numbers of the channels that each image file holds."""
         return channels_by_file(self.images)
@@ -95,15 +100,18 @@ class MaskFile:
         The person.
     path : Path
         The mask.
+    named : str
+        What the recipe's pattern finds in the path, such as a session of the subject; else the subject.
     """
 
     subject: str
     path: Path
+    named: str = ""
 
     @property
     def name(self) -> str:
-        """What it is called in the bank."""
-        return f"{self.subject}/mask"
+        """What it is called in the bank, unlike any other."""
+        return f"{self.named or self.subject}/mask"
 
 
 @dataclass(frozen=True)

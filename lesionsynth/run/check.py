@@ -48,11 +48,7 @@ class CaseCheck:
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return _name_of(self.item)
-
-
-def _name_of(item: CaseFiles | MaskFile) -> str:
-    return f"{item.subject} (mask)" if isinstance(item, MaskFile) else item.case
+        return self.item.name
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def check(
     cohort = scan.cohort
     findings = list(scan.findings)
     found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
-    items: list[tuple[str, tuple[Any, ...]]] = [(_name_of(item), (item, cohort, recipe)) for item in found]
+    items: list[tuple[str, tuple[Any, ...]]] = [(item.name, (item, cohort, recipe)) for item in found]
     checks: list[CaseCheck] = []
     for result in run_all(_check_one, items, stage="check", engine=engine, progress=progress):
         if isinstance(result, Failure):
@@ -234,22 +230,25 @@ def _check_lesions(
 
 
 def _check_mask(item: MaskFile) -> CaseCheck:
-    name = _name_of(item)
     try:
         image = nifti.read(item.path)
     except LesionsynthError as error:
-        return CaseCheck(item, (_finding(error, "Replace the file.", name),), {}, "", 0.0)
+        return CaseCheck(item, (_finding(error, "Replace the file.", item.name),), {}, "", 0.0)
     values = image.values()
     findings = []
     if not np.isfinite(values).all():
         findings.append(
             Finding(
-                "error", "the mask has voxels that are NaN or infinite.", "Correct it.", name, str(item.path)
+                "error",
+                "the mask has voxels that are NaN or infinite.",
+                "Correct it.",
+                item.name,
+                str(item.path),
             )
         )
     elif not (values > 0).any():
         findings.append(
-            Finding("warning", "the mask is empty.", "Check that this is meant.", name, str(item.path))
+            Finding("warning", "the mask is empty.", "Check that this is meant.", item.name, str(item.path))
         )
     return CaseCheck(item, tuple(findings), {}, "", 0.0, lesions=_digest_of(values > 0))
 

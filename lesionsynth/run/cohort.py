@@ -345,7 +345,7 @@ def _masks(spec: InputSpec, root: Path, by_case: Mapping[str, str]) -> tuple[Mas
         named = match.group("s")
         by_rule = re.match(spec.subject, named) if spec.subject is not None else None
         candidates = (by_case.get(named), _without_session(named), by_rule and by_rule.group(1))
-        found.append(MaskFile(next((c for c in candidates if c in subjects), named), path))
+        found.append(MaskFile(next((c for c in candidates if c in subjects), named), path, named))
     if not found:
         raise InputError(
             f"input.masks.path ({pattern}) finds no file.",
@@ -368,6 +368,6 @@ def _made_masks(masks: Sequence[MaskFile]) -> Iterator[Finding]:
                 "is a mask of made cases, by its name or as part of an output of lesionsynth: who took part "
                 "in it is not known here, so it could leak.",
                 "Give the masks of the original cases.",
-                f"{mask.subject} (mask)",
+                mask.name,
                 str(mask.path),
             )

@@ -54,7 +54,7 @@ def build_bank(
         *cohort.cases,
         *(mask for mask in cohort.masks if mask.subject not in with_images),
     ]
-    names = [_name_of(item) for item in found]
+    names = [item.name for item in found]
     with suppress(InputError):  # there is none, or it is damaged
         bank = LesionBank(folder)
         if bank.about.get("key") == about["key"] and {case.case for case in bank.cases()}.issuperset(names):
@@ -66,9 +66,9 @@ def build_bank(
         progress.note(f"lesion bank: {len(there)} of {len(found)} cases are there already.")
     alone = replace(cohort, cases=(), masks=())  # a worker needs the labels, not ten thousand cases
     items: list[tuple[str, tuple[Any, ...]]] = [
-        (name, (item, alone, recipe.tissue, recipe.bank, folder, keys[name]))
+        (item.name, (item, alone, recipe.tissue, recipe.bank, folder, keys[item.name]))
         for item in found
-        if (name := _name_of(item)) not in there
+        if item.name not in there
     ]
     failures: list[Failure] = []
     for result in run_all(_harvest, items, stage="harvest", engine=engine, progress=progress):
@@ -85,10 +85,6 @@ def build_bank(
     return LesionBank(folder), failures
 
 
-def _name_of(item: CaseFiles | MaskFile) -> str:
-    return item.name if isinstance(item, MaskFile) else item.case
-
-
 def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
     """What a harvest depends on: files of the case (by size and time), names, tissue and crop settings."""
     if isinstance(item, MaskFile):
@@ -99,7 +95,7 @@ def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
     return digest_json(
         [
             file_states(paths),
-            (_name_of(item), item.subject),
+            (item.name, item.subject),
             cohort.channels,  # their names decide how tissue is found
             dict(cohort.labels.values),
             dict(cohort.labels.roles),
@@ -113,7 +109,7 @@ def case_key(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> str:
 def case_keys(cohort: Cohort, recipe: Recipe) -> dict[str, str]:
     """:func:`case_key` of every case and mask by its name in the bank."""
     found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
-    return {_name_of(item): case_key(item, cohort, recipe) for item in found}
+    return {item.name: case_key(item, cohort, recipe) for item in found}
 
 
 def bank_key(keys: Mapping[str, str]) -> str:

@@ -184,7 +184,7 @@ def _blocks(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> tuple
     alone = masks_alone(recipe.input, root)
     if alone is not None and kind in OF_SHAPES:
         progress.note(f"{len(alone.masks)} masks without images: shapes alone are learned.")
-        return alone, [Block("all", (), (), tuple(mask.subject for mask in alone.masks))]
+        return alone, [Block("all", (), (), tuple(dict.fromkeys(mask.subject for mask in alone.masks)))]
     _, cohort, dropped = open_cohort(recipe.input, root)
     for finding in dropped:
         progress.note(f"left out: {finding}")

@@ -243,6 +243,16 @@ class TestMasks:
         dropped = open_cohort(InputSpec(masks=masks, on_bad_case="drop"), root)[1]
         assert {mask.path.name for mask in dropped.masks} <= {"__synapse.nii"}
 
+    def test_several_of_a_person_have_names_of_their_own(self, tmp_path: Path) -> None:
+        touch(tmp_path, [f"m/{name}.nii" for name in ("P1_ses-1", "P1_ses-2", "P2")])
+        found = masks_alone(InputSpec(masks={"path": "m/{subject}.nii"}), tmp_path)
+        assert found is not None
+        assert {mask.name: mask.subject for mask in found.masks} == {
+            "P1_ses-1/mask": "P1",
+            "P1_ses-2/mask": "P1",
+            "P2/mask": "P2",
+        }
+
     def test_none_at_all_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="finds no file"):
             self.masks(tmp_path, ["a"], [], "masks/{subject}.nii.gz")
