@@ -74,8 +74,10 @@ def made_anew(
     }
     if cohort.resample == "none" and not anew:
         return {}
-    aligned = on_one_grid(files, cohort, read_channels(files), nifti.read(files.label))
-    resampled = {cohort.channels.index(name) for name in aligned.resampled}
+    stored = read_channels(files)
+    aligned = on_one_grid(files, cohort, stored, nifti.read(files.label))
+    # By their numbers: two channels may have one name.
+    resampled = {k for k, image in enumerate(aligned.images) if image is not stored[k]}
     return {
         path: joined([aligned.images[k] for k in channels], [aligned.images[k].slabs for k in channels])
         for path, channels in targets.items()
@@ -158,7 +160,7 @@ def on_one_grid(
 
 def resampled_text(how: str, cases: Iterable[Sequence[str]]) -> str | None:
     """Which channels were resampled in how many cases, from their names case by case; None for none."""
-    counts = Counter(name for names in cases for name in names)
+    counts = Counter(name for names in cases for name in set(names))
     listed = ", ".join(f"{name} of {count} case(s)" for name, count in sorted(counts.items()))
     return f"resampled to the grid of the label map ({how}): {listed}" if counts else None
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesionsynth import nifti
-from lesionsynth.channels import Aligned, on_one_grid, resampled_text
+from lesionsynth.channels import Aligned, made_anew, on_one_grid, resampled_text
 from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import InputError
@@ -251,6 +251,14 @@ class TestCase:
         with pytest.raises(InputError, match="the label map has the shape of channel CT but lies") as error:
             load_case(files, replace(cohort, resample=how), TissueSpec())
         assert Path(str(error.value.file)).name == "2.nii.gz"
+
+    def test_of_two_channels_of_one_name_the_one_on_another_grid_is_written_anew(
+        self, make: Callable[..., Any]
+    ) -> None:
+        files, cohort = make(label=lesion_at(BOX))
+        cohort = replace(cohort, channels=("MR", "MR"), resample="linear")
+        targets = {Path(f"{k}.nii.gz"): (k,) for k in range(2)}
+        assert list(made_anew(files, cohort, targets)) == [Path("1.nii.gz")]
 
     def test_what_a_channel_does_not_show_is_no_tissue(self, make: Callable[..., Any]) -> None:
         files, cohort = make(label=lesion_at(BOX))
