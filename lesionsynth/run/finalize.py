@@ -122,7 +122,7 @@ def _is_copy(one: os.stat_result, other: os.stat_result) -> bool:
 def _linked(source: Path, target: Path) -> bool:
     """Hard-link, where the file system can and the two lie on the same one."""
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a symbolic link a second one might lead nowhere
     except OSError:
         return False
     return True

@@ -170,6 +170,19 @@ def test_originals(make_nnunet: MakeData, tmp_path: Path, originals: str) -> Non
             assert target.samefile(source) == (originals == "link")
 
 
+def test_links_of_the_input_are_followed(make_nnunet: MakeData, tmp_path: Path) -> None:
+    root, output = make_nnunet(3), tmp_path / "out"
+    (root / "annex").mkdir()
+    for path in list((root / "imagesTr").iterdir()):
+        path.rename(root / "annex" / path.name)
+        path.symlink_to(f"../annex/{path.name}")
+    go(root, output, "output.originals=link", "folds.strategy=none")
+    for source in (root / "annex").iterdir():
+        target = output / "imagesTr" / source.name
+        assert not target.is_symlink()
+        assert target.samefile(source)
+
+
 def test_originals_are_compressed_where_the_layout_says_so(make_nnunet: MakeData, tmp_path: Path) -> None:
     root = make_nnunet(3)
     for path in list((root / "imagesTr").iterdir()):
