@@ -102,8 +102,10 @@ def prepare(
             "what is no longer asked for.",
         )
     # From here on the folder belongs to this run, also if it is stopped before there is a plan.
-    earlier = _files_of_plan(output) if lock else []
-    begun = {"lesionsynth": lesionsynth.__version__, "key": key}
+    # What an earlier plan stands for is known until it was taken out, even if this stops before.
+    before = _plan_before(lock) if lock else {}
+    earlier = _files_of_plan(output, before)
+    begun = {"lesionsynth": lesionsynth.__version__, "key": key, "before": before}
     nifti.write_bytes(output / LOCK, yaml.safe_dump(begun).encode())
     for finding in dropped:
         progress.note(f"left out: {finding}")
@@ -195,13 +197,18 @@ def _differences(lock: dict[str, Any], recipe: Recipe) -> str:
     return f"another recipe: {', '.join(changed[:3])}{more} differ" + ("s" if len(changed) == 1 else "")
 
 
-def _files_of_plan(output: Path) -> list[Path]:
+def _plan_before(lock: dict[str, Any]) -> dict[str, Any]:
+    """What the lock of an output says of its plan; of the one before where an update was stopped."""
+    known = lock.get("before") or lock
+    return {name: known[name] for name in ("key", "plan", "recipe") if name in known}
+
+
+def _files_of_plan(output: Path, lock: dict[str, Any]) -> list[Path]:
     """Files that the plan in an output folder stands for, originals too; none where it cannot be read."""
     try:
-        prepared = read_prepared(output)
+        return list(_files_of(planned(output, lock)[0], read_jobs(output / PLAN)))
     except LesionsynthError:
         return []
-    return list(_files_of(prepared.space, prepared.jobs))
 
 
 def _files_of(space: Workspace, jobs: list[Job]) -> Iterator[Path]:

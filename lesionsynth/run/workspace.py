@@ -119,15 +119,15 @@ def plan_digest(output: Path) -> str | None:
         return None
 
 
-def planned(output: Path) -> tuple[Workspace, Found]:
-    """The workspace of a run that is planned.
+def planned(output: Path, lock: dict[str, Any] | None = None) -> tuple[Workspace, Found]:
+    """The workspace of a run that is planned, by the lock in the folder or the one that is given.
 
     Raises
     ------
     OutputError
         If there is no plan, or it is not the one that was made.
     """
-    lock = read_lock(output)
+    lock = read_lock(output) if lock is None else lock
     if not lock or lock.get("plan") is None:
         raise OutputError(
             "the folder holds no finished plan.",

@@ -200,6 +200,25 @@ def test_an_update_that_is_stopped_is_continued(
     assert files(output) == files(tmp_path / "fresh")
 
 
+def test_an_update_that_failed_is_not_the_last_that_knows_what_was_there(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Originals of a case that is gone have no record by which they would be found."""
+    root, output = made
+    for path in [*(root / "imagesTr").glob("case6_*"), root / "labelsTr" / "case6.nii.gz"]:
+        path.unlink()
+    (root / "splits_final.json").unlink()
+    image = root / "imagesTr" / "case2_0000.nii.gz"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:2000])
+    for _ in range(2):
+        with pytest.raises(InputError, match="case2"):
+            session.run(recipe_of(), root, output, Silent(), update=True)
+    image.write_bytes(whole)
+    updated(recipe_of(), root, output, tmp_path)
+    assert not list(output.rglob("*Tr/case6*"))
+
+
 def test_the_bank_is_continued(made: tuple[Path, Path]) -> None:
     root, output = made
     (root / "labelsTr" / "case6.nii.gz").touch()
