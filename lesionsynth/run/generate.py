@@ -25,8 +25,9 @@ from lesionsynth.json_file import read_json
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
-from lesionsynth.run.cohort import GENERATED, open_cohort
+from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.folder import check_output, claim
+from lesionsynth.run.input_faults import GENERATED
 from lesionsynth.run.pool import Progress
 from lesionsynth.run.workspace import RECORDS, inside
 

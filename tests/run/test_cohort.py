@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,42 @@ class TestNames:
         assert "cannot be a file name" in finding.fault
         (finding,) = self.by_table(tmp_path, "c", name)
         assert "the subject" in finding.fault
+
+    def test_what_is_too_long_is_an_error(self, tmp_path: Path) -> None:
+        """A copy of it, while it is written, would have a name of more than 255 bytes."""
+        assert self.by_table(tmp_path, "a" * 180, "s") == []
+        (finding,) = self.by_table(tmp_path, "a" * 181, "s")
+        assert (finding.level, finding.case) == ("error", "a" * 181)
+        assert "has 181 characters" in finding.fault
+
+    def test_what_no_file_can_hold_is_an_error(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path / "data", ["a"], licence="half \ud83d")
+        with pytest.raises(InputError, match=r"its description holds \\ud83d") as caught:
+            scan(root)
+        assert caught.value.file == str(root)
+        strange = tmp_path / os.fsdecode(b"d\xe4ta")
+        with pytest.raises(InputError, match=r"d\\udce4ta: its path holds \\udce4"):
+            scan(nnunet(strange, ["a"]))
+
+    def test_nor_may_a_folder_in_it_have_such_a_name(self, tmp_path: Path) -> None:
+        folder = os.fsdecode(b"\xe4")
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.nii").touch()
+        (tmp_path / "a.nii").touch()
+        spec = {
+            "layout": {"kind": "pattern", "images": {"T1": f"{folder}/{{case}}.nii"}, "label": "{case}.nii"}
+        }
+        (finding,) = scan_cohort(InputSpec.model_validate(spec), tmp_path)[1].findings
+        assert (finding.level, finding.case) == ("error", "a")
+        assert str(finding.file).endswith("\\udce4/a.nii")
+
+    def test_one_subject_for_all_is_worth_a_warning(self, tmp_path: Path) -> None:
+        root = nnunet(tmp_path, ["sub-x_1", "sub-x_2"])
+        (finding,) = scan_cohort(InputSpec(), root)[1].findings
+        assert (finding.level, finding.file) == ("warning", str(root))
+        assert "all 2 cases are of one subject, sub-x" in finding.fault
+        assert scan_cohort(InputSpec(subject="(.*)"), root)[1].findings == ()
+        assert scan_cohort(InputSpec(), nnunet(tmp_path / "one", ["a"]))[1].findings == ()
 
     @pytest.mark.parametrize("name", ["a", "0", "sub-01", "a.b_c+d-E"])
     def test_common_names_are_fine(self, tmp_path: Path, name: str) -> None:
