@@ -20,7 +20,8 @@ MASKS = "input.masks={path: 'masks/{subject}.nii.gz'}"
 
 def test_an_image_of_two_subjects(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
     root = make_nnunet(4)
-    shutil.copyfile(root / "imagesTr/case1_0001.nii.gz", root / "imagesTr/case3_0001.nii.gz")
+    (root / "imagesTr/case3_0001.nii.gz").unlink()
+    (root / "imagesTr/case3_0001.nii.gz").symlink_to("case1_0001.nii.gz")
     with pytest.raises(LeakError, match="image of case3 is identical to one of case1") as caught:
         session.run(recipe_of(), root, tmp_path / "out", Silent())
     assert (caught.value.case, caught.value.file) == ("case3", "imagesTr/case3_0001.nii.gz")
