@@ -233,6 +233,17 @@ def _check_classes(recipe: Recipe, cohort: Cohort) -> None:
             )
 
 
+def _why_none(block: Block, bank: LesionBank) -> str:
+    """Why a block with lesions has no donor at all."""
+    count = sum(case.load.count for case in bank.cases() if case.subject in block.subjects)
+    if not count or any(bank.infos(block.subjects)):
+        return ""
+    return (
+        f" Of its {count} lesions all are specks (bank.min_volume_mm3) or cut by the border of the volume "
+        "(bank.at_border: keep takes these)."
+    )
+
+
 def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progress: Progress) -> None:
     """Refuse a plan that the leak rule leaves without donors, before any voxel is written."""
     names = sorted({name for step in space.recipe.steps.values() for name in step.source_names()})
@@ -245,7 +256,7 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
             if block.hosts and givers is not None and not givers:
                 raise LeakError(
                     f"{block.name} ({len(block.subjects)} subjects, such as {block.subjects[0]}) holds no "
-                    f"donor for the source {name} ({source.kind}).",
+                    f"donor for the source {name} ({source.kind}).{_why_none(block, bank)}",
                     file=space.cohort.root,
                     remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none; shapes of "
                     "subjects without images come from input.masks.",

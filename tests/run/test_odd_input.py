@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lesionsynth.errors import InputError
+from lesionsynth.errors import InputError, LeakError
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
 from tests.conftest import write_nifti
@@ -75,12 +75,15 @@ def simple(
     return cases
 
 
-def made(root: Path, tmp_path: Path, step: dict[str, Any] | None = None) -> tuple[session.Outcome, Path]:
+def made(
+    root: Path, tmp_path: Path, step: dict[str, Any] | None = None, **keys: Any
+) -> tuple[session.Outcome, Path]:
     recipe = Recipe.model_validate(
         {
             "steps": {"add": step or {"kind": "populate", "load": "uniform"}},
             "output": {"copies": 1, "source_map": True, "originals": "omit"},
             "folds": {"strategy": "none"},
+            **keys,
         }
     )
     output = tmp_path / "out"
@@ -129,7 +132,9 @@ def test_a_lesion_larger_than_the_host(make_data: Callable[..., Path], tmp_path:
 
 def test_lesions_at_the_border_of_the_volume(make_data: Callable[..., Path], tmp_path: Path) -> None:
     root = make_data(simple(lesions=(((19, 21, 17), 3.2), ((12, 0, 9), 2.5))))
-    outcome, output = made(root, tmp_path)
+    with pytest.raises(LeakError, match=r"Of its 8 lesions all are specks .* or cut by the border"):
+        made(root, tmp_path / "cut")
+    outcome, output = made(root, tmp_path, bank={"at_border": "keep"})
     assert check(root, output) == 4
     removed, _ = made(root, tmp_path / "again", {"kind": "inpaint", "lesions": "all"})
     assert all(row["load_after_ml"] == 0 for row in removed.done)
@@ -188,7 +193,7 @@ def test_flat_volumes(
             label[:, :, : max(1, shape[2] - 1)] |= flat[:, :, : max(1, shape[2] - 1)]
         cases.append(([tissue_image(shape, label, seed)], label, spacing))
     root = make_data(cases)
-    outcome, output = made(root, tmp_path, step)
+    outcome, output = made(root, tmp_path, step, bank={"at_border": "keep"})
     assert check(root, output) == 4, outcome.failures
 
 
