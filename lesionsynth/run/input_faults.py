@@ -19,22 +19,14 @@ _LONGEST_NAME = 180
 GENERATED = "generated.json"
 """File by which a data set of generated cases is known."""
 _SYNTHETIC = re.compile(r"__syn\d+(?![0-9A-Za-z])")
+_NO_TEXT = re.compile("[\\ud800-\\udfff]")
+_ENDS = re.compile('["/]')
 _MADE = (LOCK, GENERATED)
 """Files by which folders of made cases are known."""
 
 
 def refuse_unwritable(cohort: Cohort) -> None:
     """Refuse what no file can hold, and names of channels and labels that would break a line of a table."""
-    for what, text in (
-        ("its path", str(cohort.root)),
-        ("its description", json.dumps(dict(cohort.extra), ensure_ascii=False)),
-    ):
-        if half := _unwritable(text):
-            raise InputError(
-                f"{what} holds {half}, which is no character.",
-                file=_shown(cohort.root),
-                remedy="Rename the folder, or correct dataset.json and the like.",
-            )
     for what, names in (("channel", cohort.channels), ("label", cohort.labels.values)):
         for name in names:
             if not name.strip() or not name.isprintable():
@@ -43,6 +35,14 @@ def refuse_unwritable(cohort: Cohort) -> None:
                     file=cohort.root,
                     remedy="Correct it where it is given: dataset.json, the table or the recipe.",
                 )
+    about = json.dumps(dict(cohort.extra), ensure_ascii=False)
+    for what, text in (("its path", str(cohort.root)), ("its description", about)):
+        if word := _unwritable(text):
+            raise InputError(
+                f"{what} holds {word}, which cannot be written as UTF-8.",
+                file=_shown(str(cohort.root)),
+                remedy="Rename the folder, or correct dataset.json and the like.",
+            )
 
 
 def case_faults(cases: Sequence[CaseFiles], everybody: Sequence[CaseFiles], root: Path) -> Iterator[Finding]:
@@ -94,21 +94,23 @@ def mask_faults(masks: Sequence[MaskFile]) -> Iterator[Finding]:
             )
 
 
-def _unwritable(text: str) -> str:
-    """What of a text is no character, as an escape: a byte of a path that is not UTF-8, half of a pair."""
-    return next((ascii(c).strip("'") for c in text if "\ud800" <= c <= "\udfff"), "")
+def _unwritable(text: str) -> str | None:
+    """A word of a text with a byte that is not UTF-8, or half of a pair of surrogates, in it."""
+    found = _NO_TEXT.search(text)
+    if found is None:
+        return None
+    return _shown(_ENDS.split(text[: found.start()])[-1] + _ENDS.split(text[found.start() :], 1)[0])
 
 
-def _shown(path: Path) -> str:
-    """A path that can be printed."""
-    return str(path).encode(errors="backslashreplace").decode()
+def _shown(text: str) -> str:
+    """A text that can be printed."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _path(path: Path, case: str) -> Iterator[Finding]:
-    if half := _unwritable(str(path)):
-        yield Finding(
-            "error", f"its path holds {half}, which is no character.", "Rename it.", case, _shown(path)
-        )
+    if word := _unwritable(str(path)):
+        fault = f"its path holds {word}, which cannot be written as UTF-8."
+        yield Finding("error", fault, "Rename it.", case, _shown(str(path)))
 
 
 def _shared_files(cases: Sequence[CaseFiles]) -> Iterator[Finding]:

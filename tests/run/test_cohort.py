@@ -156,11 +156,11 @@ class TestNames:
 
     def test_what_no_file_can_hold_is_an_error(self, tmp_path: Path) -> None:
         root = nnunet(tmp_path / "data", ["a"], licence="half \ud83d")
-        with pytest.raises(InputError, match=r"its description holds \\ud83d") as caught:
+        with pytest.raises(InputError, match=r"its description holds half \\ud83d, which") as caught:
             scan(root)
         assert caught.value.file == str(root)
         strange = tmp_path / os.fsdecode(b"d\xe4ta")
-        with pytest.raises(InputError, match=r"d\\udce4ta: its path holds \\udce4"):
+        with pytest.raises(InputError, match=r"d\\udce4ta: its path holds d\\udce4ta, which"):
             scan(nnunet(strange, ["a"]))
 
     def test_nor_may_a_folder_in_it_have_such_a_name(self, tmp_path: Path) -> None:
