@@ -101,8 +101,8 @@ class TestErrors:
             ),
             (
                 "steps:\n  add:\n    kind: populate\n    load: hihg\n",
-                "recipe.yaml:4: steps.add.load should be low, medium, high, uniform, gaussian, real, fixed "
-                "or range, got 'hihg'. Did you mean high?",
+                "recipe.yaml:4: steps.add.load should be low, medium, high, uniform, gaussian, real, fixed, "
+                "range or log_range, got 'hihg'. Did you mean high?",
             ),
             (
                 MINIMAL + "folds:\n  strategy: blocks\n",
