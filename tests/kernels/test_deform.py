@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -404,6 +404,7 @@ def test_volume_is_that_of_the_map_whatever_scales_fit_and_bends(scale, degrees,
         control_spacing_mm=8.0,
     )
     warped = warp_label(label, warp) > 0
+    assume(np.count_nonzero(warped) > 100)  # so few voxels of a lattice tell no volume
     assert not warped[0].any()
     assert not warped[:, :, -1].any()
     steps = np.stack([np.stack(np.gradient(c), axis=-1) for c in warp.coordinates()], axis=-2)
