@@ -26,7 +26,6 @@ from lesionsynth.units import MM3_PER_ML, mm_to_vox
 QUANTILES = np.linspace(0.0, 1.0, 257)
 """Levels at which a case's intensities are kept, for histogram matching."""
 
-
 _FLAT_VOX = 3
 """With so few voxels along an axis nearly all lesions reach both ends."""
 
@@ -118,9 +117,9 @@ def harvest(case: LoadedCase, spec: BankSpec) -> list[Lesion]:
     donors = []
     for number, box in enumerate(boxes, start=1):
         own = labels[box] == number
-        volume = float(own.sum()) * case.grid.voxel_volume_mm3
         if not spec.takes(box, own, case.grid):
             continue
+        volume = float(own.sum()) * case.grid.voxel_volume_mm3
         stored = grown(box, margin, case.grid.shape)
         crop = grown(box, [max(m, r) for m, r in zip(margin, reach, strict=True)], case.grid.shape)
         kept = shifted(stored, [-c for c in origin_of(crop)])
@@ -177,9 +176,9 @@ def harvest_mask(mask: MaskFile, lesion_value: int, spec: BankSpec) -> tuple[Cas
     lesions = []
     for number, box in enumerate(boxes, start=1):
         own = labels[box] == number
-        volume = float(own.sum()) * grid.voxel_volume_mm3
         if not spec.takes(box, own, grid):
             continue
+        volume = float(own.sum()) * grid.voxel_volume_mm3
         info = LesionInfo(
             lesion=f"{mask.name}/{number:04d}",
             case=mask.name,

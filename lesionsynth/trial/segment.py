@@ -162,12 +162,11 @@ class SegmentationTask:
     @property
     def synthetic_cases(self) -> int:
         """How many there were, before a stop too."""
-        return len(self.synthetic.cases) if self._renewed is None else len(self._copies())
+        return len(self.synthetic.cases) if self._renewed is None else len(self._copies(self._renewed))
 
-    def _copies(self) -> set[tuple[int, int]]:
+    def _copies(self, renewed: Renewed) -> set[tuple[int, int]]:
         """Those made while it trains, before it was stopped and since."""
-        since = set() if self._renewed is None else self._renewed.made
-        return {(a, b) for a, b in self.optimizers["unet"].param_groups[0]["copies"]} | since
+        return {(a, b) for a, b in self.optimizers["unet"].param_groups[0]["copies"]} | renewed.made
 
     def batch(self, rng: np.random.Generator, share: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, i, j, k), classes (B, i, j, k), and which are synthetic (B,), of an update."""
@@ -194,7 +193,8 @@ class SegmentationTask:
             self._renewed.at(done)
         real_alone = self.prototypes is not None and done >= 1 - self.spec.prototype_real
         images, classes, synthetic = self.batch(rng, 0.0 if real_alone else None)
-        group["copies"] = sorted(self._copies())
+        if self._renewed is not None:
+            group["copies"] = sorted(self._copies(self._renewed))
         network = self.networks["unet"]
         with mixed(self.device):
             heads = network(images).unbind(1)  # coarser ones, brought to the full size, after the first

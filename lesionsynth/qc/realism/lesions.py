@@ -93,14 +93,9 @@ def name_of(case: str, number: int) -> str:
 
 
 def fitting_lesions(case: LoadedCase, bank: BankSpec) -> list[int]:
-    """Numbers of the lesions that the bank would take: smaller ones are specks."""
+    """Numbers of the lesions that the bank would take: no specks, none that the border of the volume cuts."""
     labels, boxes = case.lesions
-    found = []
-    for number, box in enumerate(boxes, start=1):
-        count = int(np.count_nonzero(labels[box] == number))
-        if count >= bank.min_voxels and count * case.grid.voxel_volume_mm3 >= bank.min_volume_mm3:
-            found.append(number)
-    return found
+    return [n for n, box in enumerate(boxes, start=1) if bank.takes(box, labels[box] == n, case.grid)]
 
 
 def chosen(numbers: Sequence[int], most: int, seed: int, case: str, what: str) -> list[int]:
