@@ -3,7 +3,7 @@
 #
 #     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [PART ...]
 #
-# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_rare, sarcoma, sarcoma_sizes and open_ms. DATA holds
+# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_rare, sarcoma, sarcoma_sizes and open_ms. DATA holds
 # `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of a part are
 # OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
 set -euo pipefail
@@ -55,7 +55,18 @@ ms_sizes() { # 1, 2, 4, 8 and 16 training subjects
 }
 
 ms_seeds() {
-  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix
+  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix,carve_mix
+}
+
+ms_models() { # recipes whose models are trained on the two training subjects
+  on_ms ms_models --fractions 0.125 --seeds 1 \
+    --recipes hvae,soft_poisson_aae,translation_pix2pix,translation_cyclegan,translation_spade,translation_image \
+    --train-model hvae.steps=1000 --train-model "hvae.widths=[16,32]" --train-model hvae.latent=32 \
+    --train-model hvae.validate_every=250 --train-model hvae.held_out=0 \
+    --train-model lesion-autoencoder.steps=1000 --train-model lesion-autoencoder.validate_every=250 \
+    --train-model lesion-autoencoder.held_out=0 \
+    --train-model translation.steps=1000 --train-model translation.validate_every=250 \
+    --train-model translation.held_out=0
 }
 
 ms_more() { # copies made during training, prototypes
@@ -65,7 +76,7 @@ ms_more() { # copies made during training, prototypes
 ms_rare() {
   cohort
   trial ms_rare ms_rare_networks "$OUT/cohort" "${FOLDS[@]}" --rare 0.0005 --fractions 0.125 --seeds 5 \
-    --recipes benchmarks/expected_load.yaml
+    --controls lesions --recipes benchmarks/expected_load.yaml
 }
 
 sarcoma() {

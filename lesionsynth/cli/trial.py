@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +25,7 @@ from lesionsynth.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from lesionsynth.generative.specs import TrainSpec
     from lesionsynth.trial.compare import Comparison
     from lesionsynth.trial.run import Outcome
 
@@ -117,6 +119,15 @@ def trial(
             "--train", "-t", metavar="KEY=VALUE", help="Override a value of the preset, such as steps=5000."
         ),
     ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--train-model",
+            metavar="KIND.KEY=VALUE",
+            help="Override a value of the preset of models that recipes need and that are trained here, such "
+            "as hvae.steps=2000.",
+        ),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
@@ -162,7 +173,7 @@ def trial(
         seeds,
         tuple(int(fold) for fold in _numbers(folds, "--folds", -1, 1000, whole=True)),
         settings_of(TrialSpec, TrialSpec.presets[preset], f"preset {preset}", settings or (), "--train"),
-        preset,
+        _models(preset, models or ()),
         None if budget is None else 60 * budget,
         _nnunet(trainer),
         rare,
@@ -173,6 +184,25 @@ def trial(
         print_json([vars(comparison) for comparison in outcome.comparisons])
         return
     _tell(outcome, output, wish.nnunet)
+
+
+def _models(preset: str, overrides: Sequence[str]) -> dict[str, TrainSpec]:
+    """How models of each kind are trained."""
+    from lesionsynth.generative.specs import SPECS
+    from lesionsynth.recipe.load import settings_of
+
+    own: dict[str, list[str]] = {kind: [] for kind in SPECS}
+    for text in overrides:
+        kind, _, setting = text.partition(".")
+        if kind not in own or not setting:
+            raise typer.BadParameter(
+                f"--train-model {text}: should be one of {', '.join(SPECS)}, a point and KEY=VALUE."
+            )
+        own[kind].append(setting)
+    return {
+        kind: settings_of(spec, spec.presets[preset], f"preset {preset}", own[kind], f"--train-model {kind}:")
+        for kind, spec in SPECS.items()
+    }
 
 
 def _numbers(text: str, option: str, above: float, most: float, whole: bool = False) -> list[float]:

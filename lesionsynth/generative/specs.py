@@ -105,6 +105,10 @@ class MaskGanSpec(CubeSpec):
     """Weight of the gradient penalty."""
 
 
+Network = Literal["pix2pix", "spade", "cyclegan"]
+"""Of an image translation."""
+
+
 class TranslationSpec(TrainSpec):
     """Translation of semantic maps to images."""
 
@@ -123,7 +127,7 @@ class TranslationSpec(TrainSpec):
     """Patches an update."""
     validate_every: int = Field(default=1000, ge=1)
     """Steps between two looks at held-out data."""
-    network: Literal["pix2pix", "spade", "cyclegan"] = "spade"
+    network: Network = "spade"
     """pix2pix: a U-Net; spade: the map modulates every layer; cyclegan: there and back, unpaired patches."""
     map: Annotated[str, Field(min_length=1)] | None = None
     """Path of tissue label images (FreeSurfer, SynthSeg, FAST, Atropos), with {case} and {subject}, relative

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from lesionsynth.domain.grid import Box, bounding_box, grown
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.editing.insertion import surroundings, visibility
+from lesionsynth.generative.specs import Network
 from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
 from lesionsynth.kernels.noise import gaussian_noise
 from lesionsynth.plugins import registry
@@ -52,6 +53,8 @@ class Translate(OperationSpec):
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint, from `lesionsynth
     train translation`. Relative to the working directory."""
+    network: Network | None = None
+    """What kind of translation the model must be; without it: any."""
     blend: AnyBlend = Field(default_factory=lambda: registry.create("blends", "alpha"))
     """How the painted tissue is joined to the rest of the host at its outer edge: any but poisson, which has
     no level of its own. soft_poisson leaves the tissue within its edge and margin mostly the host's."""
@@ -85,7 +88,7 @@ class Translate(OperationSpec):
 
     def models_used(self) -> dict[str, ModelUse]:
         """The translation."""
-        return {self.model: ModelUse(("translation",), images=True)}
+        return {self.model: ModelUse.translation(self.network)}
 
     def apply(self, canvas: Canvas, context: StepContext) -> StepReport:
         """Paint; where lesions have become too pale, once more around them."""

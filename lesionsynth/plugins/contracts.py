@@ -266,6 +266,11 @@ class ModelUse(NamedTuple):
     config: tuple[tuple[str, str], ...] = ()
     field: str = "model"
 
+    @classmethod
+    def translation(cls, network: str | None) -> ModelUse:
+        """An image translation; any, or one of this network."""
+        return cls(("translation",), images=True, config=() if network is None else (("network", network),))
+
 
 class SourceSpec(Spec):
     """Yields lesions."""

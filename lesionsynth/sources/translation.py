@@ -16,6 +16,7 @@ from lesionsynth.editing.likeness import with_margin
 from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import OF_SHAPES
 from lesionsynth.generative.codes import Sampling
+from lesionsynth.generative.specs import Network
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, Painter, Placed, Wanted
 from lesionsynth.plugins.registry import register
 from lesionsynth.sources.autoencoder import draw_shape, open_model
@@ -39,6 +40,8 @@ class Translation(LesionChoice):
     model: str = ""
     """Folder of models with one for each block (<block>.safetensors), or one checkpoint. Relative to the
     working directory."""
+    network: Network | None = None
+    """What kind of translation the model must be; without it: any."""
     shapes: Literal["bank", "masks", "model"] = "bank"
     """bank: of real lesions; masks: of subjects without images (input.masks); model: of a shape model."""
     shape_model: str = ""
@@ -64,7 +67,7 @@ class Translation(LesionChoice):
 
     def models_used(self) -> dict[str, ModelUse]:
         """The translation, and a model of shapes where one is asked."""
-        used = {self.model: ModelUse(("translation",), images=True)}
+        used = {self.model: ModelUse.translation(self.network)}
         if self.shapes == "model":
             used[self.shape_model] = ModelUse(OF_SHAPES, field="shape_model")
         return used

@@ -9,6 +9,7 @@ from typing import Any
 
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError
+from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.folds import sides_of
@@ -74,8 +75,8 @@ class Setting:
         By which it was read.
     spec : TrialSpec
         Of the network.
-    preset : str
-        Of the models that a recipe needs and that are not there.
+    models : mapping
+        How the models are trained that a recipe needs and that are not there, by kind.
     output : Path
         Folder of the trial.
     device : str
@@ -89,7 +90,7 @@ class Setting:
     cohort: Cohort
     given: InputSpec
     spec: TrialSpec
-    preset: str
+    models: Mapping[str, TrainSpec]
     output: Path
     device: str = "cpu"
     threads: int = 1

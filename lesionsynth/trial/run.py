@@ -110,7 +110,7 @@ def run_trial(
     require_lesions(cells, cohort)
     _say_who(cells, wish.spec.held_out, progress)
     claim(output, NOTE, about)
-    setting = Setting(cohort, base.input, wish.spec, wish.preset, output, device, threads, wish.prevalence)
+    setting = Setting(cohort, base.input, wish.spec, wish.models, output, device, threads, wish.prevalence)
     runner = Runner(setting, progress, engine, wish.nnunet, until)
     done = _run(cells, wish, runner)
     _require_base(done, cells)

@@ -57,8 +57,9 @@ class Runner:
     def key(self, cell: Cell, arm: Arm) -> str:
         """Digest of all that the cell depends on."""
         setting, recipe = self.setting, arm.recipe
-        models = [] if recipe is None else [path for _, path, _ in used(recipe)]
-        files = [file for path in models if path for file in checkpoints_at(path)]
+        uses = [] if recipe is None else [(path, use) for _, path, use in used(recipe)]
+        files = [file for path, _ in uses if path for file in checkpoints_at(path)]
+        ways = [setting.models[use.kinds[0]].model_dump(mode="json") for _, use in uses]
         network = None if self._trainer else [arm.network(setting.spec).model_dump(mode="json"), *self._torch]
         people = {*cell.train, *cell.validation, *cell.test}
         subjects = {files.case: files.subject for files in setting.cohort.cases}
@@ -67,7 +68,7 @@ class Runner:
                 [lesionsynth.__version__, self._trainer, setting.prevalence, list(setting.cohort.channels)],
                 [network, arm.prototype, arm.share, arm.renewed],
                 None if recipe is None else deciding(recipe),
-                [setting.preset, list(file_states(files))] if models else None,
+                [ways, list(file_states(files))] if uses else None,
                 asdict(cell),
                 # Of masks, which have no subject here, all count.
                 [i for i in sorted(self._state(recipe).items()) if subjects.get(i[0]) in {None, *people}],

@@ -10,7 +10,6 @@ from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import Grid
 from lesionsynth.errors import DeviceError, LeakError, LesionsynthError, NoRoomError, OutputError
 from lesionsynth.generative.checkpoint import checkpoints_at, read_card
-from lesionsynth.generative.specs import SPECS
 from lesionsynth.recipe.model import FoldSpec, InputSpec, Recipe, resolved
 from lesionsynth.rng import stream
 from lesionsynth.run import session
@@ -208,11 +207,11 @@ def _with_models(recipe: Recipe, cell: Cell, train_on: Cohort, setting: Setting,
                     )
             continue
         kind = use.kinds[0]
-        models = folder / "models" / user
-        spec = SPECS[kind].model_validate({**SPECS[kind].presets[setting.preset], **dict(use.config)})  # type: ignore[index]
+        models = folder / "models" / f"{user}.{use.field}"
+        spec = setting.models[kind]
         train_models(
             kind,  # type: ignore[arg-type]
-            spec,
+            type(spec).model_validate({**spec.model_dump(), **dict(use.config)}),
             recipe,
             train_on.root,
             models,

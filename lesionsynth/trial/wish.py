@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lesionsynth.generative.specs import TrainSpec
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.spec import TrialSpec
 
@@ -21,8 +23,8 @@ class Wish:
     seeds : int
     folds : tuple of int
     spec : TrialSpec
-    preset : str
-        Of the models that recipes need and that are not there.
+    models : mapping
+        How the models are trained that recipes need and that are not there, by kind.
     budget_s : float or None
         No group of cells, nor of networks of a search, begins that would probably end later.
     nnunet : str or None
@@ -36,7 +38,7 @@ class Wish:
     seeds: int
     folds: tuple[int, ...]
     spec: TrialSpec
-    preset: str = "full"
+    models: Mapping[str, TrainSpec]
     budget_s: float | None = None
     nnunet: str | None = None
     prevalence: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lesionsynth.domain.load import LoadTarget
 from lesionsynth.editing.canvas import Canvas
 from lesionsynth.errors import InputError, LesionsynthError
 from lesionsynth.generative.checkpoint import read_checkpoint, write_checkpoint
+from lesionsynth.generative.specs import Network
 from lesionsynth.host import load_case
 from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.operations.copy_paste import CopyPaste
@@ -193,6 +195,15 @@ def test_a_model_that_is_not_given_or_not_of_this_data_is_refused(host, donors, 
         populated(Translation(model="m"), host, foreign)
     assert "other.safetensors" in str(caught.value)
     assert "case4" in str(caught.value)
+
+
+@pytest.mark.parametrize("network", get_args(Network))
+def test_the_recipe_of_a_network_takes_no_other_model(network):
+    """Also a trial, which trains what is not there, has to know it."""
+    recipe = load_recipe(f"translation_{network}")
+    (use,) = recipe.sources["painted"].models_used().values()
+    assert use == (("translation",), True, (("network", network),), "model")
+    assert Translation(model="m").models_used()["m"].config == ()
 
 
 def test_the_methods_say_whose_shapes_they_are():

@@ -17,7 +17,7 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import InputError, LeakError, NoRoomError, OutputError
 from lesionsynth.generative.checkpoint import read_card, read_checkpoint, write_checkpoint
-from lesionsynth.generative.specs import AutoencoderSpec
+from lesionsynth.generative.specs import SPECS
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec, Recipe
 from lesionsynth.run.cohort import open_cohort
@@ -35,12 +35,13 @@ SPEC = TrialSpec.model_validate(
         "validation_patches": 2,
     }
 )  # fmt: skip
+MODELS = {kind: spec.model_validate(spec.presets["tiny"]) for kind, spec in SPECS.items()}
 CELL = Cell("mix", 1.0, 0, 0, ("case1", "case2"), ("case3",), ("case4",))
 ONE = ["output.copies=1", "steps.add.load=[2, 8]"]
 
 
 def setting_of(cohort: Cohort, output: Path, prevalence: float | None = None) -> Setting:
-    return Setting(cohort, InputSpec(), SPEC, "tiny", output, prevalence=prevalence)
+    return Setting(cohort, InputSpec(), SPEC, MODELS, output, prevalence=prevalence)
 
 
 @pytest.fixture
@@ -185,10 +186,16 @@ def test_a_model_that_has_seen_a_test_subject_is_refused(
 def test_a_model_that_is_not_there_is_trained_on_the_training_subjects(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {**AutoencoderSpec.presets["tiny"], "steps": 2, "validate_every": 1, "batch": 2}
-    monkeypatch.setitem(AutoencoderSpec.presets, "tiny", few)
-    recipe = load_recipe("soft_poisson_aae", ["output.copies=1", "steps.add.load=[2, 8]"])
+    """Each as it is told to be; a translation and a model of shapes of one source are two."""
+    for kind, few in {"lesion-autoencoder": {"batch": 2}, "translation": {"network": "cyclegan"}}.items():
+        changed = MODELS[kind].model_copy(update={**few, "steps": 2, "validate_every": 1})
+        monkeypatch.setitem(MODELS, kind, changed)
+    more = ["output.copies=1", "steps.add.load=[2, 8]", "sources.painted.shapes=model"]
     with suppress(NoRoomError):  # two steps may not make a lesion that can be used
-        made_of(cohort, recipe, tmp_path / "w")
-    (model,) = (tmp_path / "w" / "models").rglob("*.safetensors")
-    assert read_card(model).subjects == ("case1", "case2")
+        made_of(cohort, load_recipe("translation_pix2pix", more), tmp_path / "w")
+    trained = sorted((tmp_path / "w" / "models").rglob("*.safetensors"))
+    cards = [read_card(model) for model in trained]
+    assert [card.kind for card in cards] == ["translation", "lesion-autoencoder"]
+    assert all(card.subjects == ("case1", "case2") for card in cards)
+    assert cards[0].config["network"] == "pix2pix", "the recipe asks for it"
+    assert cards[1].config["batch"] == 2

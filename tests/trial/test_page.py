@@ -29,7 +29,7 @@ def page_of(
             for who in cells[-1]["test"]:
                 values = dict.fromkeys(TITLES, float(rng.random()))
                 rows.append(Row(arm, fraction, seed, fold, ("t",), who, who, values))
-    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), TrialSpec(held_out=held_out))
+    wish = Wish((Arm("none", None), Arm("mix", None)), (1.0,), 1, (0,), TrialSpec(held_out=held_out), {})
     return render("tried", wish, rows, compare(rows, TITLES), cells, failed or {}, 0)
 
 

@@ -20,7 +20,7 @@ from lesionsynth.trial.arms import Arm, arms_of
 from lesionsynth.trial.cells import Cell, Setting
 from lesionsynth.trial.runner import Runner
 from tests.test_invariants import Silent
-from tests.trial.test_cell import CELL, SPEC
+from tests.trial.test_cell import CELL, MODELS, SPEC
 
 NONE = replace(CELL, arm="none")
 
@@ -31,7 +31,7 @@ def root(make_nnunet: Callable[..., Path]) -> Path:
 
 
 def key_of(root: Path, cell: Cell, arm: Arm, trainer: str | None = None, **changed: object) -> str:
-    setting = Setting(open_cohort(InputSpec(), root)[1], InputSpec(), SPEC, "tiny", root.parent / "out")
+    setting = Setting(open_cohort(InputSpec(), root)[1], InputSpec(), SPEC, MODELS, root.parent / "out")
     return Runner(replace(setting, **changed), Silent(), ALONE, trainer, None).key(cell, arm)
 
 
@@ -89,7 +89,8 @@ def test_the_arms_of_one_call_do_not_change_each_others_keys(root: Path) -> None
     assert none == key_of(root, NONE, replace(Arm("none", None)))
     assert len({none, key_of(root, NONE, longer), key_of(root, NONE, more)}) == 3
     # Settings of the built-in network are nothing to nnU-Net, nor are those of models that are not needed.
-    for changed in ({"spec": SPEC.model_copy(update={"steps": 5})}, {"preset": "full"}):
+    others = {kind: spec.model_copy(update={"steps": 5}) for kind, spec in MODELS.items()}
+    for changed in ({"spec": SPEC.model_copy(update={"steps": 5})}, {"models": others}):
         assert key_of(root, CELL, mix(), "nnUNetTrainer") == key_of(
             root, CELL, mix(), "nnUNetTrainer", **changed
         )
@@ -115,7 +116,7 @@ def test_files_that_one_recipe_reads_count_for_its_arm_alone(root: Path) -> None
 
 
 def test_a_cell_that_is_done_is_read_and_not_done_again(root: Path) -> None:
-    setting = Setting(open_cohort(InputSpec(), root)[1], InputSpec(), SPEC, "tiny", root.parent / "out")
+    setting = Setting(open_cohort(InputSpec(), root)[1], InputSpec(), SPEC, MODELS, root.parent / "out")
     runner = Runner(setting, Silent(), ALONE, None, None)
     pair = (NONE, Arm("none", None))
     assert runner.told(*pair) is None
