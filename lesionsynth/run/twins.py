@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
+
 from lesionsynth.bank.harvest import CaseSummary
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import LeakError
 
+_LEVELS = 32
+"""So many different levels of the 257 do not agree by chance, to the last digit."""
+
 
 def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
-    """Compare the digests of a bank: no two subjects may have the same image, or mask and label map.
+    """Compare what a bank knows: no two subjects may have the same image, or mask and label map.
 
-    Images that are constant, as where a channel stands for one that is missing, and empty masks tell nothing.
+    Images are the same where their files are, or, as of one scan that was stored anew, their intensities in
+    the tissue. Constant ones, as where a channel stands for one that is missing, and empty masks tell
+    nothing.
 
     Raises
     ------
@@ -19,15 +26,15 @@ def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
         It names both cases.
     """
     by_case = {files.case: files for files in cohort.cases}
-    images: dict[str, CaseSummary] = {}
+    images: dict[Hashable, CaseSummary] = {}
     labels: dict[str, CaseSummary] = {}
     summaries = [summary for summary in bank.cases() if summary.load.count or summary.case in by_case]
     for summary in summaries:
         if (files := by_case.get(summary.case)) is None:
             continue
         labels[summary.source_hashes[cohort.name_of(files.label)]] = summary
-        for name, digest in _telling(summary, files, cohort):
-            other = images.setdefault(digest, summary)
+        for name, told in _telling(summary, files, cohort):
+            other = images.setdefault(told, summary)
             if other.subject != summary.subject:
                 raise _twins("image", summary, other, name)
     for summary in summaries:
@@ -36,14 +43,14 @@ def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
                 raise _twins("mask", summary, labels[digest], name)
 
 
-def _telling(summary: CaseSummary, files: CaseFiles, cohort: Cohort) -> list[tuple[str, str]]:
-    """Name and digest of each image of a case that is not constant in its tissue."""
-    names = [
-        cohort.name_of(path)
-        for path, channels in files.image_files.items()
-        if any(summary.quantiles[channel][0] < summary.quantiles[channel][-1] for channel in channels)
-    ]
-    return [(name, summary.source_hashes[name]) for name in names]
+def _telling(summary: CaseSummary, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str, Hashable]]:
+    """What tells an image of a case from others, with its name: its digest, and its levels by channel."""
+    for path, channels in files.image_files.items():
+        name = cohort.name_of(path)
+        levels = [tuple(summary.quantiles[channel]) for channel in channels]
+        if any(own[0] < own[-1] for own in levels):
+            yield name, summary.source_hashes[name]
+        yield from ((name, own) for own in levels if len(set(own)) >= _LEVELS)
 
 
 def _twins(what: str, one: CaseSummary, other: CaseSummary, name: str) -> LeakError:

@@ -28,6 +28,19 @@ def test_an_image_of_two_subjects(make_nnunet: Callable[..., Path], tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("stored", [np.float64, np.float32])
+def test_a_scan_that_was_stored_anew(stored: type, make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    """Other bytes, the same voxels: unpacked and packed, with another header or type."""
+    root = make_nnunet(4)
+    for part in ("imagesTr/case{}_0000", "imagesTr/case{}_0001", "labelsTr/case{}"):
+        image = nib.load(root / f"{part.format(1)}.nii.gz")
+        values = np.asanyarray(image.dataobj).astype(stored if "images" in part else np.int16)
+        write_nifti(root / f"{part.format(4)}.nii.gz", values, image.affine)
+    with pytest.raises(LeakError, match="image of case4 is identical to one of case1"):
+        session.run(recipe_of(), root, tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_mask_of_a_subject_with_images(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
     root = make_nnunet(4)
     (root / "masks").mkdir()
