@@ -3,9 +3,9 @@
 #
 #     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [PART ...]
 #
-# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_rare, sarcoma, sarcoma_sizes and open_ms. DATA holds
-# `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of a part are
-# OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
+# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_rare, sarcoma, sarcoma_sizes, sarcoma_larger
+# and open_ms. DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of a
+# part are OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?folder of the data}" "${OUT:?folder for what comes out}"
@@ -69,8 +69,9 @@ ms_models() { # recipes whose models are trained on the two training subjects
     --train-model translation.held_out=0
 }
 
-ms_more() { # copies made during training, prototypes
-  on_ms ms_more --fractions 0.125 --seeds 1 --recipes lesionmix --on-the-fly 10 --prototype cross
+ms_more() { # copies made during training, prototypes, other shares of synthetic patches
+  on_ms ms_more --fractions 0.125 --seeds 1 --recipes lesionmix --on-the-fly 10 --prototype cross \
+    --shares 0.25,0.75
 }
 
 ms_rare() {
@@ -85,6 +86,11 @@ sarcoma() {
 
 sarcoma_sizes() { # 2, 4, 8 and 16 training subjects
   on_sarcoma sarcoma_sizes --fractions 0.1,0.25,0.5,1 --seeds 1
+}
+
+sarcoma_larger() { # a network with four times as many weights, twice as many updates
+  trial sarcoma_larger sarcoma_larger_networks "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" "${FOLDS[@]}" \
+    --recipes lesionmix --fractions 0.1 --seeds 1 -t steps=2000 -t "widths=[16,32,64]"
 }
 
 open_ms() {

@@ -216,6 +216,12 @@ class ShapeTask(_Adversarial):
                 errors.append((sizes - samples.sizes[part]).abs().cpu())
         return torch.cat(dices).double().numpy(), torch.cat(errors).double().numpy()
 
+    def shapes_of(self, codes: Sequence[Sequence[float]]) -> NDArray[np.uint8]:
+        """Classes (N, n, n, n) that codes (N, latent) stand for."""
+        with torch.no_grad():
+            logits, _ = self.networks["decoder"](torch.tensor(codes, dtype=torch.float32, device=self.device))
+        return np.asarray(logits.argmax(1).cpu().numpy().astype(np.uint8))
+
     def codes_of(self, samples: Samples) -> NDArray[np.float32]:
         """Codes of all samples."""
         with torch.no_grad():

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from lesionsynth.generative.checkpoint import TrainedOn, needed
+from lesionsynth.rng import stream
 
 Sampling = Literal["prior", "mixture", "neighbourhood"]
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 _ARRAYS = ("latents", "volumes_mm3", "weights", "means", "spreads")
 _MOST_COMPONENTS = 8
 _CASES_PER_COMPONENT = 10
+_TRIALS = 64
 _NEAR = 0.3
 """Spread of a neighbourhood, as a share of that of its component: with all of it, it would be no nearer."""
 _DECIMALS = 5
@@ -69,7 +71,7 @@ def fit_codes(
     data = latents.astype(np.float64)
     floor = 1e-3 * max(float(data.var(axis=0).mean()), 1e-6)
     tried = [
-        mixture.GaussianMixture(k, covariance_type="diag", reg_covar=floor, random_state=seed).fit(
+        mixture.GaussianMixture(k, covariance_type="diag", reg_covar=floor, random_state=seed % 2**32).fit(
             data if len(data) > 1 else np.repeat(data, 2, axis=0)
         )
         for k in range(1, most + 1)
@@ -82,6 +84,12 @@ def prior_codes(latent: int) -> Codes:
     """Of a model that encodes nothing: a mixture of one component, the prior, and no neighbours."""
     nothing, one = np.empty((0, latent), np.float32), np.ones((1, latent))
     return Codes(nothing, np.empty(0), (), np.ones(1), 0 * one, one)
+
+
+def trial_codes(codes: Codes, sampling: Sampling, seed: int) -> list[list[float]]:
+    """Some draws, by which the share of usable ones is measured."""
+    drawn = [draw_code(codes, sampling, 1.0, stream(seed, "trials", sampling, k)) for k in range(_TRIALS)]
+    return [draw[0] for draw in drawn if draw is not None]
 
 
 def draw_code(

@@ -21,7 +21,8 @@ from lesionsynth.kernels.intensity import in_spreads
 RIM_MM = 2.5
 """Tissue around a lesion that belongs to its look: its partial-volume rim, and what a blend carries along."""
 MOST_SPREADS = 30.0
-"""Intensities that a network is shown are cut here: beyond it are vessels and artefacts."""
+"""Intensities that a network is shown are cut here, unless lesions go beyond, as in PET: what lies beyond are
+vessels, bone and artefacts."""
 _WHOLE = 0.9
 """Share of a shape that has to hang together; what is not part of it is cut off."""
 
@@ -83,10 +84,19 @@ def crop_of(lesion: Lesion, size: int, values: Sequence[int]) -> Crop | None:
     known = np.zeros(classes.shape, dtype=bool)
     if lesion.info.channels:
         levels = [s.surroundings for s in lesion.info.channels]
-        image = in_spreads(warp_image(lesion.image, warp, 1), levels, MOST_SPREADS)
+        image = as_shown(warp_image(lesion.image, warp, 1), levels, classes > 0)
         known = warp_mask(lesion.rim, warp) | (classes > 0)
     info = lesion.info
     return Crop(info.lesion, info.case, info.subject, classes, edge_mm, image, known, info.volume_mm3)
+
+
+def as_shown(
+    image: NDArray[np.float32], levels: Sequence[tuple[float, float]], lesion: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Channels (C, i, j, k) in spreads of a tissue, as networks see them; none of `lesion` is cut."""
+    units = in_spreads(image, levels)
+    most = np.abs(units[:, lesion]).max(axis=1, initial=MOST_SPREADS)[:, None, None, None]
+    return np.asarray(units.clip(-most, most))
 
 
 def _classes(
@@ -130,6 +140,14 @@ def whole_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
     if np.count_nonzero(inner) != np.count_nonzero(kept):
         return "cut-off shape"
     return np.where(kept, classes, 0).astype(np.uint8)
+
+
+def largest_shape(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
+    """The largest of generated lesions alone, as :func:`whole_shape` has it, or why there is none."""
+    numbers, _ = components(classes > 0)
+    sizes = np.bincount(numbers.ravel())[1:]
+    kept = numbers == 1 + int(sizes.argmax()) if sizes.size else np.zeros_like(numbers, dtype=bool)
+    return whole_shape(np.where(kept, classes, 0).astype(np.uint8))
 
 
 def shape_lesion(name: str, classes: NDArray[np.uint8], edge_mm: float, values: Sequence[int]) -> Lesion:

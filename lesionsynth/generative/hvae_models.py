@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,14 @@ from numpy.typing import NDArray
 
 from lesionsynth.domain.case import LabelTable
 from lesionsynth.generative.checkpoint import opened_once, read_checkpoint
-from lesionsynth.generative.codes import SAMPLINGS, Codes, Sampling, draw_code, fit_codes
+from lesionsynth.generative.codes import SAMPLINGS, Codes, Sampling, fit_codes, trial_codes
+from lesionsynth.generative.crops import MOST_SPREADS, largest_shape
 from lesionsynth.generative.hvae import Batches, HvaeTask, networks_of
 from lesionsynth.generative.lesion_data import held_out
 from lesionsynth.generative.nets import arrays_of, decoding, load_arrays
 from lesionsynth.generative.samples import Samples, Seen, component_sizes
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.generative.training import SCORE, Learned, Place, Told, seed_weights, train
-from lesionsynth.rng import stream
-
-_TRIALS = 64
-"""Draws by which the share of usable samples is measured."""
 
 
 def train_hvae(
@@ -37,10 +33,11 @@ def train_hvae(
     train_on, validate_on = held_out(samples.parts, spec.held_out, spec.seed, "hvae")
     images = np.stack([s.image for s in train_on])
     scale = images.std(axis=(0, *range(2, images.ndim)), dtype=np.float64).clip(min=0.1).astype(np.float32)
+    del images  # as large as all samples
     trained, validated = (Batches(part, scale, place.device) for part in (train_on, validate_on))
     seed_weights(spec, place, "hvae")
     task = HvaeTask(spec, len(values), trained, validated, place.device)
-    seen = Seen.of(train_on, samples.spacing_mm)
+    seen = Seen.of(samples.parts, samples.spacing_mm)
     done = train(task, spec, place, told, key)
     on_lesion = [k for k, s in enumerate(train_on) if s.on_lesion and (s.classes > 0).any()]
     if not on_lesion:
@@ -69,9 +66,7 @@ def train_hvae(
         "ran": float(done.ran),
     }
     model = HvaeModel(spec, about, arrays)
-    for sampling in SAMPLINGS:
-        reasons = trials(model, sampling)
-        measures |= {f"{sampling}_accepted": reasons["accepted"] / _TRIALS}
+    measures |= {f"{sampling}_accepted": accepted(model, sampling) for sampling in SAMPLINGS}
     return Learned(about, arrays, measures, done.steps, (task.name,))
 
 
@@ -80,14 +75,11 @@ def largest_mm3(classes: NDArray[np.uint8], spacing_mm: float) -> float:
     return float(component_sizes(classes).max(initial=0)) * spacing_mm**3
 
 
-def trials(model: HvaeModel, sampling: Sampling, spread: float = 1.0) -> Counter[str]:
-    """How many of some draws are usable ("accepted"), and why the others are not."""
-    found: Counter[str] = Counter()
-    for number in range(_TRIALS):
-        drawn = draw_code(model.codes, sampling, spread, stream(model.spec.seed, "trials", sampling, number))
-        assert drawn is not None
-        found[model.refusal(model.pair(drawn[0])[1]) or "accepted"] += 1
-    return found
+def accepted(model: HvaeModel, sampling: Sampling) -> float:
+    """Share of some draws that are usable."""
+    masks = [model.pair(code)[1] for code in trial_codes(model.codes, sampling, model.spec.seed)]
+    test = model.largest if model.spec.sample == "patches" else model.refusal
+    return float(np.mean([not isinstance(test(classes), str) for classes in masks]))
 
 
 class HvaeModel:
@@ -134,10 +126,14 @@ class HvaeModel:
         """Why a mask is none, or None where it is one."""
         return self.seen.refusal(classes, self.spacing_mm)
 
+    def largest(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
+        """The largest lesion of the mask of a patch, which is what a source takes, or why it is none."""
+        return self.refusal(classes) or largest_shape(classes)
+
     def is_tissue(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where an image (C, n, ...) is nearer to tissue than to the least intensity, in every channel."""
         median, spread, least = self.tissue.T
-        half = 0.5 * (least - median) / np.where(spread > 0, spread, 1.0)
+        half = 0.5 * np.maximum((least - median) / np.where(spread > 0, spread, 1.0), -MOST_SPREADS)
         return np.asarray((image > half.reshape(-1, *[1] * self.spec.dims)).all(axis=0))
 
     def in_units(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

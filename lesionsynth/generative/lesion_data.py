@@ -10,6 +10,7 @@ import numpy as np
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.generative.crops import Crop, crop_of
+from lesionsynth.generative.specs import FEWEST_TO_HOLD_OUT
 from lesionsynth.rng import stream
 
 
@@ -19,6 +20,10 @@ class Sample(Protocol):
     @property
     def subject(self) -> str:
         """Whose it is."""
+
+    @property
+    def name(self) -> str:
+        """Of the lesion or case that it shows."""
 
 
 AnySample = TypeVar("AnySample", bound=Sample)
@@ -58,23 +63,21 @@ def held_out(
 ) -> tuple[list[AnySample], list[AnySample]]:
     """Samples that train, and those that only validate.
 
-    A share of the subjects, one at least; of the samples where there is one subject. Where nothing can be
-    held out, the training data validate too.
+    A share of the subjects, one at least; with fewer than three, of the lesions (or cases) that samples are
+    named after. Where there are fewer than three of these too, none can be spared: the training data
+    validate.
     """
-    rng = stream(seed, "train", "held out", what)
-    subjects = sorted({sample.subject for sample in samples})
-    if share == 0 or len(samples) == 1:
-        return list(samples), list(samples)
-    if len(subjects) > 1:
-        count = min(len(subjects) - 1, max(1, round(share * len(subjects))))
-        kept = {subjects[k] for k in rng.permutation(len(subjects))[:count].tolist()}
-        held = [sample.subject in kept for sample in samples]
-    else:
-        count = min(len(samples) - 1, max(1, round(share * len(samples))))
-        index = set(rng.permutation(len(samples))[:count].tolist())
-        held = [k in index for k in range(len(samples))]
-    train = [sample for sample, out in zip(samples, held, strict=True) if not out]
-    return train, [sample for sample, out in zip(samples, held, strict=True) if out]
+    for key in ("subject", "name"):
+        of = [getattr(sample, key) for sample in samples]
+        groups = sorted(set(of))
+        if share > 0 and len(groups) >= FEWEST_TO_HOLD_OUT:
+            drawn = stream(seed, "train", "held out", what).permutation(len(groups)).tolist()
+            out = {groups[k] for k in drawn[: max(1, min(len(groups) - 1, round(share * len(groups))))]}
+            return (
+                [sample for sample, group in zip(samples, of, strict=True) if group not in out],
+                [sample for sample, group in zip(samples, of, strict=True) if group in out],
+            )
+    return list(samples), list(samples)
 
 
 def volume_range(crops: Sequence[Crop]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from lesionsynth.generative.autoencoder import (
     shape_networks,
 )
 from lesionsynth.generative.checkpoint import OF_SHAPES, TrainedOn, opened_once, read_checkpoint
-from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes, prior_codes
+from lesionsynth.generative.codes import Codes, Sampling, draw_code, fit_codes, prior_codes, trial_codes
 from lesionsynth.generative.crops import Crop, shape_lesion, whole_shape
 from lesionsynth.generative.lesion_data import held_out, volume_range
 from lesionsynth.generative.mask_gan import GanTask, gan_networks
@@ -63,7 +63,9 @@ def train_autoencoder(
         **arrays_of({f"shape.{name}": shape.networks[name] for name in ("encoder", "decoder")}),
         **codes.arrays("shape.codes/"),
     }
-    measures = _measures("shape", done)
+    made = shape.shapes_of(trial_codes(codes, "mixture", spec.seed))
+    usable = [not isinstance(whole_shape(classes), str) for classes in made]
+    measures = {**_measures("shape", done), "mixture_accepted": float(np.mean(usable))}
     tasks = ["shape"]
     with_image = [crop for crop in crops if crop.image.shape[0]]
     if with_image:

@@ -15,12 +15,11 @@ from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of
 from lesionsynth.domain.lesion import LesionInfo
 from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import TrainedOn
-from lesionsynth.generative.crops import MOST_SPREADS, RIM_MM
+from lesionsynth.generative.crops import RIM_MM, as_shown
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.kernels.components import components
 from lesionsynth.kernels.deform import Warp, warp_image, warp_label
-from lesionsynth.kernels.intensity import in_spreads
 from lesionsynth.kernels.tissue import OUTSIDE
 from lesionsynth.rng import stream
 from lesionsynth.tissue import TissueSpec
@@ -65,6 +64,11 @@ class Sample:
     def subject(self) -> str:
         """Whose it is."""
         return self.about.subject
+
+    @property
+    def name(self) -> str:
+        """Of the lesion, or of the case."""
+        return self.about.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +161,7 @@ class _View:
         self.up = case.grid.axis_towards(2)
         images = case.all_values
         self.least = [float(channel.min()) for channel in images]
-        self.images = in_spreads(images, case.tissue_stats, MOST_SPREADS)
+        self.images = as_shown(images, case.tissue_stats, case.lesion_mask)
 
     def samples(self, lesions: Sequence[LesionInfo], count: int, spec: HvaeSpec) -> Iterator[Sample]:
         """Samples of the case; the whole of it once where they are volumes."""

@@ -10,6 +10,8 @@ from lesionsynth.generative.checkpoint import Kind
 from lesionsynth.spec import Probability, Spec
 
 Widths = tuple[int, ...]
+FEWEST_TO_HOLD_OUT = 3
+"""Of fewer subjects none can be spared to validate alone."""
 
 
 class TrainSpec(Spec):
@@ -31,7 +33,8 @@ class TrainSpec(Spec):
     patience: int = Field(default=10, ge=1)
     """Looks without gain after which training ends."""
     held_out: Probability = 0.2
-    """Share of the subjects (of the samples, where there is one subject) that only validate; 0: none."""
+    """Share of the subjects that only validate; 0: none. With fewer than three subjects: of the lesions (of
+    the cases, for translation and whole volumes), or none where there are fewer than three of these too."""
 
     @property
     def beside(self) -> tuple[str, ...]:

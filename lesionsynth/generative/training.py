@@ -158,7 +158,7 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
     state = _read_state(state_path, key)
     if state is None:
         result.untrained = _validated(task)
-        result.measures, best = result.untrained, _copy(task)
+        result.measures = result.untrained
     else:
         _restore(task, state)
         result, best, since = Trained(**state["result"]), state["best"], state["since"]
@@ -181,7 +181,7 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
                 for name, value in {**values, **measures}.items():
                     log.add_scalar(name, value, number)
                 since += 1
-                if measures[SCORE] < result.measures[SCORE]:
+                if best is None or measures[SCORE] < result.measures[SCORE]:
                     result.measures, result.steps, best, since = measures, number, _copy(task), 0
                 told.advance(1, " ".join(f"{n} {v:.3g}" for n, v in {**values, **measures}.items()))
             else:
@@ -193,6 +193,12 @@ def train(task: Task, spec: TrainSpec, place: Place, told: Told, key: str) -> Tr
     finally:
         log.close()
     _write_state(state_path, key, task, result, best, since)
+    if result.measures[SCORE] >= result.untrained[SCORE]:
+        told.note(
+            f"{place.name}: {task.name} has learned nothing that helps with held-out data. Train longer, in "
+            "a new folder, or look whether the subjects are alike."
+        )
+    assert best is not None, "the last step is looked at"
     for name, network in task.networks.items():
         network.load_state_dict(best[name])
         network.eval()

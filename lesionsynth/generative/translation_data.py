@@ -13,12 +13,11 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.domain.grid import bounding_box
 from lesionsynth.errors import InputError
-from lesionsynth.generative.crops import MOST_SPREADS
+from lesionsynth.generative.crops import as_shown
 from lesionsynth.generative.specs import TranslationSpec
 from lesionsynth.generative.tissue_map import Frame, Semantics
 from lesionsynth.host import LoadedCase, load_case
 from lesionsynth.kernels.components import components
-from lesionsynth.kernels.intensity import in_spreads
 from lesionsynth.rng import stream
 from lesionsynth.tissue import TissueSpec
 
@@ -50,6 +49,11 @@ class Scan:
     image: NDArray[np.float16]
     lesions: tuple[NDArray[np.int16], ...]
     tissue: NDArray[np.int16]
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+        return self.case
 
 
 def patch_shape(spec: TranslationSpec) -> tuple[int, int, int]:
@@ -117,7 +121,7 @@ def scan_of(case: LoadedCase, spec: TranslationSpec, semantics: Semantics, spaci
     window = frame.window(whole)
     on_case = semantics.with_lesions(semantics.tissue_of(case), case.label)
     classes = frame.classes(on_case, whole, window)
-    levelled = in_spreads(case.all_values, case.tissue_stats, MOST_SPREADS)
+    levelled = as_shown(case.all_values, case.tissue_stats, case.lesion_mask)
     image = frame.image(levelled, whole, window).astype(np.float16)
     body = bounding_box(classes > 0)
     if body is None:
@@ -150,9 +154,11 @@ def _voxels_of_each(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int16], ...]:
 
 def ranges_of(scans: Sequence[Scan]) -> NDArray[np.float32]:
     """Largest difference from the tissue that is common, per channel, in spreads: (C,), 1 at least."""
-    seen = [np.abs(scan.image[:, scan.classes > 0].astype(np.float32)) for scan in scans]
-    found = np.median([np.percentile(values, _RANGE, axis=1) for values in seen], axis=0)
-    return np.asarray(found, dtype=np.float32).clip(min=1.0)
+    found = [
+        np.percentile(np.abs(scan.image[:, scan.classes > 0].astype(np.float32)), _RANGE, axis=1)
+        for scan in scans
+    ]
+    return np.median(found, axis=0).astype(np.float32).clip(min=1.0)
 
 
 def means_of(scans: Sequence[Scan], count: int) -> NDArray[np.float32]:

@@ -30,15 +30,13 @@ def robust_spread(values: NDArray[np.float32]) -> float:
     return float(MAD_TO_SD * np.median(np.abs(values - np.median(values))))
 
 
-def in_spreads(
-    image: NDArray[np.float32], levels: Iterable[tuple[float, float]], most: float = np.inf
-) -> NDArray[np.float32]:
-    """Channels (C, i, j, k) as differences from a level, in units of a spread, cut at `most` to either side.
+def in_spreads(image: NDArray[np.float32], levels: Iterable[tuple[float, float]]) -> NDArray[np.float32]:
+    """Channels (C, i, j, k) as differences from a level, in units of a spread.
 
     `levels` are level and spread of each channel; one without spread says nothing, and becomes 0.
     """
     made = [
-        np.clip((channel - level) / (spread if spread > 0 else np.inf), -most, most)
+        (channel - level) / (spread if spread > 0 else np.inf)
         for channel, (level, spread) in zip(image, levels, strict=True)
     ]
     return np.stack(made).astype(np.float32)

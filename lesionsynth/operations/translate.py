@@ -159,6 +159,9 @@ class _Painting:
         self.noise = 0.0 if noise is None else step.noise
         if noise is not None:
             painted[:, self.body] += step.noise * noise
+        # A channel without spread says nothing, and the network has seen nothing of it.
+        flat = levels[:, 1, 0, 0, 0] == 0
+        painted[flat] = self.before[flat]
         self._painted = painted
         known = host.all_values[(slice(None), *self.box)][:, self.body]
         self._range = tuple(bound(known, axis=1)[:, None, None, None] for bound in (np.min, np.max))

@@ -29,8 +29,8 @@ _PACKAGES = (
 _UNITS_MB = {"": 1.0, "M": 1.0, "MB": 1.0, "G": 1024.0, "GB": 1024.0, "T": 1024.0**2, "TB": 1024.0**2}
 _BASE_MB = 240.0
 """Memory of a process before its first case: the interpreter, libraries and compiled code."""
-_TORCH_MB = 500.0
-"""What torch, MONAI and a network take beyond that."""
+_TORCH_MB = 1000.0
+"""What torch, MONAI and the largest network, a translation of full size, take beyond that."""
 _LOOKED_AT = 100
 """Cases whose headers tell how large cases are."""
 _PATIENCE_S = 10

@@ -19,7 +19,7 @@ from lesionsynth.editing.likeness import (
     with_margin,
 )
 from lesionsynth.errors import InputError
-from lesionsynth.generative.checkpoint import OF_SHAPES
+from lesionsynth.generative.checkpoint import OF_SHAPES, Kind
 from lesionsynth.generative.codes import Sampling
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, SourceSpec, Wanted
 from lesionsynth.plugins.registry import register
@@ -77,7 +77,7 @@ class Autoencoder(SourceSpec):
         """The one model; intensities need an autoencoder."""
         if self.intensities == "model":
             return {self.model: ModelUse(OF_SHAPES[:1], images=True)}
-        return {self.model: ModelUse(OF_SHAPES)}
+        return {self.model: ModelUse(kinds_of_shapes(self.sampling))}
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:
         """Subjects of the lesions that are imitated; nobody's are needed where the model gives it all."""
@@ -114,6 +114,11 @@ class Autoencoder(SourceSpec):
             )
             return lesion_on_host(info, label, image)
         return lesion_on_host(shape.info, shape.label, image)
+
+
+def kinds_of_shapes(sampling: Sampling) -> tuple[Kind, ...]:
+    """Kinds of models that shapes can be drawn of so: a GAN has no codes of lesions to draw near to."""
+    return OF_SHAPES[:1] if sampling == "neighbourhood" else OF_SHAPES
 
 
 def open_model(name: str, donors: Donors) -> ShapeModel:

@@ -14,8 +14,7 @@ from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import lesion_on_host
 from lesionsynth.errors import InputError
 from lesionsynth.generative.codes import Sampling, draw_code
-from lesionsynth.generative.crops import RIM_MM, shape_lesion, whole_shape
-from lesionsynth.kernels.components import components
+from lesionsynth.generative.crops import RIM_MM, largest_shape, shape_lesion
 from lesionsynth.kernels.distance import distance_to_mm, voxel_scale
 from lesionsynth.kernels.intensity import MIN_SHELL_VOXELS, shell_mask
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, SourceSpec, Wanted
@@ -61,7 +60,7 @@ class Hvae(SourceSpec):
             return None
         code, near = drawn
         classes = model.pair(code)[1]
-        lesion = model.refusal(classes) or _largest(classes)
+        lesion = model.largest(classes)
         if isinstance(lesion, str):
             return lesion
         volume = float(np.count_nonzero(lesion)) * model.spacing_mm**3
@@ -73,7 +72,7 @@ class Hvae(SourceSpec):
         """Decode the code: shape, and difference from the surroundings."""
         model = self._model(donors)
         image, classes = model.pair(draw["code"])
-        body = _largest(classes)
+        body = largest_shape(classes)
         if isinstance(body, str):
             raise InputError(
                 f"the code of a draw gives no lesion ({body}).",
@@ -96,15 +95,6 @@ class Hvae(SourceSpec):
         from lesionsynth.generative.hvae_models import open_hvae
 
         return open_hvae(donors.model_file(self.model, "hvae"))
-
-
-def _largest(classes: NDArray[np.uint8]) -> NDArray[np.uint8] | str:
-    """Classes of the largest lesion of a patch alone, or why there is none."""
-    numbers, _ = components(classes > 0)
-    sizes = np.bincount(numbers.ravel())[1:]
-    if sizes.size == 0:
-        return "empty mask"
-    return whole_shape(np.where(numbers == 1 + int(sizes.argmax()), classes, 0).astype(np.uint8))
 
 
 def _rim_mm(spacing_mm: tuple[float, float, float]) -> float:

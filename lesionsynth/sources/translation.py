@@ -14,12 +14,11 @@ from pydantic import Field
 from lesionsynth.domain.lesion import Lesion
 from lesionsynth.editing.likeness import with_margin
 from lesionsynth.errors import InputError
-from lesionsynth.generative.checkpoint import OF_SHAPES
 from lesionsynth.generative.codes import Sampling
 from lesionsynth.generative.specs import Network
 from lesionsynth.plugins.contracts import Donors, Draw, ModelUse, Painter, Placed, Wanted
 from lesionsynth.plugins.registry import register
-from lesionsynth.sources.autoencoder import draw_shape, open_model
+from lesionsynth.sources.autoencoder import draw_shape, kinds_of_shapes, open_model
 from lesionsynth.sources.lesion_bank import LesionChoice
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Translation(LesionChoice):
         """The translation, and a model of shapes where one is asked."""
         used = {self.model: ModelUse.translation(self.network)}
         if self.shapes == "model":
-            used[self.shape_model] = ModelUse(OF_SHAPES, field="shape_model")
+            used[self.shape_model] = ModelUse(kinds_of_shapes(self.sampling), field="shape_model")
         return used
 
     def donor_subjects(self, donors: Donors) -> frozenset[str] | None:

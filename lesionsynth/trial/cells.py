@@ -9,15 +9,12 @@ from typing import Any
 
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError
-from lesionsynth.generative.specs import TrainSpec
+from lesionsynth.generative.specs import FEWEST_TO_HOLD_OUT, TrainSpec
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.rng import stream
 from lesionsynth.run.folds import sides_of
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.spec import TrialSpec
-
-FEWEST_TO_HOLD_OUT = 3
-"""With fewer training subjects none can be spared to validate: the training cases themselves do it."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ def test_the_neighbourhood_is_of_what_fits(two_clouds: Codes) -> None:
         np.testing.assert_allclose(code, two_clouds.latents[int(one.name[2:])], atol=1e-5)
 
 
+def test_any_seed_of_a_training_will_do() -> None:
+    latents = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    names = tuple(TrainedOn(name=f"c/{k}", case="c", subject="s") for k in range(30))
+    fitted = [fit_codes(latents, np.arange(1.0, 31.0), names, seed) for seed in (3, 2**32 + 3, 2**63 - 1)]
+    assert np.array_equal(fitted[0].means, fitted[1].means)
+    assert all(np.isfinite(codes.means).all() for codes in fitted)
+
+
 def test_no_neighbour_fits(two_clouds: Codes) -> None:
     rng = np.random.default_rng(0)
     assert draw_code(two_clouds, "neighbourhood", 1.0, rng, np.zeros(80, bool)) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lesionsynth.domain.lesion import ChannelStats, Lesion
-from lesionsynth.generative.crops import RIM_MM, crop_of, shape_lesion, whole_shape
+from lesionsynth.generative.crops import RIM_MM, as_shown, crop_of, shape_lesion, whole_shape
 from tests.sources.conftest import cube
 
 
@@ -46,6 +46,23 @@ def test_the_same_lesion_on_other_grids_is_the_same_cube() -> None:
     filled = (one.classes > 0).sum(axis=(1, 2))
     held = np.flatnonzero(filled)
     assert filled[held[1]] > 2 * filled[held[-2]]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_lesion_is_not_cut_but_what_goes_beyond_it_is(sign: int) -> None:
+    """As tracers make tumours, and contrast agents vessels; each channel for itself."""
+    image = np.full((2, 4, 4, 4), 100, np.float32)
+    lesion = np.zeros((4, 4, 4), bool)
+    lesion[1] = True
+    image[0, 1], image[1, 1] = 100 + sign * 500, 120
+    image[:, 3, 3, 3] = 100 + sign * 4000
+    shown = as_shown(image, [(100.0, 10.0), (100.0, 10.0)], lesion)
+    assert (shown[0, 1] == sign * 50).all()
+    assert (shown[1, 1] == 2).all()
+    assert shown[:, 3, 3, 3].tolist() == [sign * 50, sign * 30]
+    hot = drop(np.eye(3), (25, 25, 25))
+    hot.image[0] = 100 + sign * 500.0 * hot.label
+    assert (sign * crop_of(hot, 32, (1,)).image).max() > 49
 
 
 @pytest.mark.parametrize("axes", [np.eye(3), np.diag([1.0, 1.0, 3.0])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import copy
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from lesionsynth.bank.store import LesionBank
 from lesionsynth.errors import InputError
 from lesionsynth.generative.checkpoint import TrainedOn, read_card, read_checkpoint
 from lesionsynth.generative.codes import SAMPLINGS, draw_code
+from lesionsynth.generative.crops import MOST_SPREADS
 from lesionsynth.generative.hvae import Batches, HvaeTask
-from lesionsynth.generative.hvae_models import open_hvae
+from lesionsynth.generative.hvae_models import accepted, open_hvae
 from lesionsynth.generative.samples import Sample, Seen, samples_of
 from lesionsynth.generative.specs import HvaeSpec
 from lesionsynth.recipe.load import load_recipe
@@ -287,6 +289,25 @@ class TestModel:
         assert np.array_equal(classes, same)
         assert open_hvae(trained_hvae.path) is model
 
+    def test_what_is_cut_off_is_not_usable(self, trained_hvae, monkeypatch):
+        """A source takes the largest lesion of a patch alone, and none that its border cuts."""
+        model = open_hvae(trained_hvae.path)
+        edge = np.zeros((12, 12, 12), np.uint8)
+        edge[:4, 4:8, 4:8] = 1
+        assert model.refusal(edge) is None
+        assert model.largest(edge) == "cut-off shape"
+        before = accepted(model, "mixture")
+        monkeypatch.setattr(type(model), "pair", lambda self, code: (None, edge))
+        assert accepted(model, "mixture") == 0.0 < before
+
+    def test_tissue_is_told_from_air_that_networks_see_cut(self, trained_hvae):
+        """As in CT, where air lies 250 spreads below: they see it at 30."""
+        model = copy(open_hvae(trained_hvae.path))
+        model.tissue = np.array([[30.0, 4.0, -1000.0], [30.0, 4.0, 0.0]])
+        image = np.zeros((2, 1, 1, 2), np.float32)
+        image[0, ..., 1] = -MOST_SPREADS
+        assert model.is_tissue(image).ravel().tolist() == [True, False]
+
     def test_images_come_back_in_the_units_of_the_cases(self, trained_hvae):
         model = open_hvae(trained_hvae.path)
         image = np.zeros((2, 1, 1, 1), np.float32) + np.array([0, 10, -100], np.float32)
@@ -350,4 +371,4 @@ def test_slices_can_be_learned(tmp_path):
     image, classes = model.pair([0.0] * 8)
     assert image.shape == (2, 32, 32)
     assert classes.shape == (32, 32)
-    assert card.measures["held_out"] == 10
+    assert 0 < card.measures["held_out"] < 10, "lesions of both subjects, and not all of one"

@@ -68,10 +68,17 @@ class TestData:
         assert {c.subject for c in train}.isdisjoint(c.subject for c in rest)
         assert len({c.subject for c in rest}) == 2
 
-    def test_one_subject_holds_out_lesions(self, crops) -> None:
-        own = [c for c in crops if c.subject == "A"]
-        train, rest = held_out(own, 0.2, 0, "shape")
-        assert (len(train), len(rest)) == (8, 2)
+    @pytest.mark.parametrize(("subjects", "held"), [("A", 2), ("AB", 4)])
+    def test_few_subjects_hold_out_lesions(self, crops, subjects, held) -> None:
+        """Of two people one would be half of all that there is to learn from."""
+        own = [c for c in crops if c.subject in subjects]
+        train, rest = held_out([*own, *own], 0.2, 0, "shape")
+        assert (len(train), len(rest)) == (2 * (len(own) - held), 2 * held)
+        assert {c.name for c in train}.isdisjoint(c.name for c in rest)
+        assert {c.subject for c in train} == set(subjects)
+
+    def test_of_two_lesions_none_can_be_spared(self, crops) -> None:
+        assert held_out(crops[:2], 0.2, 0, "shape") == (crops[:2], crops[:2])
 
     def test_nothing_held_out(self, crops) -> None:
         assert held_out(crops, 0.0, 0, "shape") == (crops, crops)

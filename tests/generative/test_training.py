@@ -91,6 +91,19 @@ def test_it_ends_when_nothing_is_gained(tmp_path: Path) -> None:
     assert task.steps == result.ran
 
 
+def test_what_only_got_worse_is_told_and_is_not_the_untrained_network(tmp_path: Path) -> None:
+    """As where the subjects that only validate are unlike the others."""
+    told, task = Told(), Line()
+    before = task.weights
+    task.validate = lambda: {"score": float(np.abs(np.subtract(task.weights, before)).sum())}
+    result = train(task, SPEC, place(tmp_path), told, "k")
+    assert result.steps == SPEC.validate_every
+    assert result.measures["score"] > 0
+    assert task.weights != before
+    (note,) = told.notes
+    assert note.startswith("block0: line has learned nothing that helps with held-out data.")
+
+
 def test_a_loss_that_is_no_number_is_said(tmp_path: Path) -> None:
     task = Line()
     with torch.no_grad():

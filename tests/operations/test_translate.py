@@ -229,6 +229,16 @@ def test_poisson_is_refused() -> None:
         Translate(model="m", blend=create("blends", "poisson"))
 
 
+def test_a_channel_without_spread_is_left_alone(host: LoadedCase, donors: Donors) -> None:
+    """As thresholded perfusion: most of the tissue is 0, and networks see nothing of it."""
+    level, spread = host.tissue_stats[0]
+    flat = replace(host)
+    vars(flat)["tissue_stats"] = [(level, spread), (host.tissue_stats[1][0], 0.0)]
+    canvas, _ = painted(flat, donors)
+    assert (canvas.raw[0] != with_lesion(flat).raw[0]).any()
+    assert np.array_equal(canvas.raw[1], with_lesion(flat).raw[1])
+
+
 def test_protected_and_missing_voxels_stay(host: LoadedCase, donors: Donors) -> None:
     missing = np.zeros(host.grid.shape, dtype=bool)
     missing[10:12, 5:8, 10:14] = True

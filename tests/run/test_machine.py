@@ -90,7 +90,7 @@ def test_memory_bounds_the_workers_by_the_largest_case(make_nnunet: MakeData) ->
     ]
     assert bounded(replace(four, mem_mb=10.0), small, progress, recipe).n_jobs == 1  # one is always tried
     painting = worker_mb(small, load_recipe("translation_image"))
-    assert painting == pytest.approx(large + 500 + np.prod(shape) * 2 * 30 / 2**20)
+    assert painting == pytest.approx(large + 1000 + np.prod(shape) * 2 * 30 / 2**20)
     assert bounded(replace(four, mem_mb=None), small, progress, recipe).n_jobs == 4
 
 

@@ -69,6 +69,9 @@ def test_intensities_need_a_model_that_makes_them() -> None:
     assert Autoencoder(model="m").models_used() == {"m": ModelUse(("lesion-autoencoder",), True)}
     kinds = ("lesion-autoencoder", "mask-gan")
     assert Autoencoder(model="m", intensities="host").models_used() == {"m": ModelUse(kinds)}
+    # A GAN has no codes of lesions to be near to: it would give nothing.
+    near = {"model": "m", "sampling": "neighbourhood"}
+    assert Autoencoder(intensities="host", **near).models_used() == {"m": ModelUse(kinds[:1])}
 
 
 def test_no_model(cubes: LesionBank) -> None:

@@ -160,7 +160,7 @@ def test_shapes_of_a_model_are_new(host, donors, shape_models):
     source = Translation(model="m", shapes="model", shape_model="s", sampling="neighbourhood", spread=0.5)
     assert source.models_used() == {
         "m": ModelUse(("translation",), images=True),
-        "s": ModelUse(("lesion-autoencoder", "mask-gan"), field="shape_model"),
+        "s": ModelUse(("lesion-autoencoder",), field="shape_model"),
     }
     assert source.donor_subjects(donors) is None
     both = replace(donors, models={**donors.models, "s": shape_models / "all.safetensors"})
