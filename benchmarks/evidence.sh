@@ -60,7 +60,7 @@ ms_seeds() {
 
 ms_models() { # recipes whose models are trained on the two training subjects
   on_ms ms_models --fractions 0.125 --seeds 1 \
-    --recipes hvae,soft_poisson_aae,translation_pix2pix,translation_cyclegan,translation_spade,translation_image \
+    --recipes hvae,soft_poisson_aae,translation_spade,translation_image \
     --train-model hvae.steps=1000 --train-model "hvae.widths=[16,32]" --train-model hvae.latent=32 \
     --train-model hvae.validate_every=250 --train-model hvae.held_out=0 \
     --train-model lesion-autoencoder.steps=1000 --train-model lesion-autoencoder.validate_every=250 \

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesionsynth import nifti
+from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.case import MaskFile
 from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.domain.lesion import ChannelStats, Lesion, LesionInfo, Site
@@ -59,7 +60,8 @@ class BankSpec(Spec):
 class CaseSummary:
     """What the bank knows of a whole case; `tissue`, `zones` and statistics are empty for a mask alone.
 
-    `resampled` are the channels that had another grid.
+    `resampled` are the channels that had another grid. `tissue_hash` tells what tissue and zones were found,
+    also where the files of the case are the same: they may come from a map beside it.
     """
 
     case: str
@@ -75,6 +77,7 @@ class CaseSummary:
     source_hashes: dict[str, str]
     zones: NDArray[np.uint8] | None = None
     resampled: tuple[str, ...] = ()
+    tissue_hash: str = ""
 
 
 def summarise(case: LoadedCase) -> CaseSummary:
@@ -99,6 +102,7 @@ def summarise(case: LoadedCase) -> CaseSummary:
         source_hashes=case.source_hashes,
         zones=case.zones,
         resampled=case.resampled,
+        tissue_hash=digest_bytes(case.tissue.tobytes(), case.zones.tobytes()),
     )
 
 

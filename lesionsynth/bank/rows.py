@@ -56,6 +56,8 @@ class CaseDetails(TypedDict):
     """Digest of each of its files, by path in the input."""
     resampled: tuple[str, ...]
     """Channels that were resampled."""
+    tissue_hash: str
+    """Digest of tissue and zones; empty for masks alone."""
 
 
 CASE_QUERY = "SELECT name, subject, has_images, load_ml, count, tissue_ml, details FROM cases"
@@ -79,6 +81,7 @@ def case_row(case_id: int, summary: CaseSummary) -> tuple[object, ...]:
         "quantiles": summary.quantiles,
         "source_hashes": summary.source_hashes,
         "resampled": summary.resampled,
+        "tissue_hash": summary.tissue_hash,
     }
     load = summary.load
     named = (summary.case, summary.subject, summary.has_images)
@@ -112,6 +115,7 @@ def case_of(row: Row) -> CaseSummary:
         quantiles=details["quantiles"],
         source_hashes=details["source_hashes"],
         resampled=tuple(details["resampled"]),
+        tissue_hash=details["tissue_hash"],
     )
 
 

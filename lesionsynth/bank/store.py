@@ -37,7 +37,7 @@ from lesionsynth.domain.lesion import Lesion, LesionInfo
 from lesionsynth.errors import InputError, OutputError
 from lesionsynth.host import Known
 
-FORMAT = 3
+FORMAT = 4
 INDEX = "index.sqlite"
 _KEPT_BYTES = 1 << 27
 """Voxels of lesions that an open bank keeps: a few donors are drawn again and again."""
@@ -100,6 +100,22 @@ def note_case(folder: Path, harvested: Harvested, key: str) -> None:
     }
     path = _note_path(folder, harvested.summary.case)
     nifti.write_bytes(path, (json.dumps(noted) + "\n").encode())
+
+
+def forget_case(folder: Path, case: str) -> None:
+    """Have a case no longer noted: its files are about to change, and an index that names them is none."""
+    _note_path(folder, case).unlink(missing_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+
+
+def keep_only(folder: Path, cases: Iterable[str]) -> None:
+    """Remove the lesions and maps of all other cases: they may be of people who have withdrawn."""
+    names = {_file_name(case) for case in cases}
+    endings = {"cases": ".json", "lesions": ".bin", "tissue": ".nii.gz", "zones": ".nii.gz"}
+    for part, ending in endings.items():
+        for path in (folder / part).glob(f"*{ending}"):
+            if path.name.removesuffix(ending) not in names:
+                path.unlink()
 
 
 def noted_case(folder: Path, case: str, key: str) -> Harvested | None:

@@ -27,7 +27,7 @@ _IMAGES |= {"ADC", "FA", "trace", "expADC", "colFA"}
 """Suffixes of images that BIDS knows with nothing beside them that a volume of ours does not have."""
 _LABELS = {"mask", "dseg"}
 _IGNORED = (
-    *("/bank", "/likelihood", "/records", "/source_maps", "/lesion_maps"),
+    *("/bank", "/likelihood", "/models", "/records", "/source_maps", "/lesion_maps"),
     *("/failures", "/cohort.json", "/plan.jsonl", "/manifest.csv", "/recipe.lock.yaml"),
     *("/splits_final.json", "/report.html", "/realism.json", f"/{TABLE}"),
 )

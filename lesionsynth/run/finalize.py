@@ -17,13 +17,14 @@ import yaml
 
 import lesionsynth
 from lesionsynth import nifti
-from lesionsynth.bank.store import LesionBank
+from lesionsynth.bank.store import LesionBank, noted_case
 from lesionsynth.channels import made_anew
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, Split
 from lesionsynth.errors import InputError, OutputError
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import resolved
+from lesionsynth.run.fit import case_key
 from lesionsynth.run.folds import extended_splits
 from lesionsynth.run.workspace import BANK, LOCK, Workspace, inside, plan_digest
 
@@ -78,6 +79,30 @@ def case_files(space: Workspace, files: CaseFiles, case: str) -> list[Path]:
     return found + ([Path("lesion_maps") / name] if output.lesion_map else [])
 
 
+def refuse_changed(space: Workspace) -> None:
+    """Refuse originals that are no longer those that the bank was made of, and the copies with it.
+
+    Raises
+    ------
+    InputError
+        It names the first.
+    """
+    with LesionBank(space.bank) as bank:
+        for files in space.cohort.cases:
+            if noted_case(space.bank, files.case, case_key(files, space.cohort, space.recipe)) is not None:
+                continue  # by size and time nothing of it has changed
+            known = bank.case(files.case).source_hashes
+            for path in (*files.image_files, files.label):
+                if nifti.read(path).source_hash != known.get(space.cohort.name_of(path)):
+                    raise InputError(
+                        "has changed since the output was planned: the copies are of what it was.",
+                        case=files.case,
+                        file=path,
+                        remedy="Put it back, or run (or plan) with --update, which makes again what depends "
+                        "on it.",
+                    )
+
+
 def place_original(space: Workspace, files: CaseFiles) -> str:
     """Copy or hard-link one case of the input into the output, byte for byte unless compression differs.
 
@@ -93,7 +118,7 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
         target = inside(space.output, path)
         try:
             about = source.stat()
-            if target.is_file() and _is_copy(about, target.stat()):
+            if target.is_file() and _is_as_asked(about, target.stat(), space.recipe.output.originals):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
@@ -115,8 +140,10 @@ def place_original(space: Workspace, files: CaseFiles) -> str:
     return files.case
 
 
-def _is_copy(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+def _is_as_asked(source: os.stat_result, target: os.stat_result, originals: str) -> bool:
+    """Whether a file is the copy that is wanted; a link to the input is none, whoever edits it edits both."""
+    same = (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
+    return same and not (originals == "copy" and os.path.samestat(source, target))
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -131,13 +158,10 @@ def _linked(source: Path, target: Path) -> bool:
 def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str, Any]]) -> str:
     """Write everything that describes the whole output; return the digest of all its synthetic voxels."""
     cohort, recipe = space.cohort, space.recipe
-    by_case = {files.case: files for files in cohort.cases}
     synthetic = sorted(done, key=lambda row: str(row["case"]))
     originals = recipe.output.originals != "omit"
-    cases = [(row["case"], by_case[row["host"]]) for row in synthetic]
-    cases += [(files.case, files) for files in cohort.cases] if originals else []
-    for name, content in space.layout.description(cohort, sorted(cases, key=lambda c: c[0])).items():
-        nifti.write_bytes(inside(space.output, Path(name)), content)
+    for name, content in descriptions(space, [(row["case"], row["host"]) for row in synthetic]).items():
+        nifti.write_bytes(inside(space.output, name), content)
     if splits and recipe.folds.strategy != "none":
         pairs = [(row["case"], row["subjects"]) for row in synthetic]
         folds = extended_splits(cohort, splits, pairs, originals)
@@ -146,6 +170,16 @@ def finalize(space: Workspace, splits: Sequence[Split], done: Sequence[dict[str,
     digest = digest_json([[row["case"], row["hashes"]] for row in synthetic])
     nifti.write_bytes(space.output / LOCK, lock_text(space, digest))
     return digest
+
+
+def descriptions(space: Workspace, synthetic: Sequence[tuple[str, str]]) -> dict[Path, bytes]:
+    """Files by which the layout describes synthetic cases, given with their hosts, and originals."""
+    by_case = {files.case: files for files in space.cohort.cases}
+    cases = [(case, by_case[host]) for case, host in synthetic]
+    if space.recipe.output.originals != "omit":
+        cases += by_case.items()
+    found = space.layout.description(space.cohort, sorted(cases, key=lambda case: case[0]))
+    return {Path(name): content for name, content in found.items()}
 
 
 def _manifest(space: Workspace, synthetic: Sequence[dict[str, Any]], originals: bool) -> bytes:

@@ -15,6 +15,8 @@ from lesionsynth import nifti
 from lesionsynth.bank.harvest import BankSpec, CaseSummary, harvest, harvest_mask, summarise
 from lesionsynth.bank.store import (
     LesionBank,
+    forget_case,
+    keep_only,
     note_case,
     noted_case,
     write_case,
@@ -82,6 +84,7 @@ def build_bank(
     # One after the other: what is known of ten thousand cases would fill the memory.
     noted = (noted_case(folder, name, keys[name]) for name in sorted(there))
     write_index(folder, (harvested for harvested in noted if harvested is not None), about)
+    keep_only(folder, there)
     return LesionBank(folder), failures
 
 
@@ -120,6 +123,7 @@ def bank_key(keys: Mapping[str, str]) -> str:
 def _harvest(
     item: CaseFiles | MaskFile, cohort: Cohort, tissue: TissueSpec, spec: BankSpec, folder: Path, key: str
 ) -> str:
+    forget_case(folder, item.name)
     if isinstance(item, MaskFile):
         summary, lesions = harvest_mask(item, cohort.labels.lesion[0], spec)
         digests = {cohort.name_of(item.path): digest for digest in summary.source_hashes.values()}
@@ -223,6 +227,9 @@ def fit_blocks(
         fits[block.name] = replace(fit, models=models.get(block.name, {}))
         fits[block.name].write(folder)
         progress.advance()
+    for path in (folder / "likelihood").iterdir():
+        if path.name.partition(".")[0] not in fits:  # of an earlier plan
+            path.unlink()
     return fits
 
 

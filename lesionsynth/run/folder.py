@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lesionsynth import nifti
 from lesionsynth.errors import LesionsynthError, OutputError
 from lesionsynth.json_file import read_json
-from lesionsynth.run.workspace import LOCK
+from lesionsynth.run.workspace import LOCK, read_lock
 
 
 def check_output(root: Path, output: Path, marker: str = LOCK) -> None:
@@ -83,7 +85,7 @@ def claim(output: Path, marker: str, about: Mapping[str, Any]) -> None:
 def as_it_was_on_error(output: Path) -> Iterator[None]:
     """A run that cannot start leaves no new folder and no half-made output behind.
 
-    One that is interrupted does: it is continued.
+    One that is interrupted does: it is continued. What another run has made there meanwhile stays.
     """
     if output.is_dir() and any(output.iterdir()):
         yield
@@ -92,12 +94,21 @@ def as_it_was_on_error(output: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        for path in [new[-1]] if new else output.iterdir() if output.is_dir() else ():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.exists():
-                path.unlink()
+        if (read_lock(output) or {}).get("begun_by") == this_process():
+            for path in output.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        with suppress(OSError):  # one that is not empty ends it
+            for folder in new:
+                folder.rmdir()
         raise
+
+
+def this_process() -> str:
+    """By what a lock tells who has begun an output."""
+    return f"{platform.node()} {os.getpid()}"
 
 
 def changed_keys(one: Any, other: Any, name: str = "") -> Iterator[str]:

@@ -30,6 +30,7 @@ from lesionsynth.likelihood.over_host import CentreDensity
 from lesionsynth.plugins.contracts import Donors, StepContext, StepReport
 from lesionsynth.rng import stream
 from lesionsynth.run.fit import Fit
+from lesionsynth.run.ledger import read_record
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Failure, as_known
 from lesionsynth.run.worker import worker_number
@@ -119,7 +120,7 @@ class HostJobs:
             registration = None if matrix is None else np.reshape(matrix, (4, 4))
             centres = CentreDensity(
                 self.host,
-                partial(_map_of, self.space.fits, block, self.space.key),
+                partial(_map_of, self.space.fits, block, fit.map_hash),
                 self.space.recipe.likelihood.floor,
                 registration,
             )
@@ -271,13 +272,13 @@ _spare: list[Any] = []
 
 
 @lru_cache(maxsize=2)
-def _map_of(fits: Path, block: str, key: str) -> LikelihoodMap:
-    """A block's likelihood map, which all hosts of a worker share; `key` tells runs apart."""
+def _map_of(fits: Path, block: str, map_hash: str) -> LikelihoodMap:
+    """A block's likelihood map, which all hosts of a worker share; `map_hash` tells plans apart."""
     return Fit.read(fits, block).map(fits)
 
 
 Way = tuple[Path, Path, Path, str, str, int]
-"""How a worker finds its :class:`Workspace`: output, bank, fits, key, device, workers."""
+"""How a worker finds its :class:`Workspace`: output, bank, fits, digest of the plan, device, workers."""
 
 
 def run_share(way: Way, files: CaseFiles, jobs: Sequence[Job]) -> Done:
@@ -321,6 +322,8 @@ def run_host(space: Workspace, files: CaseFiles, jobs: Sequence[Job]) -> Done:
 def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: Mapping[str, Any]) -> None:
     """Write the files of one case, the record last: a case without a record is not there.
 
+    Where that fails, none stays, unless another process has made the same case meanwhile.
+
     A file is compressed while a thread waits for the disk to take the one before it.
     """
     targets = {inside(space.output, path): image for path, image in images.items()}
@@ -337,8 +340,10 @@ def write_case(space: Workspace, images: dict[Path, nifti.Stored], record: Mappi
         text = json.dumps(record, indent=1) + "\n"
         nifti.write_bytes(inside(space.output, Path(RECORDS) / f"{record['case']}.json"), text.encode())
     except BaseException:
-        for target in targets:
-            target.unlink(missing_ok=True)
+        there = read_record(space.output, record["case"])
+        if there is None or there.get("job") != record["job"]:
+            for target in targets:
+                target.unlink(missing_ok=True)
         raise
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lesionsynth
+from lesionsynth.bank.harvest import CaseSummary
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort
@@ -83,19 +84,24 @@ def make_plan(
     for block in blocks:
         fit = fits[block.name]
         members = {*block.subjects, *block.mask_subjects}
-        donors = {c.case: c.source_hashes for c in harvested.values() if c.subject in members}
+        donors = {c.case: [c.subject, *_found(c)] for c in harvested.values() if c.subject in members}
         block_part = digest_json([recipe_part, fit.digest, donors])
         for host in block.hosts:
             if host not in harvested:
                 continue  # dropped as unreadable
             about: list[object] = [
-                *(block_part, harvested[host].source_hashes, fit.registrations.get(host)),
+                *(block_part, _found(harvested[host]), fit.registrations.get(host)),
                 *beside(fit.models, by_case[host], cohort.root),
             ]
             for copy in range(block.first_copy, block.first_copy + recipe.output.copies):
                 summary, files = harvested[host], by_case[host]
                 jobs.append(job_of(recipe, fit, summary.load, files, copy, block.name, digest_json(about)))
     return sorted(jobs, key=lambda job: job.case)
+
+
+def _found(case: CaseSummary) -> list[object]:
+    """What a job depends on of a case: its files, and its tissue, which may be found by a map beside them."""
+    return [case.source_hashes, case.tissue_hash]
 
 
 def job_of(

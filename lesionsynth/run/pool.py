@@ -89,6 +89,7 @@ def run_all(
     progress: Progress,
     weight: Callable[[Any], int] = lambda result: 1,
     total: int | None = None,
+    shielded: bool = False,
 ) -> Iterator[Any]:
     """Do `work(*arguments)` for each item; yield results and :class:`Failure` as they come.
 
@@ -106,10 +107,12 @@ def run_all(
         How much a result advances the progress.
     total : int, optional
         Sum of all weights; the number of items by default.
+    shielded : bool
+        Whether a single item, too, goes to another process where there are workers: it may end its own.
     """
     progress.start(stage, len(items) if total is None else total)
     tasks = [(number, (work, name, stage, arguments)) for number, (name, arguments) in enumerate(items)]
-    if not engine.scheduler and (engine.n_jobs == 1 or len(items) <= 1):
+    if not engine.scheduler and (engine.n_jobs == 1 or (len(items) <= 1 and not shielded)):
         results: Iterator[Any] = (_guarded(*task) for _, task in tasks)
     else:
         results = _surviving(tasks, engine, progress)

@@ -19,9 +19,17 @@ from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputEr
 from lesionsynth.plugins.contracts import Donors, LayoutSpec
 from lesionsynth.recipe.model import BESIDE, Recipe, deciding
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.finalize import case_files, lock_text, original_files, refuse_equal_paths
+from lesionsynth.run.finalize import (
+    MANIFEST,
+    SPLITS,
+    case_files,
+    descriptions,
+    lock_text,
+    original_files,
+    refuse_equal_paths,
+)
 from lesionsynth.run.fit import bank_key, build_bank, case_keys, fit_blocks
-from lesionsynth.run.folder import changed_keys
+from lesionsynth.run.folder import changed_keys, this_process
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.ledger import discard, read_jobs
 from lesionsynth.run.machine import bounded
@@ -33,7 +41,9 @@ from lesionsynth.run.workspace import (
     BANK,
     LOCK,
     PLAN,
+    REALISM,
     RECORDS,
+    REPORT,
     Found,
     Workspace,
     plan_digest,
@@ -91,9 +101,11 @@ def prepare(
     key = digest_json([inputs, deciding(recipe), lesionsynth.__version__])
     lock = read_lock(output)
     if lock is not None and lock.get("key") == key and lock.get("plan") == (plan_digest(output) or ""):
-        progress.note(f"planned already: {output / PLAN}")
-        copy_models({block.name: models[block.name] for block in blocks}, output)
-        return _with_limits(read_prepared(output), recipe, lock)
+        prepared = read_prepared(output)
+        if not (update and prepared.left_out):  # else they are tried again
+            progress.note(f"planned already: {output / PLAN}")
+            copy_models({block.name: models[block.name] for block in blocks}, output)
+            return _with_limits(prepared, recipe, lock)
     if lock is not None and lock.get("key") != key and not update:
         raise OutputError(
             f"the output folder was made with {_differences(lock, recipe)}.",
@@ -105,7 +117,12 @@ def prepare(
     # What an earlier plan stands for is known until it was taken out, even if this stops before.
     before = _plan_before(lock) if lock else {}
     earlier = _files_of_plan(output, before)
-    begun = {"lesionsynth": lesionsynth.__version__, "key": key, "before": before}
+    begun = {
+        "lesionsynth": lesionsynth.__version__,
+        "key": key,
+        "before": before,
+        "begun_by": this_process(),
+    }
     nifti.write_bytes(output / LOCK, yaml.safe_dump(begun).encode())
     for finding in dropped:
         progress.note(f"left out: {finding}")
@@ -161,7 +178,8 @@ def _with_limits(prepared: Prepared, recipe: Recipe, lock: dict[str, Any]) -> Pr
 def _take_out(space: Workspace, jobs: list[Job], earlier: list[Path], progress: Progress) -> None:
     """Take out what an earlier plan has made and this one does not want, and say so."""
     kept = set(_files_of(space, jobs))
-    gone = discard(space.output, jobs, [path for path in earlier if path not in kept])
+    whole = [Path(name) for name in (SPLITS, MANIFEST, REPORT, REALISM)]
+    gone = discard(space.output, jobs, [path for path in [*earlier, *whole] if path not in kept])
     left = sum(1 for _ in (space.output / RECORDS).glob("*.json"))
     if gone or left:
         again = len({job.case for job in jobs}.intersection(gone))
@@ -204,9 +222,13 @@ def _plan_before(lock: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files_of_plan(output: Path, lock: dict[str, Any]) -> list[Path]:
-    """Files that the plan in an output folder stands for, originals too; none where it cannot be read."""
+    """Files that the plan in an output folder stands for, originals and descriptions too.
+
+    What describes the whole is none's any more: it is written again at the end.
+    """
     try:
-        return list(_files_of(planned(output, lock)[0], read_jobs(output / PLAN)))
+        space, jobs = planned(output, lock)[0], read_jobs(output / PLAN)
+        return [*_files_of(space, jobs), *descriptions(space, [(job.case, job.host) for job in jobs])]
     except LesionsynthError:
         return []
 

@@ -15,7 +15,7 @@ from lesionsynth.errors import InputError, LesionsynthError, NoRoomError, Output
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
 from lesionsynth.run.cohort import open_cohort
-from lesionsynth.run.finalize import finalize, place_original
+from lesionsynth.run.finalize import finalize, place_original, refuse_changed
 from lesionsynth.run.folder import as_it_was_on_error, check_output
 from lesionsynth.run.job import Done, HostJobs, Way, run_share, summary_of, write_case
 from lesionsynth.run.ledger import failures, forget_failures, note_failure, read_record, split_by_state
@@ -25,7 +25,7 @@ from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedErr
 from lesionsynth.run.prepare import Prepared, prepare, read_prepared
 from lesionsynth.run.shard import Shard
 from lesionsynth.run.stage import staged
-from lesionsynth.run.workspace import BANK, RECORDS, Workspace, read_lock
+from lesionsynth.run.workspace import BANK, RECORDS, Workspace, plan_digest, read_lock
 
 SHARES = 8
 """Shares of the copies for each worker, where hosts have so many copies that they must be divided."""
@@ -176,6 +176,7 @@ def complete(prepared: Prepared, outcome: Outcome, progress: Progress) -> None:
         for left in space.output.rglob(".tmp-*"):  # of processes that were killed
             left.unlink(missing_ok=True)
     if space.recipe.output.originals != "omit":
+        refuse_changed(space)
         items = [(c.case, (space, c)) for c in space.cohort.cases]
         for result in run_all(place_original, items, stage="originals", engine=ALONE, progress=progress):
             if isinstance(result, Failure):
@@ -203,7 +204,7 @@ def _execute(
     forget_failures(space.output, [job.case for job in jobs])
     if work is not None:
         space = staged(space, work.absolute())
-    way = (space.output, space.bank, space.fits, space.key, device, engine.n_jobs)
+    way = (space.output, space.bank, space.fits, plan_digest(space.output) or "", device, engine.n_jobs)
     outcome.seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
     failed = _do(way, space, pending, outcome, progress, engine, "synthesise")
     again = [f for f in failed.values() if not isinstance(f.error, NoRoomError | WorkerDiedError)]
@@ -227,14 +228,20 @@ def _do(
     progress: Progress,
     engine: Engine,
     stage: str,
+    apart: bool = False,
 ) -> dict[str, Failure]:
-    """Do jobs, all copies of a host together; the failures by case."""
+    """Do jobs, all copies of a host together or, if `apart`, each for itself; the failures by case.
+
+    Of a share that fails as a whole what was written counts; where its worker died, it is one copy's fault,
+    and the rest is done apart.
+    """
     by_case = {files.case: files for files in space.cohort.cases}
     hosts: dict[str, list[Job]] = {}
     for job in jobs:
         hosts.setdefault(job.host, []).append(job)
     # Copies of a host together, so that it is read once; several shares a worker, so that none idles long.
     share = len(jobs) if engine.n_jobs == 1 else math.ceil(len(jobs) / (SHARES * engine.n_jobs))
+    share = 1 if apart else share
     shares = {
         own[start].case: own[start : start + share]
         for own in hosts.values()
@@ -242,23 +249,38 @@ def _do(
     }
     items = [(name, (way, by_case[part[0].host], tuple(part))) for name, part in shares.items()]
     failed: dict[str, Failure] = {}
+    suspects: list[Job] = []
 
     def weight(result: Done) -> int:
         return len(result.cases) + len(result.failures)
 
     for result in run_all(
-        run_share, items, stage=stage, engine=engine, progress=progress, weight=weight, total=len(jobs)
+        run_share,
+        items,
+        stage=stage,
+        engine=engine,
+        progress=progress,
+        weight=weight,
+        total=len(jobs),
+        shielded=apart,
     ):
         if isinstance(result, Failure):
             if isinstance(result.error, OutputError):
                 raise result.error  # a full or read-only disk fails every case alike
-            failed |= {job.case: replace(result, name=job.case) for job in shares[result.name]}
+            done, rest = split_by_state(space.output, shares[result.name])
+            outcome.done += [summary_of(record) for record in done]
+            if isinstance(result.error, WorkerDiedError) and len(rest) > 1:
+                suspects += rest
+            else:
+                failed |= {job.case: replace(result, name=job.case) for job in rest}
             continue
         outcome.done.extend(result.cases)
         failed |= {failure.name: failure for failure in result.failures}
         for name, seconds in result.seconds.items():
             outcome.seconds[name] += seconds
         outcome.peak_mb = max(outcome.peak_mb, result.peak_mb)
+    if suspects:
+        failed |= _do(way, space, suspects, outcome, progress, engine, "one by one", apart=True)
     return failed
 
 

@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from lesionsynth.bank.store import INDEX
+from lesionsynth.digest import digest_json
 from lesionsynth.errors import OutputError
 from lesionsynth.run.models import MODELS
-from lesionsynth.run.workspace import BANK, Workspace
+from lesionsynth.run.workspace import BANK, Workspace, plan_digest
 
 _LIKELIHOOD = "likelihood"
 
 
 def staged(space: Workspace, work: Path) -> Workspace:
-    """The workspace with bank and maps under `work`, shared by all runs of this plan on the node.
+    """The workspace with bank and maps under `work`, shared by all runs of this output's plan on the node.
 
     Lesions and maps are copied; tissue and zones, of which a job reads its host's alone, are linked.
 
@@ -26,7 +27,7 @@ def staged(space: Workspace, work: Path) -> Workspace:
     OutputError
         If they cannot be copied.
     """
-    target = work / f"lesionsynth-{space.key}"
+    target = work / f"lesionsynth-{digest_json([plan_digest(space.output), str(space.output.resolve())])}"
     try:
         if not target.is_dir():
             work.mkdir(parents=True, exist_ok=True)

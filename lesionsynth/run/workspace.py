@@ -151,10 +151,10 @@ def planned(output: Path, lock: dict[str, Any] | None = None) -> tuple[Workspace
 
 
 @lru_cache(maxsize=1)
-def of_worker(output: Path, bank: Path, fits: Path, key: str, device: str, workers: int) -> Workspace:
+def of_worker(output: Path, bank: Path, fits: Path, plan: str, device: str, workers: int) -> Workspace:
     """The workspace as a worker keeps it: a cohort of ten thousand cases is not sent with every job."""
     space = replace(planned(output)[0], bank=bank, fits=fits, device=device, workers=workers)
-    if space.key != key:
+    if plan_digest(output) != plan:
         raise OutputError("the plan was changed while the run went on.", file=output)
     return space
 

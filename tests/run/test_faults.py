@@ -19,9 +19,41 @@ import pytest
 from lesionsynth import nifti
 from lesionsynth.errors import ExitCode
 from lesionsynth.run import session
+from lesionsynth.run.job import write_case
+from lesionsynth.run.ledger import failures, read_record
+from lesionsynth.run.prepare import read_prepared
 from tests.test_invariants import Silent, recipe_of, records
 
 MakeData = Callable[..., Path]
+KILLED_BY = """
+import importlib.abc, importlib.util, os, sys
+
+
+class Watcher(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "lesionsynth.run.job":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def loaded(module):
+            load(module)
+            make = module.HostJobs.make
+
+            def fatal(maker, job, *more):
+                if job.case == "{case}":
+                    os.kill(os.getpid(), 9)
+                return make(maker, job, *more)
+
+            module.HostJobs.make = fatal
+
+        spec.loader.exec_module = loaded
+        return spec
+
+
+sys.meta_path.insert(0, Watcher())
+"""
 MANY = ["-n", "6", "--set", "steps.add.load=[2, 8]", "-q"]
 
 
@@ -90,6 +122,43 @@ def test_a_worker_is_killed(make_nnunet: MakeData, tmp_path: Path) -> None:
     assert "a worker process was ended (SIGKILL" in err
     assert len(assert_whole(output)) == 24
     assert json.loads(out)["voxels"] == undisturbed(root, tmp_path / "fresh")
+
+
+def test_a_copy_that_ends_its_worker_is_the_only_one_that_fails(
+    make_nnunet: MakeData, tmp_path: Path
+) -> None:
+    """As where the memory is too little for it: those of its share that were written before it count."""
+    root, output = make_nnunet(3), tmp_path / "out"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILLED_BY.format(case="case2__syn003"))
+    paths = os.pathsep.join([str(tmp_path / "site"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    what = [*command(root, output, *MANY), "-j", "2", "--json"]
+    done = subprocess.run(what, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.returncode == ExitCode.SOME_FAILED, done.stderr
+    assert [note["case"] for note in failures(output)] == ["case2__syn003"]
+    assert len(assert_whole(output)) == 17
+    about = json.loads((output / "dataset.json").read_text())
+    assert about["numTraining"] == len(list((output / "labelsTr").iterdir())) == 20
+    subprocess.run(command(root, output, *MANY), check=True, capture_output=True)
+    assert len(assert_whole(output)) == 18
+    assert not list(failures(output))
+
+
+def test_a_case_that_another_process_has_made_keeps_its_files(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Of two processes on one output the second is stopped while it writes what the first has finished."""
+    root, output = make_nnunet(3), tmp_path / "out"
+    session.run(recipe_of(), root, output, Silent())
+    space = read_prepared(output).space
+    record = read_record(output, "case1__syn000")
+    assert record is not None
+    broken = {Path(name): None for name in record["hashes"]}
+    with pytest.raises(AttributeError):
+        write_case(space, broken, record)  # type: ignore[arg-type]
+    assert_whole(output)
+    other = {**record, "job": {**record["job"], "key": "of another plan"}}
+    with pytest.raises(AttributeError):
+        write_case(space, broken, other)  # type: ignore[arg-type]
+    assert not any((output / name).exists() for name in record["hashes"])
 
 
 def test_the_parent_is_killed_alone(make_nnunet: MakeData, tmp_path: Path) -> None:

@@ -280,6 +280,28 @@ def test_folders_are_as_they_were_after_a_start_that_failed(
     assert not existed or not list(output.iterdir())
 
 
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_what_another_run_has_made_meanwhile_stays(
+    make_nnunet: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_plan: bool
+) -> None:
+    """Two outputs in one new folder, or two runs that meet in one: the one that cannot start goes alone."""
+    root, one, other = make_nnunet(3), tmp_path / "new" / "one", tmp_path / "new" / "other"
+
+    def meet(recipe: Any, root: Path, output: Path, *more: Any) -> Any:
+        monkeypatch.undo()
+        go(root, other)
+        if with_plan:
+            go(root, output)
+        raise InputError("this cannot start.")
+
+    monkeypatch.setattr(session, "prepare", meet)
+    with pytest.raises(InputError, match="this cannot start"):
+        go(root, one, "seed=5")
+    assert len(records(other)) == 3
+    assert one.exists() == with_plan
+    assert not with_plan or len(records(one)) == 3
+
+
 def test_bad_cases_are_dropped_where_the_recipe_says_so(make_nnunet: MakeData, tmp_path: Path) -> None:
     root = make_nnunet(4)
     label = root / "labelsTr" / "case2.nii.gz"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesionsynth.cli.app import app
-from lesionsynth.errors import ExitCode, OutputError
+from lesionsynth.errors import ExitCode, InputError, OutputError
 from lesionsynth.run import session
 from lesionsynth.run.ledger import status_of
 from lesionsynth.run.plan import Job
 from lesionsynth.run.prepare import read_prepared
 from lesionsynth.run.shard import Shard, ShardError, parse_shard, shard_of_array
 from lesionsynth.run.workspace import PLAN
+from tests.conftest import write_nifti
 from tests.test_invariants import Silent, recipe_of, records, run
 
 MakeData = Callable[..., Path]
@@ -163,6 +167,37 @@ def test_bank_and_maps_on_a_disk_of_the_node(make_nnunet: MakeData, tmp_path: Pa
     (tmp_path / "away").rename(parts / "bank" / "lesions")
     (tmp_path / "likelihood").rename(parts / "likelihood")
     assert session.merge(parts, Silent()).voxels == whole.voxels
+
+
+def test_every_output_has_a_copy_of_its_own_on_the_node(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Tissue is linked: what another output has there may be changed, or gone."""
+    root, work = make_nnunet(4), tmp_path / "work"
+    for name in ("one", "two"):
+        outcome = session.run(recipe_of(), root, tmp_path / name, Silent(), work=work)
+        assert not outcome.failures
+        shutil.rmtree(tmp_path / name)
+    assert len(list(work.iterdir())) == 2
+
+
+def test_what_has_changed_since_the_plan_is_not_described_as_its_original(
+    make_nnunet: MakeData, tmp_path: Path
+) -> None:
+    """The copies are of what it was before; a file that was only touched is the same."""
+    root, output = make_nnunet(4), tmp_path / "out"
+    session.plan(recipe_of(), root, output, Silent())
+    session.run_shard(recipe_of(), root, output, Shard(0, 1), Silent())
+    path = root / "labelsTr" / "case2.nii.gz"
+    content, image = path.read_bytes(), nib.load(path)
+    values = np.asanyarray(image.dataobj).copy()
+    values[values > 0] = 0
+    write_nifti(path, values, image.affine)
+    with pytest.raises(InputError, match="has changed since the output was planned") as caught:
+        session.merge(output, Silent())
+    assert (caught.value.case, caught.value.file) == ("case2", str(path))
+    assert not (output / "manifest.csv").exists()
+    path.write_bytes(content)
+    assert not session.merge(output, Silent()).failures
+    assert (output / "labelsTr" / "case2.nii.gz").read_bytes() == content
 
 
 def test_a_work_folder_that_cannot_be(make_nnunet: MakeData, tmp_path: Path) -> None:

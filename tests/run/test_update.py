@@ -7,16 +7,18 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 
-from lesionsynth.bank.store import LesionBank
+from lesionsynth.bank.store import LesionBank, note_case
 from lesionsynth.errors import InputError, OutputError
+from lesionsynth.kernels.tissue import FLUID, GREY, WHITE
 from lesionsynth.recipe.model import Recipe
-from lesionsynth.run import session
+from lesionsynth.run import fit, session
 from lesionsynth.run.ledger import read_record
 from lesionsynth.run.pool import Engine
 from lesionsynth.run.shard import Shard
@@ -125,7 +127,68 @@ def test_a_case_that_is_gone_goes_with_its_copies_and_makes_its_block_again(
     assert again == cases_of(4, 5)
     assert kept == cases_of(1, 2, 3)
     assert "4 case(s) depend on what has changed and are made again; 2 are no longer planned" in said
-    assert not list(output.rglob("imagesTr/case6*"))
+    assert not list(output.rglob("*case6*")), "nor is anything of a withdrawn person left in the bank"
+
+
+def test_what_described_an_earlier_plan_goes(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its splits would leak: copies of this plan have donors everywhere."""
+    root, output = made
+    assert (output / "splits_final.json").is_file()
+    updated(recipe_of("folds.strategy=none"), root, output, tmp_path)
+    assert not (output / "splits_final.json").exists()
+    assert {path.name for path in (output / "likelihood").iterdir()} == {"all.nii.gz", "all.json"}
+    updated(recipe_of("output.layout={kind: bids}"), root, output, tmp_path)
+    assert not (output / "dataset.json").exists()
+    session.plan(recipe_of(), root, output, Silent(), update=True)
+    there = {path.name for path in output.iterdir() if path.is_file()}
+    assert there == {"recipe.lock.yaml", "cohort.json", "plan.jsonl"}, "until it is finalized"
+    assert not session.run(recipe_of(), root, output, Silent()).failures
+
+
+def test_a_corrected_tissue_map_makes_again_what_was_made_by_it(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also where as many voxels are white matter as before."""
+    root = made[0]
+    (root / "tissue").mkdir()
+    with LesionBank(made[1] / "bank") as bank:
+        for case in bank.cases():
+            grid = nib.load(root / "labelsTr" / f"{case.case}.nii.gz").affine
+            write_nifti(root / "tissue" / f"{case.case}.nii.gz", bank.tissue(case.case), grid)
+    by_map = (
+        f"{{kind: map, map: 'tissue/{{case}}.nii.gz', fluid: [{FLUID}], grey: [{GREY}], white: [{WHITE}]}}"
+    )
+    recipe, output = recipe_of(f"tissue={by_map}"), tmp_path / "by_map"
+    session.run(recipe, root, output, Silent())
+    path = root / "tissue" / "case2.nii.gz"
+    image = nib.load(path)
+    classes = np.asanyarray(image.dataobj).copy()
+    grey = np.argwhere(classes == GREY)
+    classes[tuple(grey[: len(grey) // 3].T)] = FLUID
+    write_nifti(path, classes, image.affine)
+    again, kept, _ = updated(recipe, root, output, tmp_path)
+    assert (again, kept) == (cases_of(1, 2, 3), cases_of(4, 5, 6))
+
+
+def test_a_corrected_person_makes_again_what_hers_may_be_in(phantoms: Any, tmp_path: Path) -> None:
+    """A donor that turns out to be the host's own is none where these are forbidden."""
+    root, output = tmp_path / "data", tmp_path / "out"
+    for number, (images, label, affine) in enumerate(phantoms, start=1):
+        write_nifti(root / f"f{number}.nii.gz", images[0], affine)
+        write_nifti(root / f"l{number}.nii.gz", label, affine)
+
+    def write_table(*subjects: str) -> None:
+        rows = [f"c{k},{s},f{k}.nii.gz,l{k}.nii.gz,{int(k > 3)}" for k, s in enumerate(subjects, start=1)]
+        (root / "t.csv").write_text("\n".join(["case,subject,FLAIR,label,fold", *rows]) + "\n")
+
+    recipe = recipe_of("input.layout={kind: pattern, table: t.csv}", "sources.donors.own_subject=forbid")
+    write_table("A", "A", "B", "D", "E", "F")
+    session.run(recipe, root, output, Silent())
+    write_table("A", "B", "B", "D", "E", "F")
+    again, kept, _ = updated(recipe, root, output, tmp_path)
+    assert {case[:2] for case in again} == {"c1", "c2", "c3"}
+    assert {case[:2] for case in kept} == {"c4", "c5", "c6"}
+    assert {giver["case"] for giver in read_record(output, "c3__syn000")["donors"]} <= {"c1"}
 
 
 def test_changed_folds_are_noticed(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -200,6 +263,45 @@ def test_an_update_that_is_stopped_is_continued(
     assert files(output) == files(tmp_path / "fresh")
 
 
+def test_an_update_that_is_stopped_while_it_harvests_can_be_taken_back(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lesions and maps of the new settings lie under the names of the old ones."""
+    root, output = made
+    noted = []
+
+    def stop(*given: Any) -> None:
+        noted.append(given)
+        if len(noted) == 3:
+            raise KeyboardInterrupt
+        note_case(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lesionsynth.run.fit.note_case", stop)
+        with pytest.raises(KeyboardInterrupt):
+            session.run(recipe_of("bank.margin_mm=9"), root, output, Silent(), update=True)
+    session.run(recipe_of(), root, output, Silent(), update=True)
+    outcome = session.run(recipe_of("output.copies=3"), root, output, Silent(), update=True)
+    fresh = session.run(recipe_of("output.copies=3"), root, tmp_path / "fresh", Silent())
+    assert not outcome.failures
+    assert outcome.voxels == fresh.voxels
+    for part in ("bank/lesions", "bank/tissue", "bank/zones"):
+        for path in (output / part).iterdir():
+            assert path.read_bytes() == (tmp_path / "fresh" / part / path.name).read_bytes()
+
+
+def test_links_to_the_input_become_copies(made: tuple[Path, Path]) -> None:
+    """Who asks for copies may mean to change them."""
+    root, output = made
+    for originals, linked in (("link", True), ("copy", False)):
+        session.run(recipe_of(f"output.originals={originals}"), root, output, Silent(), update=True)
+        path = output / "labelsTr" / "case1.nii.gz"
+        if linked:
+            path.unlink()
+            session.run(recipe_of(f"output.originals={originals}"), root, output, Silent())
+        assert path.samefile(root / "labelsTr" / "case1.nii.gz") == linked
+
+
 def test_an_update_that_failed_is_not_the_last_that_knows_what_was_there(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -239,6 +341,26 @@ def test_a_case_that_was_dropped_does_not_come_back(make_nnunet: MakeData, tmp_p
     assert not any("case3" in (output / name).read_text() for name in ("manifest.csv", "splits_final.json"))
     with pytest.raises(InputError, match="case3"):
         session.run(recipe_of("output.copies=1"), root, output, Silent(), update=True)
+
+
+def test_a_case_that_was_dropped_is_tried_again(
+    make_nnunet: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been the disk, and not the file, which is the same as before."""
+    root, output, recipe = make_nnunet(4), tmp_path / "out", recipe_of("input.on_bad_case=drop")
+    reading = fit.load_case
+
+    def fail(files: Any, *more: Any) -> Any:
+        if files.case == "case3":
+            raise OSError("stale file handle")
+        return reading(files, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "load_case", fail)
+        assert [f.name for f in session.run(recipe, root, output, Silent()).failures] == ["case3"]
+    assert [f.name for f in session.run(recipe, root, output, Silent()).failures] == ["case3"]
+    again, *_ = updated(recipe, root, output, tmp_path)
+    assert cases_of(3) <= again
 
 
 @pytest.mark.parametrize("spoil", ["index.sqlite", "cases/case1.json", "lesions/case1.bin"])
