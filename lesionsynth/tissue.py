@@ -136,7 +136,7 @@ def find_tissue(
             )
     mask = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
     if mask is None:
-        mask = tissue_kernel.stripped_brain(np.stack([i.values() for i in images]))
+        mask = tissue_kernel.stripped_brain(np.stack([i.values() for i in images]), grid.spacing_mm)
     if mask is None:
         mask = tissue_kernel.body(images[0].values()[None])
     return np.where(mask | lesions, np.uint8(WHITE), np.uint8(OUTSIDE)), "mask"
@@ -172,7 +172,7 @@ def _from_mixture(
     values = np.stack([image.values() for image in images])
     brain = beside(spec.brain_mask, "the brain mask") > 0 if spec.brain_mask else None
     if brain is None:
-        brain = tissue_kernel.stripped_brain(values)
+        brain = tissue_kernel.stripped_brain(values, images[0].grid.spacing_mm)
     contrast = tissue_kernel.contrast_of(cohort.channels[chosen[0]])
     if brain is None or contrast is None:
         return None

@@ -114,6 +114,11 @@ def _tell(found: Realism) -> None:
             "New lesions should have about 5%; real ones that were only moved have more. "
             f"Median distance {memory.added:.2f}, held out {memory.held_out:.2f}."
         )
+        if memory.coverage < 1:
+            print(
+                f"{memory.coverage:.0%} of the real lesions were looked at: copies of others seem new "
+                "(realism.cases)."
+            )
     print()
     for line in _verdict(found):
         print(line)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionsynth.domain.grid import bounding_box
+from lesionsynth.domain.grid import Box, bounding_box
 from lesionsynth.kernels.components import components, dilated, largest_component
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.edt import exact_distance_mm
@@ -28,6 +28,10 @@ _MIN_BACKGROUND = 0.1
 _SPECK_MM3 = 100.0
 _MIN_CLASS_SHARE = 0.03
 _AIR_FRACTION = 0.1
+_AIR_HU, _MOST_HU = -1024.0, 4096.0
+_LARGEST_BRAIN_MM3 = 2.4e6
+_FLAT_VOX = 3
+"""With so few voxels along an axis what lies beyond them was not looked at; it is not outside."""
 _SAMPLE = 10000
 _MIN_SAMPLE = 300
 _MAX_ITERATIONS = 60
@@ -75,18 +79,20 @@ def tissue_channels(channel_names: Sequence[str]) -> list[int]:
     return [kinds.index(kind) for kind in chosen]
 
 
-def stripped_brain(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+def stripped_brain(image: NDArray[np.float32], spacing_mm: Sequence[float]) -> NDArray[np.bool_] | None:
     """Brain mask of a skull-stripped image, or None where it is not one.
 
     Parameters
     ----------
     image : ndarray, (C, i, j, k), float32
+    spacing_mm : sequence of float
 
     Returns
     -------
     ndarray, (i, j, k), bool, or None
         None unless an exactly constant background (at least a tenth of the volume) surrounds one
-        object that touches at most one face of the volume.
+        object that touches at most one face of the volume and is no larger than a brain: a whole head
+        in zeroed air is not stripped.
     """
     inside = np.zeros(image.shape[1:], dtype=bool)
     for channel in image:
@@ -99,7 +105,8 @@ def stripped_brain(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     faces = [brain.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
     if sum(bool(face.mean() > 0.01) for face in faces) > 1:
         return None
-    return _filled(brain)
+    filled = _filled(brain)
+    return None if filled.sum() * voxel_volume_mm3(spacing_mm) > _LARGEST_BRAIN_MM3 else filled
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -112,12 +119,22 @@ def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
+def without_padding(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """CT whose padding outside the field of view, such as -3024, is air; other images as they are.
+
+    Below -1024 there is nothing in Hounsfield units, and nothing is far above 3071 in them.
+    """
+    if not values.min() < _AIR_HU or np.percentile(values[::2, ::2, ::2], 98) > _MOST_HU:
+        return values
+    return np.maximum(values, np.float32(_AIR_HU))
+
+
 def body(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Everything that is not air: above a tenth of the 98th percentile in the first channel.
 
     Holes are filled and loose specks dropped. All true where the threshold separates nothing.
     """
-    first = ndimage.gaussian_filter(image[0], 0.7)
+    first = ndimage.gaussian_filter(without_padding(image[0]), 0.7)
     low, high = np.percentile(first[::2, ::2, ::2], (1, 98))
     mask = first > low + _AIR_FRACTION * (high - low)
     if not mask.any():
@@ -241,11 +258,19 @@ def mark_ventricles(tissue: NDArray[np.uint8], spacing_mm: Sequence[float]) -> N
     if box is None:
         return
     inner = tissue[box]
-    depth = exact_distance_mm(np.pad(inner, 1) == OUTSIDE, spacing_mm)[1:-1, 1:-1, 1:-1]
+    rims, core = _rims(tissue)
+    depth = exact_distance_mm(np.pad(inner, rims) == OUTSIDE, spacing_mm)[core]
     labels, _ = components((inner == FLUID) & (depth > depth.max() / 3))
     sizes = np.bincount(labels.ravel()) * voxel_volume_mm3(spacing_mm)
     sizes[0] = 0.0
     inner[(sizes > max(200.0, 0.1 * sizes.max()))[labels]] = VENTRICLE
+
+
+def _rims(tissue: NDArray[np.uint8]) -> tuple[list[tuple[int, int]], Box]:
+    """Voxels of OUTSIDE to put around a part of a volume along each axis, and what lies within them."""
+    rims = [(0, 0) if n <= _FLAT_VOX else (1, 1) for n in tissue.shape]
+    i, j, k = (slice(before, -after or None) for before, after in rims)
+    return rims, (i, j, k)
 
 
 def site_distances_mm(
@@ -271,18 +296,19 @@ def site_distances_mm(
     edge = np.zeros_like(tissue, dtype=np.float32)
     if box is None:
         return edge, None
-    inner = np.pad(tissue[box], 1)
+    rims, core = _rims(tissue)
+    inner = np.pad(tissue[box], rims)
     other = (inner == GREY) | (inner == FLUID)
     labels, _ = components(other)
     small = np.bincount(labels.ravel()) * voxel_mm3 < _SPECK_MM3
     small[0] = False
     outer = (other & ~small[labels]) | (inner == OUTSIDE)
-    edge[box] = exact_distance_mm(outer, spacing_mm)[1:-1, 1:-1, 1:-1]
+    edge[box] = exact_distance_mm(outer, spacing_mm)[core]
     ventricle = inner == VENTRICLE
     if not ventricle.any():
         return edge, None
     fluid = np.full_like(tissue, np.inf, dtype=np.float32)
-    fluid[box] = exact_distance_mm(ventricle, spacing_mm)[1:-1, 1:-1, 1:-1]
+    fluid[box] = exact_distance_mm(ventricle, spacing_mm)[core]
     return edge, fluid
 
 

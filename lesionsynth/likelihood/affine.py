@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.errors import InputError
+from lesionsynth.kernels.tissue import without_padding
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BINS = 32
@@ -80,9 +81,14 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
 def _to_itk(image: nifti.Image) -> Any:
     import SimpleITK as sitk
 
-    values = image.values()
-    # Centres of mass need masses: air is -1024 in CT.
-    itk = sitk.GetImageFromArray(np.ascontiguousarray((values - values.min()).T))
+    values = without_padding(image.values())
+    known = np.isfinite(values)
+    if not known.any():
+        raise InputError("has no voxel with a number.", file=image.path)
+    least = values[known].min()
+    # Centres of mass need masses: air is -1024 in CT. With NaN the optimizer would never end.
+    masses = np.where(known, values - least, np.float32(0))
+    itk = sitk.GetImageFromArray(np.ascontiguousarray(masses.T))
     affine = _LPS @ image.grid.affine
     spacing = np.array(image.grid.spacing_mm)
     itk.SetSpacing(spacing.tolist())

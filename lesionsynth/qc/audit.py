@@ -45,6 +45,7 @@ from lesionsynth.qc.audit_scope import Evidence, HostAudit, Scope
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
+from lesionsynth.run.fit import map_digest
 from lesionsynth.run.folds import find_splits
 from lesionsynth.run.models import MODELS
 from lesionsynth.run.plan import host_of
@@ -266,7 +267,7 @@ class _Audit:
         return fits
 
     def _map(self, fit: BlockFit) -> None:
-        """Read a likelihood map to its end; it must be a density."""
+        """Read a likelihood map to its end; it must be a density, and the one that was fitted."""
         if not self.scope.is_there(fit.map_file) or not fit.map_file.startswith(f"{_LIKELIHOOD}/"):
             raise InputError(f"its map {fit.map_file} is not there.")
         try:
@@ -274,6 +275,8 @@ class _Audit:
             LikelihoodMap(image.values(), Grid(image.grid.shape, image.grid.affine), "", ())
         except ValueError as error:
             raise InputError(f"{fit.map_file}: {error}.") from None
+        if map_digest(image) != fit.map_hash:
+            raise InputError(f"its map {fit.map_file} is not the one that was fitted.")
 
     def _bank(self) -> None:
         """Subjects of the bank."""

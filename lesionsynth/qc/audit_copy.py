@@ -128,9 +128,10 @@ class Copy:
             return
         copy = Volumes(images, label_image, label, self.names)
         source = next((files[n][0].raw for n in maps if n.startswith(SOURCE_MAPS)), None)
-        if any(files[n][0].raw.shape != label.shape for n in maps):
-            yield self._fault("the map is not on the grid of its case.", maps[0])
-            return
+        for name in maps:
+            if not files[name][0].grid.same_as(label_image.grid):
+                yield self._fault("the map is not on the grid of its case.", name)
+                return
         yield from compare(host, copy, record, self.scope.recipe, labels, source)
         lesion = copy.lesion(labels)
         yield from self._load(lesion, label_image)

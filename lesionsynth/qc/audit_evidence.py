@@ -165,6 +165,8 @@ class BlockFit(Part):
     fitted_on: list[str]
     loads: list[FittedLoad]
     map_file: str
+    map_hash: str
+    typical_count: int
     models: dict[str, Weights] = Field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ from lesionsynth.domain.finding import Finding
 from lesionsynth.qc.audit_evidence import REMAKE, BlockFit, Fold
 from lesionsynth.qc.audit_scope import Evidence, HostAudit
 from lesionsynth.run.finalize import SPLITS
+from lesionsynth.run.fit import typical_count
 from lesionsynth.run.workspace import RECORDS
 
 _CURE = "Do not train with these folds. Run the same command again, which writes the file anew."
@@ -163,6 +164,9 @@ def audit_fit(
             f"was fitted on {len(said)} loads of {sum(ml for ml, _ in said):g} mL in all; those of its "
             f"subjects are {len(found)} of {sum(ml for ml, _ in found):g} mL."
         )
+        yield Finding("error", fault, cure, None, name)
+    elif fit.typical_count != (count := typical_count([count for _, count in found])):
+        fault = f"typical_count is {fit.typical_count}, that of its subjects is {count}."
         yield Finding("error", fault, cure, None, name)
 
 

@@ -150,7 +150,7 @@ class Fit:
     loads : tuple of LesionLoad
         One entry per case or mask of these.
     typical_count : int
-        Median of their numbers of lesions.
+        Median of the numbers of lesions of those that have some, a half rounded up.
     map_file : str
         The likelihood map, relative to the output.
     map_kind : str
@@ -267,13 +267,24 @@ def _fit_block(
         subjects=block.subjects,
         fitted_on=tuple(sorted({case.subject for case in cases})),
         loads=tuple(case.load for case in cases),
-        typical_count=int(np.median([case.load.count for case in cases])),
+        typical_count=typical_count([case.load.count for case in cases]),
         map_file=map_file,
         map_kind=likelihood.kind,
-        map_hash=digest_json([image.voxel_hash, image.grid.affine.tolist()]),
+        map_hash=map_digest(image),
         registrations={case: np.asarray(matrix).ravel().tolist() for case, matrix in registrations.items()},
         models={},
     )
+
+
+def typical_count(counts: Sequence[int]) -> int:
+    """Lesions that a case with lesions typically has, a half rounded up; controls say nothing of it."""
+    some = [count for count in counts if count]
+    return int(np.ceil(np.median(some))) if some else 0
+
+
+def map_digest(image: nifti.Image) -> str:
+    """Digest of a likelihood map: its voxels and where they lie."""
+    return digest_json([image.voxel_hash, image.grid.affine.tolist()])
 
 
 def _register(

@@ -23,6 +23,7 @@ from lesionsynth.kernels.tissue import (
     stripped_brain,
     three_classes,
     tissue_channels,
+    without_padding,
 )
 
 SHAPE, SPACING = (36, 45, 38), (2.7, 2.7, 2.7)
@@ -57,7 +58,7 @@ def recall(tissue, code, where):
 
 def test_t1_separates_the_tissues_of_a_phantom(phantom):
     images, lesions, shares, _ = phantom
-    brain = stripped_brain(images)
+    brain = stripped_brain(images, SPACING)
     tissue = three_classes(images[[T1]], brain, lesions, "t1")
     pure = (shares > 0.95) & brain & ~lesions
     for code, where in zip((FLUID, GREY, WHITE), pure, strict=True):
@@ -70,7 +71,7 @@ def test_t1_separates_the_tissues_of_a_phantom(phantom):
 
 def test_flair_alone_separates_fluid_from_tissue(phantom):
     images, lesions, shares, _ = phantom
-    brain = stripped_brain(images)
+    brain = stripped_brain(images, SPACING)
     tissue = three_classes(images[[FLAIR]], brain, lesions, "flair")
     pure = (shares > 0.95) & brain & ~lesions
     assert recall(tissue, FLUID, pure[0]) > 0.98
@@ -80,7 +81,7 @@ def test_flair_alone_separates_fluid_from_tissue(phantom):
 
 def test_lateral_ventricles_are_found_and_are_fluid(phantom):
     images, lesions, _, ventricles = phantom
-    tissue = three_classes(images[[FLAIR]], stripped_brain(images), lesions, "flair")
+    tissue = three_classes(images[[FLAIR]], stripped_brain(images, SPACING), lesions, "flair")
     before = tissue.copy()
     mark_ventricles(tissue, SPACING)
     assert recall(tissue, VENTRICLE, (ventricles > 0.95) & ~lesions) > 0.95
@@ -90,7 +91,7 @@ def test_lateral_ventricles_are_found_and_are_fluid(phantom):
 
 def test_the_brain_of_a_phantom_is_found_whole(phantom):
     images, *_ = phantom
-    brain = stripped_brain(images)
+    brain = stripped_brain(images, SPACING)
     bright = (images != 0).any(axis=0)
     assert brain[bright].all()
     assert np.count_nonzero(brain & ~bright) <= 1
@@ -98,7 +99,7 @@ def test_the_brain_of_a_phantom_is_found_whole(phantom):
 
 def test_tissue_follows_flips_and_permutations(phantom):
     images, lesions, *_ = phantom
-    brain = stripped_brain(images)
+    brain = stripped_brain(images, SPACING)
     one = three_classes(images[[T1]], brain, lesions, "t1")
 
     def turned(array):
@@ -110,7 +111,7 @@ def test_tissue_follows_flips_and_permutations(phantom):
 
 def test_lesions_do_not_take_part_in_the_fit(phantom):
     images, lesions, *_ = phantom
-    brain = stripped_brain(images)
+    brain = stripped_brain(images, SPACING)
     bright = np.where(lesions, 5 * images, images)
     one = three_classes(images[[T1]], brain, lesions, "t1")
     two = three_classes(bright[[T1]], brain, lesions, "t1")
@@ -122,7 +123,7 @@ def test_lesions_count_as_white_matter_also_outside_the_brain_mask():
     images, label, _ = make_subject(0, shape=(24, 30, 25), spacing_mm=(4.0, 4.0, 4.0))
     lesions = label > 0
     lesions[0, 0, 0] = True
-    brain = stripped_brain(images.astype(np.float32))
+    brain = stripped_brain(images.astype(np.float32), SPACING)
     assert three_classes(images[[T1]].astype(np.float32), brain, lesions, "t1")[0, 0, 0] == WHITE
 
 
@@ -177,16 +178,16 @@ def test_a_stripped_brain_is_one_object_on_a_constant_background_with_its_holes_
     head = ball()
     image = np.where(head, 100.0, -7.0).astype(np.float32)[None]
     image[0, 10, 10, 10] = -7.0
-    np.testing.assert_array_equal(stripped_brain(image), head)
+    np.testing.assert_array_equal(stripped_brain(image, SPACING), head)
 
 
 def test_holes_are_what_no_face_leads_out_of():
     head = ball()
     shell = head & ~ball(radius=4)
     image = np.where(shell, 100.0, 0.0).astype(np.float32)[None]
-    np.testing.assert_array_equal(stripped_brain(image), ndimage.binary_fill_holes(shell))
+    np.testing.assert_array_equal(stripped_brain(image, SPACING), ndimage.binary_fill_holes(shell))
     image[0, 10, 10, 13:] = 0.0  # a channel to the outside
-    np.testing.assert_array_equal(stripped_brain(image), image[0] > 0)
+    np.testing.assert_array_equal(stripped_brain(image, SPACING), image[0] > 0)
 
 
 def test_what_is_no_stripped_brain():
@@ -198,9 +199,9 @@ def test_what_is_no_stripped_brain():
     trunk[5:15, 5:15, :] = True
     full = np.ones_like(head)
     for image in (noisy, two, trunk, full, np.zeros_like(head)):
-        assert stripped_brain(image.astype(np.float32)[None]) is None
+        assert stripped_brain(image.astype(np.float32)[None], SPACING) is None
     slice_of_brain = np.where(head[:, :, 10:11], 100.0, 0.0).astype(np.float32)[None]
-    assert stripped_brain(slice_of_brain) is None
+    assert stripped_brain(slice_of_brain, SPACING) is None
 
 
 def test_a_brain_may_be_cut_at_one_face_and_shows_in_any_channel():
@@ -208,7 +209,7 @@ def test_a_brain_may_be_cut_at_one_face_and_shows_in_any_channel():
     one, two = np.zeros((2, *head.shape), np.float32)
     one[head & (np.arange(20)[:, None, None] < 10)] = 5
     two[head] = 9
-    np.testing.assert_array_equal(stripped_brain(np.stack([one, two])), head)
+    np.testing.assert_array_equal(stripped_brain(np.stack([one, two]), SPACING), head)
 
 
 def test_the_body_is_what_is_not_air_without_holes_and_specks():
@@ -224,6 +225,52 @@ def test_the_body_is_what_is_not_air_without_holes_and_specks():
     assert not found[1, 1, 1]
     assert (found & ~ball(shape, 12)).sum() == 0
     assert found[trunk].all()
+
+
+@pytest.mark.parametrize("padding", [-2000, -3024])
+def test_what_lies_outside_the_field_of_view_of_ct_is_air(padding):
+    x, y, _ = np.meshgrid(*[np.arange(n) for n in (48, 48, 12)], indexing="ij")
+    inside = ((x - 24) / 18) ** 2 + ((y - 24) / 12) ** 2 < 1
+    noise = np.random.default_rng(0).normal(0, 15, inside.shape)
+    ct = (np.where(inside, 40.0, -1000.0) + noise).round().clip(-1024).astype(np.float32)
+    outside = np.hypot(x - 23.5, y - 23.5) > 24
+    padded = np.where(outside, np.float32(padding), ct)
+    plain = np.where(outside, np.float32(-1024), ct)
+    assert np.array_equal(body(padded[None]), body(plain[None]))
+    assert body(padded[None])[~inside].mean() < 0.2
+    # Other images may have such values: they are as they were.
+    assert np.array_equal(without_padding(100 * padded + 1e6), 100 * padded + 1e6)
+    assert np.array_equal(without_padding(plain), plain)
+
+
+def test_a_head_in_zeroed_air_is_no_stripped_brain():
+    """As of a defaced scan: bone and scalp would be taken for tissue."""
+    head = np.zeros((40, 48, 44), np.float32)
+    head[6:34, 6:42, 4:40] = 100
+    assert stripped_brain(head[None], (3.0, 3.0, 3.0)) is not None
+    assert stripped_brain(head[None], (4.5, 4.5, 4.5)) is None
+
+
+@pytest.mark.parametrize("thickness_mm", [1.0, 5.0])
+def test_places_on_a_single_slice_are_those_of_the_plane(thickness_mm):
+    """What lies above and below was not looked at: it is not outside."""
+    y, x = np.mgrid[:120, :120] - 59.5
+    r = np.hypot(x, y)
+    slice_ = np.select([r < 8, r < 40, r < 46, r < 52], [FLUID, WHITE, GREY, FLUID], OUTSIDE).astype(np.uint8)
+    tissue = slice_[:, :, None].copy()
+    spacing = (1.0, 1.0, thickness_mm)
+    mark_ventricles(tissue, spacing)
+    assert set(tissue[r[:, :, None] < 8]) == {VENTRICLE}
+    assert set(tissue[(r[:, :, None] > 46.5) & (r[:, :, None] < 51)]) == {FLUID}
+    edge, fluid = site_distances_mm(tissue, spacing)
+    at = {radius: (int(59.5 + radius), 60, 0) for radius in (11, 25, 39)}
+    assert edge[at[25]] == pytest.approx(15, abs=1)
+    zones = site_zones(edge, fluid, True, spacing)
+    assert {radius: place_of(zones[where], True) for radius, where in at.items()} == {
+        11: "periventricular",
+        25: "deep",
+        39: "juxtacortical",
+    }
 
 
 def test_a_flat_image_is_all_body():
@@ -278,9 +325,15 @@ def test_site_distances_by_hand():
 
 
 def test_the_border_of_the_volume_is_an_edge():
-    edge, fluid = site_distances_mm(np.full((5, 5, 1), WHITE, np.uint8), (1.0, 1.0, 1.0))
+    """But for that of volumes as thin as a few slices: nobody knows what lies beyond."""
+    edge, fluid = site_distances_mm(np.full((5, 5, 5), WHITE, np.uint8), (1.0, 1.0, 1.0))
     assert fluid is None
-    np.testing.assert_array_equal(edge, np.ones((5, 5, 1)))
+    expected = np.ones((5, 5, 5))
+    expected[1:-1, 1:-1, 1:-1] = 2
+    expected[2, 2, 2] = 3
+    np.testing.assert_array_equal(edge, expected)
+    edge, _ = site_distances_mm(np.full((5, 5, 1), WHITE, np.uint8), (1.0, 1.0, 1.0))
+    np.testing.assert_array_equal(edge, expected[:, :, 2:3])
     edge, fluid = site_distances_mm(np.zeros((4, 4, 4), np.uint8), (1.0, 1.0, 1.0))
     assert fluid is None
     assert not edge.any()

@@ -68,6 +68,28 @@ def test_orientation_spacing_and_intensities_of_the_moving_image_do_not_matter(r
     assert shift_mm(register(centred, reference), true, reference) < 2.5
 
 
+def test_a_background_that_is_no_number_is_background(reference):
+    """As SPM and masked images have it; the optimizer would go on for ever."""
+    true = world(5, (1, 1, 1), (3, 0, 0))
+    moving = moved(reference, true, reference.grid.affine)
+    holes = [nifti.new(i.grid, np.where(i.values() > 0, i.values(), np.nan)) for i in (moving, reference)]
+    assert shift_mm(register(*holes), true, reference) < 2.0
+    nothing = nifti.new(reference.grid, np.full(SHAPE, np.nan, np.float32))
+    with pytest.raises(InputError, match="no voxel with a number"):
+        register(nothing, reference)
+
+
+def test_padding_of_ct_is_air(reference):
+    true = world(0, (1, 1, 1), (6, 0, 0))
+    moving = moved(reference, true, reference.grid.affine)
+    scans = []
+    for image in (moving, reference):
+        air = np.where(image.values() > 0, image.values() / 10, -1000)
+        air[:, :8], air[:, -3:] = -3024, -3024
+        scans.append(nifti.new(image.grid, air.astype(np.float32)))
+    assert shift_mm(register(*scans), true, reference) < 4.0
+
+
 def test_the_result_is_the_same_on_every_run(reference):
     moving = moved(reference, world(5, (1, 1, 1), (3, 0, 0)), reference.grid.affine)
     first = register(moving, reference)

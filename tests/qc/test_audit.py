@@ -270,6 +270,18 @@ def test_fits_on_loads_of_others(output: Output) -> None:
     expect(output.findings(), (None, "likelihood/block0.json", "was fitted on 2 loads of .* mL in all"))
 
 
+def test_a_map_of_another_block(output: Output) -> None:
+    """It stands for people who validate this block."""
+    one, other = (output.folder / f"likelihood/block{k}.nii.gz" for k in (0, 1))
+    spare = one.read_bytes()
+    one.unlink()  # it may be a hard link
+    one.write_bytes(other.read_bytes())
+    expect(output.findings(), (None, "likelihood/block0.json", "is not the one that was fitted"))
+    one.write_bytes(spare)
+    output.edit("likelihood/block0.json", lambda fit: fit.update(typical_count=99))
+    expect(output.findings(), (None, "likelihood/block0.json", "typical_count is 99, that of its subjects"))
+
+
 # Labels.
 
 
@@ -374,6 +386,16 @@ def test_a_voxel_that_the_source_map_does_not_know(with_maps: Output) -> None:
     with_maps.voxels(name, raw)
     with_maps.reconcile()
     expect(with_maps.findings(), (case, name, "where the source map says that it is the host's"))
+
+
+def test_a_lesion_map_that_lies_elsewhere(with_maps: Output) -> None:
+    """Mirrored left to right, as by a tool that drops orientations."""
+    case = with_maps.records()[0]["case"]
+    path = with_maps.folder / f"lesion_maps/{case}.nii.gz"
+    image = nib.load(path)
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ image.affine
+    write_nifti(path, np.asanyarray(image.dataobj).copy(), affine)
+    expect(with_maps.findings(), (case, f"lesion_maps/{case}.nii.gz", "not on the grid of its case"))
 
 
 def test_a_lesion_map_of_other_lesions(with_maps: Output) -> None:

@@ -18,6 +18,7 @@ from lesionsynth import nifti
 from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.run import session
+from lesionsynth.run.fit import typical_count
 from lesionsynth.run.job import HostJobs
 from lesionsynth.run.prepare import plan_only, prepare
 from tests.conftest import write_nifti
@@ -121,6 +122,23 @@ def test_a_case_that_was_a_donor_in_one_fold_is_none_in_another(
     assert one.load(stranger).files.subject == stranger
     with pytest.raises(LeakError, match=f"{stranger} may not be a donor"):
         other.load(stranger)
+
+
+def test_controls_do_not_make_a_disease_one_of_single_lesions(make_nnunet: MakeData, tmp_path: Path) -> None:
+    """Four without lesions and two with several: copies of these have several."""
+    root = make_nnunet(6)
+    for case in range(3, 7):
+        path = root / f"labelsTr/case{case}.nii.gz"
+        image = nib.load(path)
+        write_nifti(path, np.zeros(image.shape, np.uint8), image.affine)
+    go(root, tmp_path / "out", "folds.strategy=none", "input.subjects=[case1,case2,case3,case4,case5,case6]")
+    fit = json.loads((tmp_path / "out" / "likelihood" / "all.json").read_text())
+    counts = sorted(load["count"] for load in fit["loads"])
+    assert counts[:4] == [0, 0, 0, 0]
+    assert fit["typical_count"] == int(np.ceil(np.mean(counts[4:]))) > 1
+    after = [record["lesions"]["after"] for record in records(tmp_path / "out").values()]
+    assert max(after) > 1
+    assert [typical_count(own) for own in ([], [0, 0], [0, 1], [1, 2], [1, 1, 5])] == [0, 0, 1, 2, 1]
 
 
 def test_mask_only_subjects_join_fits_but_never_donors(

@@ -38,6 +38,12 @@ class Counts:
     lesions: int
     lesions_looked_at: int
 
+    @property
+    def coverage(self) -> float:
+        """Share of all lesions that was looked at, those of other cases reckoned as as many."""
+        cases, lesions = max(1, self.cases), max(1, self.lesions)
+        return self.cases_looked_at / cases * self.lesions_looked_at / lesions
+
 
 @dataclass(frozen=True)
 class LesionTest:
@@ -238,7 +244,7 @@ def judge(
         distances(rows.real, rows.made, channels),
         lesions,
         fills,
-        memorised(rows.real, rows.made, len(channels), spec.min_lesions),
+        memorised(rows.real, rows.made, len(channels), spec.min_lesions, counts[0].coverage),
         list(notes),
         spec.model_dump(mode="json"),
         [],

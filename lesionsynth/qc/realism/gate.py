@@ -60,10 +60,13 @@ def breaches(spec: RealismSpec, found: Realism) -> list[Breach]:
             result += list(_of_estimate(name, limit, estimate))
     result += list(_of_features(spec, found))
     if spec.max_memorised is not None:
-        seen = found.memorised
-        if seen.near_share is None or seen.near_share > spec.max_memorised:
-            sizes = (seen.n_held_out, seen.n_added)
-            result.append(Breach("max_memorised", spec.max_memorised, seen.near_share, *sizes, seen.note))
+        seen, limit = found.memorised, spec.max_memorised
+        sizes = (seen.n_held_out, seen.n_added)
+        if seen.near_share is None or seen.near_share > limit:
+            result.append(Breach("max_memorised", limit, seen.near_share, *sizes, seen.note))
+        elif seen.near_share > limit * seen.coverage:
+            note = f"{seen.coverage:.0%} of the real lesions were looked at; raise realism.cases"
+            result.append(Breach("max_memorised", limit, None, *sizes, note))
     return result
 
 

@@ -43,6 +43,8 @@ class Memorised:
         Who was held out.
     note : str
         Why there is nothing.
+    coverage : float
+        Share of the real lesions that were looked at: a copy of any other seems new.
     """
 
     added: float | None
@@ -54,9 +56,12 @@ class Memorised:
     n_training: int
     how: str
     note: str = ""
+    coverage: float = 1.0
 
 
-def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least: int) -> Memorised:
+def memorised(
+    real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least: int, coverage: float = 1.0
+) -> Memorised:
     """Compare added lesions with the real ones of the subjects behind them.
 
     Parameters
@@ -67,6 +72,8 @@ def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least
     n_channels : int
     least : int
         Fewer added or held-out lesions are not judged.
+    coverage : float
+        Share of the real lesions that `real` is.
 
     Returns
     -------
@@ -114,6 +121,7 @@ def memorised(real: Sequence[Seen], made: Sequence[Seen], n_channels: int, least
         n_held_out,
         len(real),
         how,
+        coverage=coverage,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from lesionsynth.qc.realism.distances import distance, distances, feature_names
-from lesionsynth.qc.realism.memorised import memorised
+from lesionsynth.qc.realism.gate import Breach, breaches
+from lesionsynth.qc.realism.memorised import Memorised, memorised
+from lesionsynth.recipe.realism import RealismSpec
 from tests.qc.realism.making import CHANNELS, lesions
 
 
@@ -65,6 +68,25 @@ def test_copies_are_memorised() -> None:
     assert found.added < 0.1 * found.held_out
     assert found.ks == 1.0
     assert (found.n_added, found.n_held_out, found.n_training) == (100, 100, 100)
+
+
+def test_what_was_not_looked_at_cannot_pass() -> None:
+    """A copy of a lesion that was not looked at seems new: the limit is for all of them."""
+
+    def told(memory: Memorised, limit: float) -> list[Breach]:
+        nothing = SimpleNamespace(by_donor=None, by_host=None, by_place=None)
+        found = SimpleNamespace(memorised=memory, features=[], lesions=nothing, fills=nothing)
+        return breaches(RealismSpec(max_memorised=limit), found)  # type: ignore[arg-type]
+
+    real = lesions(0, 400)
+    copies = [replace(row, case="copy") for row in real[::2]]
+    part = memorised(real[:100], copies, 2, 10, coverage=0.25)
+    assert 0.2 < part.near_share < 0.4
+    assert [breach.value for breach in told(part, 0.2)] == [part.near_share]
+    assert "cannot be judged (25% of the real lesions were looked at" in str(*told(part, 0.5))
+    whole = memorised(real, copies, 2, 10)
+    assert (whole.near_share, whole.coverage, told(whole, 1.0)) == (1.0, 1.0, [])
+    assert told(memorised(lesions(0, 200), lesions(1, 200), 2, 10, coverage=0.5), 0.5) == []
 
 
 def test_new_lesions_are_not_memorised() -> None:
