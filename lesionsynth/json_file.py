@@ -18,7 +18,7 @@ def read_json(path: Path) -> Any:
         If it cannot be read, is no JSON, is nested too deeply, or has a key twice.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be read as JSON ({error}).", file=path) from None
 

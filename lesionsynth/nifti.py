@@ -334,6 +334,14 @@ def _require_float32(raw: NDArray[np.generic], slope: float, inter: float, path:
         )
 
 
+def _with_qfac(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """The header with the sign of its third axis, where it leaves it out: NIfTI takes 0 for 1."""
+    if header["pixdim"][0] == 0:
+        header = header.copy()
+        header["pixdim"][0] = 1
+    return header
+
+
 def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
     unit = int(header["xyzt_units"]) % 8
     if unit not in _MM_CODES:
@@ -353,7 +361,7 @@ def _affine(header: nib.Nifti1Header, path: Path) -> NDArray[np.float64]:
         raise ImageError("has a voxel size below 0.", file=path, remedy="Repair its header.")
     try:
         with np.errstate(all="ignore"):
-            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+            affine = np.asarray(_with_qfac(header).get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise ImageError(f"has a damaged affine: {error}.", file=path) from None
     volume = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else 0.0
@@ -490,7 +498,7 @@ def affine_conflict(image: Image) -> str | None:
     if int(header["qform_code"]) <= 0 or int(header["sform_code"]) <= 0:
         return None
     try:
-        other = np.asarray(header.get_qform(), dtype=np.float64)
+        other = np.asarray(_with_qfac(header).get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         return f"the qform is damaged ({error}); the sform is used."
     shift_mm = np.abs(Grid(image.grid.shape, other).corners_mm() - image.grid.corners_mm()).max()

@@ -495,5 +495,10 @@ def test_affine_conflict(tmp_path: Path) -> None:
         assert nifti.affine_conflict(nifti.read(save(path, as_dtype("i2"), codes=codes))) is None
     moved = nifti.read(save(path, as_dtype("i2"), qoffset_x=ROTATED[0, 3] + 5.0))
     assert "disagree by up to 5 mm" in str(nifti.affine_conflict(moved))
+    unsigned = save(path, as_dtype("i2"), codes=(1, 0))
+    content = bytearray(unsigned.read_bytes())
+    content[76:80] = bytes(4)  # pixdim[0]: NIfTI takes 0 for 1
+    unsigned.write_bytes(bytes(content))
+    np.testing.assert_allclose(nifti.read(unsigned).grid.affine, ROTATED, atol=1e-4)
     broken = nifti.read(save(path, as_dtype("i2"), quatern_b=3.0))
     assert "qform is damaged" in str(nifti.affine_conflict(broken))

@@ -12,7 +12,15 @@ from lesionsynth.domain.case import CaseFiles, Cohort, LabelTable
 from lesionsynth.domain.finding import Finding
 from lesionsynth.domain.roles import guess_roles
 from lesionsynth.errors import InputError
-from lesionsynth.layouts.bids_choice import common_channels, is_label, may_be_lesions, pick, says_lesion
+from lesionsynth.layouts.bids_choice import (
+    common_channels,
+    is_label,
+    may_be_lesions,
+    of_other_contrast,
+    of_two_sites,
+    pick,
+    says_lesion,
+)
 from lesionsynth.layouts.bids_describe import about_input, describe, wrote_it
 from lesionsynth.layouts.bids_files import BidsFile, find_files, looks_like_one
 from lesionsynth.layouts.bids_labels import BINARY, label_values
@@ -142,7 +150,9 @@ class Bids(LayoutSpec):
                     Finding("error", fault, "Move or rename it.", case_id(file.name), str(file.path))
                 )
         self._require_participants({files[0].name.subject for files in groups.values()}, root)
-        labels = {case: self._labels_of(files) for case, files in groups.items()}
+        # Where some masks say that they are of lesions, those that say nothing are of something else.
+        said = any(is_label(file) and says_lesion(file) for files in groups.values() for file in files)
+        labels = {case: self._labels_of(files, said) for case, files in groups.items()}
         wanted = {name: Selector.parse(text) for name, text in self.channels.items()}
         if not wanted:
             labelled = [files for case, files in groups.items() if labels[case]]
@@ -150,6 +160,8 @@ class Bids(LayoutSpec):
                 raise _no_mask(groups.values(), root)
             wanted, more = common_channels(labelled, root)
             findings += more
+        findings += of_two_sites(groups)
+        chosen: dict[str, dict[str, BidsFile]] = {}
         cases = []
         for case, files in groups.items():
             space = labels[case][0].name.entities.get("space") if labels[case] else None
@@ -161,10 +173,11 @@ class Bids(LayoutSpec):
             faults = [*self._faults_of_mask(case, files, labels[case]), *_faults_of_channels(case, found)]
             findings += faults
             if not faults:
+                chosen[case] = {name: one[0] for name, one in found.items()}
                 images = tuple(one[0].path for one in found.values())
                 subject = f"sub-{files[0].name.subject}"
                 cases.append(CaseFiles(case, subject, images, labels[case][0].path))
-        return tuple(wanted), cases, findings
+        return tuple(wanted), cases, findings if self.channels else [*findings, *of_other_contrast(chosen)]
 
     def _is_wanted(self, subject: str, session: str) -> bool:
         subjects = {name.removeprefix("sub-") for name in self.participants}
@@ -180,12 +193,12 @@ class Bids(LayoutSpec):
                 remedy="Correct `input.layout.participants` (--participant-label).",
             )
 
-    def _labels_of(self, files: Sequence[BidsFile]) -> list[BidsFile]:
-        """Lesion masks of a case: one, where nothing is wrong."""
+    def _labels_of(self, files: Sequence[BidsFile], said: bool) -> list[BidsFile]:
+        """Lesion masks of a case: one, where nothing is wrong; `said`: only those whose name says lesion."""
         if self.mask is not None:
             return pick(files, Selector.parse(self.mask), None, exact=True)
         labels = [file for file in files if is_label(file)]
-        return [f for f in labels if says_lesion(f)] or [f for f in labels if may_be_lesions(f)]
+        return [file for file in labels if (says_lesion(file) if said else may_be_lesions(file))]
 
     def _faults_of_mask(
         self, case: str, files: Sequence[BidsFile], labels: Sequence[BidsFile]
@@ -197,7 +210,7 @@ class Bids(LayoutSpec):
             there = (
                 f" Name one of {', '.join(others)} under `input.layout.mask` if it is one." if others else ""
             )
-            cure = f"Add the mask or remove the case.{there}"
+            cure = f"Add the mask, an empty one for a control, or remove the case.{there}"
             yield Finding("error", "there is no lesion mask.", cure, case, str(files[0].path.parent))
         yield from _broken_links("the lesion mask", case, labels)
 

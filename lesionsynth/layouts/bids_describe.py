@@ -86,7 +86,8 @@ def _participants(path: Path) -> list[list[str]]:
         raise InputError(f"cannot be read ({error}).", file=path) from None
     if not rows or "participant_id" not in rows[0]:
         raise InputError("has no column participant_id.", file=path, remedy="Correct or remove it.")
-    return [row for row in rows if len(row) == len(rows[0])]
+    width = len(rows[0])  # editors leave out the last cells of a row, or add empty ones
+    return [[*row, *["n/a"] * (width - len(row))][:width] for row in rows]
 
 
 def wrote_it(description: Mapping[str, Any]) -> bool:

@@ -66,7 +66,8 @@ class NnUNet(LayoutSpec):
                 )
             if not missing:
                 cases.append(CaseFiles(name, name, tuple(images), label))
-        findings += _duplicates(root, ending) + _unnamed_channels(root, channels, ending)
+        used = {path for case in cases for path in (*case.images, case.label)}
+        findings += _of_other_endings(root, ending, used) + _unnamed_channels(root, channels, ending)
         cohort = Cohort(
             root=root,
             layout=self.kind,
@@ -144,20 +145,27 @@ def _case_of(image: Path, ending: str) -> str:
     return image.name[: -len(ending) - len("_0000")]
 
 
-def _duplicates(root: Path, ending: str) -> list[Finding]:
-    other = next(e for e in FILE_ENDINGS if e != ending)
-    return [
-        Finding(
-            "error",
-            f"the file is there as {ending} and as {other}.",
-            "Remove one of the two.",
-            path.name[: -len(other)] if folder == "labelsTr" else _case_of(path, other),
-            str(path),
-        )
-        for folder, pattern in (("imagesTr", f"*{_CHANNEL}{other}"), ("labelsTr", f"*{other}"))
-        for path in visible(root / folder, pattern)
-        if path.with_name(f"{path.name[: -len(other)]}{ending}").is_file()
-    ]
+def _of_other_endings(root: Path, ending: str, used: set[Path]) -> list[Finding]:
+    """Images whose ending is another than that of the data set: nobody would read them."""
+    findings = []
+    for folder in ("imagesTr", "labelsTr"):
+        for path in visible(root / folder, "*"):
+            other = next((e for e in FILE_ENDINGS if path.name.casefold().endswith(e)), None)
+            if other is None or path.name.endswith(ending) or path in used:
+                continue
+            stem = path.name[: -len(other)]
+            twin = path.with_name(f"{stem}{ending}").is_file()
+            fault = f"ends in {path.name[len(stem) :]}; {DESCRIPTION} says {ending}."
+            findings.append(
+                Finding(
+                    "error",
+                    f"the file is there as {ending} and as {other}." if twin else fault,
+                    "Remove one of the two." if twin else "Convert and rename it, or remove it.",
+                    stem if folder == "labelsTr" else _case_of(path, other),
+                    str(path),
+                )
+            )
+    return findings
 
 
 def _unnamed_channels(root: Path, channels: tuple[str, ...], ending: str) -> list[Finding]:

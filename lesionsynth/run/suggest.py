@@ -6,8 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-
 from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError
 from lesionsynth.host import load_case
@@ -15,6 +13,7 @@ from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec
 from lesionsynth.run.cohort import find_layout, open_cohort
+from lesionsynth.run.fit import typical_count
 from lesionsynth.run.folds import find_splits
 from lesionsynth.tissue import TissueSpec
 
@@ -112,7 +111,7 @@ def suggest_recipe(root: Path) -> str:
     loads = [case.load for case in looked]
     same = all(case.grid.same_as(looked[0].grid) for case in looked)
     kind = looked[0].tissue_kind
-    single = int(np.median([load.count for load in loads])) <= 1
+    single = typical_count([load.count for load in loads]) <= 1
     channels = " ".join(", ".join(cohort.channels).split())  # on one line, whatever the names hold
     alone = len(cohort.subjects) < 4
     return _KNOWN.format(

@@ -273,6 +273,75 @@ class TestFaults:
         assert (finding.level, finding.case, finding.fault) == ("error", "sub-02", "there is no lesion mask.")
         assert "desc-manual_mask" in finding.cure
 
+    def test_a_mask_of_something_else_is_none_of_lesions(self, tmp_path: Path) -> None:
+        """A control without lesion mask, beside a tool's brain masks: all its brain would be a lesion."""
+        brain = "derivatives/bet/sub-{0}/anat/sub-{0}_mask.nii.gz"
+        tree(plain(tmp_path), brain)
+        assert faults(tmp_path) == []
+        tree(
+            tmp_path,
+            "sub-{0}/anat/sub-{0}_FLAIR.nii.gz",
+            "sub-{0}/anat/sub-{0}_T1w.nii.gz",
+            brain,
+            subjects=("09",),
+        )
+        assert faults(tmp_path) == [("error", "sub-09", "there is no lesion mask.")]
+        assert [case.case for case in LAYOUT.scan(tmp_path).cohort.cases] == [f"sub-{s}" for s in SUBJECTS]
+
+    def test_maps_of_probability_are_no_channels(self, tmp_path: Path) -> None:
+        """They are the answer, or one of three of a tissue segmentation."""
+        lesions = "derivatives/lst/sub-{0}/anat/sub-{0}_label-lesion_probseg.nii.gz"
+        tissues = [
+            f"derivatives/fmriprep/sub-{{0}}/anat/sub-{{0}}_label-{t}_probseg.nii.gz" for t in ("GM", "WM")
+        ]
+        cohort = LAYOUT.scan(tree(plain(tmp_path), lesions, *tissues)).cohort
+        assert cohort.channels == ("FLAIR", "T1w")
+        assert faults(tmp_path) == []
+
+    def test_images_in_no_folder_of_a_datatype(self, tmp_path: Path) -> None:
+        cohort = LAYOUT.scan(tree(tmp_path, "sub-{0}/sub-{0}_FLAIR.nii.gz", MASK)).cohort
+        assert cohort.channels == ("FLAIR",)
+        assert len(cohort.cases) == 3
+
+    def test_masks_that_name_no_session_are_told(self, tmp_path: Path) -> None:
+        tree(tmp_path, "sub-{0}/ses-1/anat/sub-{0}_ses-1_FLAIR.nii.gz", MASK)
+        with pytest.raises(
+            InputError, match=r"no kind of image .* cases with a mask; there are none"
+        ) as caught:
+            LAYOUT.scan(tmp_path)
+        assert "ses-" in caught.value.remedy
+
+    def test_one_name_at_two_sites(self, tmp_path: Path) -> None:
+        """The image of one and the mask of another, who have one number."""
+        image, mask = (
+            "{0}/sub-{1}/anat/sub-{1}_FLAIR.nii.gz",
+            "{0}/sub-{1}/anat/sub-{1}_label-lesion_mask.nii.gz",
+        )
+        names = [image.format("A", k) for k in ("01", "02", "03")] + [
+            mask.format("A", k) for k in ("01", "02")
+        ]
+        names += [image.format("B", "04"), mask.format("B", "03"), mask.format("B", "04")]
+        touch(tmp_path, names)
+        assert faults(tmp_path) == [
+            ("error", "sub-03", "has files in A and in B, which hold whole cases."),
+        ]
+
+    def test_images_and_masks_may_lie_apart(self, tmp_path: Path) -> None:
+        names = (
+            "images/sub-{0}/anat/sub-{0}_FLAIR.nii.gz",
+            "masks/sub-{0}/anat/sub-{0}_label-lesion_mask.nii.gz",
+        )
+        assert len(LAYOUT.scan(tree(tmp_path, *names)).cohort.cases) == 3
+        assert faults(tmp_path) == []
+
+    def test_an_image_of_another_contrast_is_told(self, tmp_path: Path) -> None:
+        tree(plain(tmp_path), MASK, "sub-{0}/anat/sub-{0}_FLAIR.nii.gz", subjects=("07",))
+        touch(tmp_path, ["sub-07/anat/sub-07_ce-gadolinium_T1w.nii.gz"])
+        said = "the channel T1w is ce-gadolinium_T1w; of most cases it is T1w."
+        assert faults(tmp_path) == [("warning", "sub-07", said)]
+        chosen = Bids(channels={"FLAIR": "FLAIR", "T1w": "T1w"})
+        assert faults(tmp_path, chosen) == []
+
     def test_no_mask_at_all(self, tmp_path: Path) -> None:
         tree(tmp_path, "sub-{0}/anat/sub-{0}_T1w.nii.gz", "sub-{0}/anat/sub-{0}_desc-manual_mask.nii.gz")
         with pytest.raises(InputError, match=r"no lesion mask was found; .*desc-manual_mask"):
@@ -459,12 +528,13 @@ class TestDescription:
         assert value["License"] == "CC0"
 
     def test_participants_of_the_output(self, tmp_path: Path) -> None:
-        rows = ["participant_id\tage", "sub-04\t9", "sub-02\t7", "sub-01\t5"]
+        """A row with cells left out is one of that participant all the same."""
+        rows = ["participant_id\tage\tsex", "sub-04\t9\tF", "sub-02\t7", "sub-01\t5\tM\t"]
         (plain(tmp_path) / "participants.tsv").write_text("\n".join(rows) + "\n")
         (tmp_path / "participants.json").write_text('{"age": {"Units": "year"}}')
         files = self.described(LAYOUT.scan(tmp_path).cohort)
         assert files["participants.tsv"].decode() == (
-            "participant_id\tage\nsub-01\t5\nsub-02\t7\nsub-03\tn/a\n"
+            "participant_id\tage\tsex\nsub-01\t5\tM\nsub-02\t7\tn/a\nsub-03\tn/a\tn/a\n"
         )
         assert json.loads(files["participants.json"]) == {"age": {"Units": "year"}}
 

@@ -149,13 +149,23 @@ def test_files_that_are_no_part_of_it_are_ignored(tmp_path: Path) -> None:
 
 def test_one_file_in_two_forms(tmp_path: Path) -> None:
     root = nnunet(tmp_path, ["a", "b"])
-    touch(root, ["labelsTr/a.nii", "imagesTr/b_0001.nii", "labelsTr/other.nii"])
+    touch(root, ["labelsTr/a.nii", "imagesTr/b_0001.nii"])
     findings = LAYOUT.scan(root).findings
     assert [(f.case, f.file) for f in findings] == [
         ("b", str(root / "imagesTr/b_0001.nii")),
         ("a", str(root / "labelsTr/a.nii")),
     ]
     assert all(f.level == "error" and "as .nii.gz and as .nii" in f.fault for f in findings)
+
+
+@pytest.mark.parametrize("other", [".nii", ".NII.GZ", ".Nii"])
+def test_a_case_of_another_ending_is_not_passed_over(tmp_path: Path, other: str) -> None:
+    root = nnunet(tmp_path, ["a"])
+    touch(root, [f"imagesTr/b_0000{other}", f"imagesTr/b_0001{other}", f"labelsTr/b{other}"])
+    scan = LAYOUT.scan(root)
+    assert [case.case for case in scan.cohort.cases] == ["a"]
+    assert [(f.level, f.case) for f in scan.findings] == [("error", "b")] * 3
+    assert scan.findings[0].fault == f"ends in {other}; dataset.json says .nii.gz."
 
 
 def test_a_channel_without_a_name_is_told(tmp_path: Path) -> None:
