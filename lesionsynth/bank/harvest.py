@@ -12,7 +12,7 @@ from pydantic import Field
 from lesionsynth import nifti
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.case import MaskFile
-from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
+from lesionsynth.domain.grid import FLAT_VOX, Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.domain.lesion import ChannelStats, Lesion, LesionInfo, Site
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
@@ -26,9 +26,6 @@ from lesionsynth.units import MM3_PER_ML, mm_to_vox
 
 QUANTILES = np.linspace(0.0, 1.0, 257)
 """Levels at which a case's intensities are kept, for histogram matching."""
-
-_FLAT_VOX = 3
-"""With so few voxels along an axis nearly all lesions reach both ends."""
 
 
 class BankSpec(Spec):
@@ -51,7 +48,7 @@ class BankSpec(Spec):
         if count < self.min_voxels or count * grid.voxel_volume_mm3 < self.min_volume_mm3:
             return False
         cut = any(
-            n > _FLAT_VOX and (s.start == 0 or s.stop == n) for s, n in zip(box, grid.shape, strict=True)
+            n > FLAT_VOX and (s.start == 0 or s.stop == n) for s, n in zip(box, grid.shape, strict=True)
         )
         return self.at_border == "keep" or not cut
 

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 Box = tuple[slice, slice, slice]
 
 
+FLAT_VOX = 3
+"""With so few voxels along an axis most lesions reach both ends, and what lies beyond was not looked at."""
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Shape and world position of a volume.
@@ -39,6 +43,11 @@ class Grid:
         """Volume of one voxel (also where the axes are sheared)."""
         i, j, k = self.affine[:3, :3].T
         return float(abs(i @ np.cross(j, k)))
+
+    @property
+    def flat_axes(self) -> tuple[int, ...]:
+        """Axes of so few voxels that nothing is known of what a lesion looks like along them."""
+        return tuple(axis for axis, n in enumerate(self.shape) if n <= FLAT_VOX)
 
     def corners_mm(self) -> NDArray[np.float64]:
         """World positions of the eight corner voxels, (8, 3)."""

@@ -81,8 +81,8 @@ class GeometrySpec(Spec):
         yield from super().methods_of_parts(*but, *never)
 
 
-def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) -> dict[str, Any]:
-    """Draw a pose, as JSON."""
+def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator, grid: Grid) -> dict[str, Any]:
+    """Draw a pose, as JSON; on the grid of a few slices one that stays in their plane."""
     flips = [bool(v) for v in rng.random(3) < spec.flip]
     turned = rng.random(3) < spec.rotate.p
     angles = rng.uniform(*spec.rotate.degrees, size=3) * rng.choice((-1.0, 1.0), size=3)
@@ -102,7 +102,21 @@ def draw_geometry(spec: GeometrySpec, lesion: Lesion, rng: np.random.Generator) 
         extent = [n * s * 1.25 for n, s in zip(lesion.label.shape, lesion.info.spacing_mm, strict=True)]
         control = draw_control_mm(rng, extent, spec.elastic.spacing_mm, magnitude)
         pose["elastic"] = {"spacing_mm": spec.elastic.spacing_mm, "control_mm": control.tolist()}
+    for axis in grid.flat_axes:
+        _keep_in_plane(pose, grid.world_axes[axis][0], lesion)
     return pose
+
+
+def _keep_in_plane(pose: dict[str, Any], across: int, lesion: Lesion) -> None:
+    """Neither turn out of the plane across a world axis, nor scale or bend along it."""
+    pose["rotation_deg"] = [a if axis == across else 0.0 for axis, a in enumerate(pose["rotation_deg"])]
+    pose["scale"][across] = 1.0
+    if pose["elastic"] is not None:
+        axes = np.reshape(lesion.info.axes_mm, (3, 3))
+        along = int(np.argmax(np.abs(axes[across]) / np.linalg.norm(axes, axis=0)))
+        control = np.array(pose["elastic"]["control_mm"])
+        control[along] = 0.0
+        pose["elastic"]["control_mm"] = control.tolist()
 
 
 def warp_of(lesion: Lesion, pose: dict[str, Any], grid: Grid, margin_mm: float) -> Warp:

@@ -77,6 +77,10 @@ class PasteSpec(OperationSpec):
     def lesion(self, donor: Draw, context: StepContext) -> Lesion:
         """The lesion of a choice, without any randomness."""
 
+    def geometry_of(self, context: StepContext) -> GeometrySpec:
+        """How lesions are turned, scaled and bent."""
+        return self.geometry
+
     def painter(self, donor: Draw, context: StepContext) -> Painter | None:
         """Paints the lesion of a choice in its place; None where it has an image of its own."""
         return None
@@ -146,7 +150,7 @@ class PasteSpec(OperationSpec):
         if donor in used:
             return "donor pasted before"
         lesion = self.lesion(donor, context)
-        pose = draw_geometry(self.geometry, lesion, rng)
+        pose = draw_geometry(self.geometry_of(context), lesion, rng, canvas.grid)
         warp = warp_of(lesion, pose, canvas.grid, 0.0)
         label = warp_label(lesion.label, warp)
         if not label.any():

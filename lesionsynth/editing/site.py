@@ -26,8 +26,8 @@ class SiteSpec(Spec):
     clipped: Probability = 0.15
     """Largest share that may fall on fluid, on protected labels or outside, and is cut off."""
     like_donor: bool = True
-    """Only places of the donor's class (periventricular, juxtacortical, deep; edge, inside), and only if the
-    lesion stays in its size class or comes into the next."""
+    """Only places of the donor's class (periventricular, juxtacortical, deep; edge, inside), if the host has
+    such, and only if the lesion stays in its size class or comes into the next."""
     overlap: Literal["avoid", "merge", "overwrite"] = "avoid"
     """What to do with lesions that are there: keep a gap; join them and leave their voxels; replace them."""
     gap_vox: int = Field(default=1, ge=0, le=20)
@@ -80,7 +80,10 @@ class SiteFinder:
             # Over edges and corners too: lesions that touch there are one for whoever counts components.
             grown = ndimage.maximum_filter(np.pad(mask, spec.gap_vox), 2 * spec.gap_vox + 1)
             halo = np.argwhere(grown) + np.subtract(lower, spec.gap_vox)
-        place = PLACES.index(site.place) if spec.like_donor and site is not None else ANYWHERE
+        # Where tissues are told apart in one of two cases alone, their places cannot be compared.
+        known = PLACES[:3] if host.has_tissue_classes else PLACES[3:]
+        alike = spec.like_donor and site is not None and site.place in known
+        place = PLACES.index(site.place) if alike and site is not None else ANYWHERE
         centres = self.centres.draw(rng, spec.candidates)
         found = first_fit(
             centres,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionsynth.domain.grid import Box, bounding_box
+from lesionsynth.domain.grid import FLAT_VOX, Box, bounding_box
 from lesionsynth.kernels.components import components, dilated, largest_component
 from lesionsynth.kernels.distance import voxel_scale
 from lesionsynth.kernels.edt import exact_distance_mm
@@ -30,8 +30,6 @@ _MIN_CLASS_SHARE = 0.03
 _AIR_FRACTION = 0.1
 _AIR_HU, _MOST_HU = -1024.0, 4096.0
 _LARGEST_BRAIN_MM3 = 2.4e6
-_FLAT_VOX = 3
-"""With so few voxels along an axis what lies beyond them was not looked at; it is not outside."""
 _SAMPLE = 10000
 _MIN_SAMPLE = 300
 _MAX_ITERATIONS = 60
@@ -267,8 +265,11 @@ def mark_ventricles(tissue: NDArray[np.uint8], spacing_mm: Sequence[float]) -> N
 
 
 def _rims(tissue: NDArray[np.uint8]) -> tuple[list[tuple[int, int]], Box]:
-    """Voxels of OUTSIDE to put around a part of a volume along each axis, and what lies within them."""
-    rims = [(0, 0) if n <= _FLAT_VOX else (1, 1) for n in tissue.shape]
+    """Voxels of OUTSIDE to put around a part of a volume along each axis, and what lies within them.
+
+    Beyond a few slices nobody knows what lies: it is not outside.
+    """
+    rims = [(0, 0) if n <= FLAT_VOX else (1, 1) for n in tissue.shape]
     i, j, k = (slice(before, -after or None) for before, after in rims)
     return rims, (i, j, k)
 

@@ -125,6 +125,11 @@ class CopyPaste(PasteSpec):
             return context.donors.bank.read(donor["lesion"])
         return context.sources[self.source].lesion(donor, context.donors)
 
+    def geometry_of(self, context: StepContext) -> GeometrySpec:
+        """The source's, if it has one."""
+        own = None if self.pairing == "removed" else context.sources[self.source].own_geometry
+        return own or self.geometry
+
     def painter(self, donor: Draw, context: StepContext) -> Painter | None:
         """Ask the source."""
         if self.pairing == "removed":

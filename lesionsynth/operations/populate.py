@@ -217,7 +217,7 @@ class Populate(OperationSpec):
         if isinstance(donor, str):
             return donor
         lesion = source.lesion(donor, context.donors)
-        pose = draw_geometry(geometry, lesion, rng)
+        pose = draw_geometry(geometry, lesion, rng, canvas.grid)
         bounds = (least if single else self.min_volume_mm3, most)
         label = self._fit(canvas, lesion, pose, bounds, geometry.scale.fit)
         if label is None:

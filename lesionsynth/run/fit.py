@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -218,6 +219,13 @@ def fit_blocks(
     cases = [case for case in bank.cases() if case.has_images]
     kind, why = chosen_kind(recipe.likelihood, cases)
     progress.note(why)
+    kinds = Counter(case.tissue_kind for case in cases)
+    if len(kinds) > 1:
+        found = ", ".join(f"{count} by {kind}" for kind, count in sorted(kinds.items(), key=str))
+        progress.note(
+            f"tissue was found in different ways ({found} cases): places of lesions are not compared between "
+            "them. `tissue.kind: mask` takes all alike."
+        )
     if told := resampled_text(cohort.resample, [case.resampled for case in cases]):
         progress.note(told)
     fits = {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,22 @@ def test_the_donors_class_of_place_is_kept(make_host: MakeHost) -> None:
     assert min(depth) == 5  # nearest voxel of the cube is more than 3 mm from the outside
     depth = [min(min(c) - 1, 22 - max(c)) for c in places(found, 100, Site("edge", 1.0, None)) if c]
     assert max(depth) == 4
+
+
+def test_places_are_compared_only_where_tissues_are_told_apart_alike(make_host: MakeHost) -> None:
+    """One case of a cohort may have another kind of tissue: its lesions, and as a host, fitted nowhere."""
+    simple = make_host(tissue=np.full((24, 24, 24), WHITE, np.uint8))
+    told_apart = replace(simple)
+    vars(told_apart)["tissue_kind"] = "mixture"
+    assert (simple.has_tissue_classes, told_apart.has_tissue_classes) == (False, True)
+    for host, place in (
+        (told_apart, "edge"),
+        (told_apart, "inside"),
+        (simple, "deep"),
+        (simple, "juxtacortical"),
+    ):
+        found = places(finder(host, SiteSpec(candidates=64)), n=5, site=Site(place, 3.0, None))
+        assert all(found), place
 
 
 def test_no_place_is_none_and_never_the_next_best(make_host: MakeHost) -> None:

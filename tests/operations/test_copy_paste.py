@@ -47,6 +47,19 @@ def test_unaltered_copies_are_the_donors_own_voxels_with_a_hard_edge(root: Path,
         assert draw["volume_mm3"] == pytest.approx(taken.sum() * 8)
 
 
+def test_a_source_with_ways_of_its_own_turns_and_bends_by_these(root: Path, tmp_path: Path) -> None:
+    """As the report's methods say, which leave out what the step would have done."""
+    ways = {"rotate": {"p": 0}, "scale": {"p": 0}, "elastic": {"p": 1}}
+    source = {"donors": {"kind": "lesion_warp", "geometry": ways}}
+    step = {"kind": "copy_paste", "geometry": {**ALIKE, "rotate": {"p": 1}}}
+    draws = [draw for made in copies(root, tmp_path / "out", step, sources=source) for draw in made.draws]
+    assert len(draws) > 2
+    for draw in draws:
+        assert draw["pose"]["elastic"] is not None
+        assert draw["pose"]["rotation_deg"] == [0.0] * 3
+        assert draw["pose"]["scale"] == [1.0] * 3
+
+
 def test_as_many_lesions_as_drawn_and_none_twice(root: Path, tmp_path: Path) -> None:
     counts = []
     step = {**PLAIN, "lesions": [2, 4], "pairing": "inter"}

@@ -27,12 +27,31 @@ def test_it_brings_a_strong_bending_that_keeps_the_lesion_in_one_volume(cubes: L
     grid = Grid((40, 40, 40), np.eye(4))
     plain = warp_label(lesion.label, warp_of(lesion, {**_still(), "elastic": None}, grid, 0.0))
     for seed in range(5):
-        pose = draw_geometry(source.own_geometry, lesion, np.random.default_rng(seed))
+        pose = draw_geometry(source.own_geometry, lesion, np.random.default_rng(seed), grid)
         assert pose["elastic"] is not None
         assert np.std(pose["elastic"]["control_mm"]) > 1.0
         bent = warp_label(lesion.label, warp_of(lesion, {**_still(), "elastic": pose["elastic"]}, grid, 0.0))
         assert 0.5 < np.count_nonzero(bent) / np.count_nonzero(plain) < 2.0
         assert bent.shape != plain.shape or (bent != plain).any()
+
+
+def test_on_a_few_slices_lesions_stay_in_their_plane(cubes: LesionBank) -> None:
+    """Turned out of it, a strip would be left where a disc was."""
+    lesion = cubes.read("b/0002")
+    spec = LesionWarp.model_validate(
+        {"geometry": {"rotate": {"p": 1}, "scale": {"p": 1}, "elastic": {"p": 1}}}
+    ).own_geometry
+    turned = np.array([[0, 0, 5.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
+    for affine, across in ((np.diag([1.0, 1.0, 5.0, 1.0]), 2), (turned, 0)):
+        flat, deep = Grid((40, 40, 2), affine), Grid((40, 40, 20), affine)
+        pose, free = (draw_geometry(spec, lesion, np.random.default_rng(3), grid) for grid in (flat, deep))
+        for axis in range(3):
+            own = axis == across
+            assert pose["rotation_deg"][axis] == (free["rotation_deg"][axis] if own else 0.0)
+            assert pose["scale"][axis] == (1.0 if own else free["scale"][axis])
+            bend, usual = (np.array(p["elastic"]["control_mm"])[axis] for p in (pose, free))
+            assert (bend == (0.0 if own else usual)).all()
+        assert all(free["rotation_deg"])
 
 
 def test_the_geometry_can_be_set() -> None:
