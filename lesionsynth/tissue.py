@@ -73,6 +73,19 @@ def side_file(pattern: str, files: CaseFiles, root: Path) -> Path:
     return root / pattern.replace("{case}", files.case).replace("{subject}", files.subject)
 
 
+def read_beside(pattern: str, what: str, files: CaseFiles, cohort: Cohort, grid: Grid) -> NDArray[np.float32]:
+    """Voxels of a further image of a case, which `what` names.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or its grid is another.
+    """
+    image = nifti.read(side_file(pattern, files, cohort.root))
+    require_grid(files, image, grid, what)
+    return image.values()
+
+
 def find_tissue(
     files: CaseFiles,
     cohort: Cohort,
@@ -107,9 +120,7 @@ def find_tissue(
     lesions = np.isin(label, cohort.labels.lesion)
 
     def beside(pattern: str, what: str) -> NDArray[np.float32]:
-        image = nifti.read(side_file(pattern, files, cohort.root))
-        require_grid(files, image, grid, what)
-        return image.values()
+        return read_beside(pattern, what, files, cohort, grid)
 
     if spec.kind == "map" or (spec.kind == "auto" and spec.map is not None):
         return _from_map(beside(spec.map or "", "the tissue map"), spec, lesions, grid), "map"

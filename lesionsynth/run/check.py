@@ -19,11 +19,14 @@ from lesionsynth.domain.finding import Finding
 from lesionsynth.errors import LesionsynthError
 from lesionsynth.host import read_label, without_missing
 from lesionsynth.kernels.components import components
+from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import scan_cohort
+from lesionsynth.run.finalize import refuse_equal_paths
 from lesionsynth.run.folds import find_splits, make_blocks
 from lesionsynth.run.models import find_models
 from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, run_all
+from lesionsynth.tissue import read_beside
 
 BANK_SHARE = 0.5
 """Rough size of a bank relative to its input."""
@@ -85,6 +88,11 @@ def check(
         findings += item.findings
     findings += _same_content(checks)
     findings += _same_lesions(checks)
+    if isinstance(recipe.output.layout, LayoutSpec):
+        try:
+            refuse_equal_paths(cohort, recipe.output.layout)
+        except LesionsynthError as error:
+            findings.append(_finding(error, "Choose another output.layout."))
     if not cohort.cases:
         findings.append(
             Finding(
@@ -190,6 +198,12 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
             aligned = on_one_grid(item, cohort, stored, label_image)
             without_missing(item, cohort, aligned, label)
             resampled = aligned.resampled
+            for pattern, what in (
+                (recipe.tissue.map, "the tissue map"),
+                (recipe.tissue.brain_mask, "the brain mask"),
+            ):
+                if pattern is not None:
+                    read_beside(pattern, what, item, cohort, label_image.grid)
         except LesionsynthError as error:
             conflicts.append(_finding(error, "Replace them.", item.case))
     grid = label_image.grid.describe()

@@ -247,6 +247,28 @@ def test_faults_of_a_case_are_told_together(make_nnunet: Callable[..., Path]) ->
     ]
 
 
+def test_maps_beside_the_images_are_read_too(make_nnunet: Callable[..., Path]) -> None:
+    """One is missing, one lies on another grid: a run would stop after it had harvested all."""
+    root = make_nnunet(4)
+    for number in range(1, 4):
+        label = nib.load(root / f"labelsTr/case{number}.nii.gz")
+        write_nifti(root / f"maps/case{number}.nii.gz", np.asanyarray(label.dataobj) + 1, label.affine)
+    write_nifti(root / "maps/case3.nii.gz", np.ones((3, 4, 5), np.uint8), label.affine)
+    for name, what in (("map", "the tissue map"), ("brain_mask", "the brain mask")):
+        recipe = load_recipe("lesionmix", [f"tissue.{name}=maps/{{case}}.nii.gz"])
+        found = {f.case: f.fault for f in check(recipe, root, None, Silent()).findings}
+        assert set(found) == {"case3", "case4"}
+        assert found["case3"].startswith(f"{what} is 3x4x5")
+        assert "No such file" in found["case4"]
+
+
+def test_a_layout_that_cannot_hold_the_cases_is_told(make_nnunet: Callable[..., Path]) -> None:
+    recipe = load_recipe("lesionmix", ["output.layout=lits"])
+    (finding,) = check(recipe, make_nnunet(3), None, Silent()).findings
+    assert finding.level == "error"
+    assert "lits" in finding.fault
+
+
 def test_no_case(tmp_path: Path) -> None:
     root = nnunet(tmp_path, [])
     (root / "labelsTr").mkdir()
