@@ -55,7 +55,7 @@ ms_sizes() { # 1, 2, 4, 8 and 16 training subjects
 }
 
 ms_seeds() {
-  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix,carve_mix
+  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix
 }
 
 ms_models() { # recipes whose models are trained on the two training subjects

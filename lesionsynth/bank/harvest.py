@@ -12,7 +12,7 @@ from pydantic import Field
 from lesionsynth import nifti
 from lesionsynth.digest import digest_bytes
 from lesionsynth.domain.case import MaskFile
-from lesionsynth.domain.grid import FLAT_VOX, Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
+from lesionsynth.domain.grid import Box, Grid, bounding_box, grown, origin_of, shape_of, shifted
 from lesionsynth.domain.lesion import ChannelStats, Lesion, LesionInfo, Site
 from lesionsynth.domain.load import LesionLoad
 from lesionsynth.errors import InputError
@@ -47,9 +47,8 @@ class BankSpec(Spec):
         count = int(np.count_nonzero(own))
         if count < self.min_voxels or count * grid.voxel_volume_mm3 < self.min_volume_mm3:
             return False
-        cut = any(
-            n > FLAT_VOX and (s.start == 0 or s.stop == n) for s, n in zip(box, grid.shape, strict=True)
-        )
+        ends = [s.start == 0 or s.stop == n for s, n in zip(box, grid.shape, strict=True)]
+        cut = any(end and axis not in grid.flat_axes for axis, end in enumerate(ends))
         return self.at_border == "keep" or not cut
 
 

@@ -81,14 +81,14 @@ def register(moving: nifti.Image, reference: nifti.Image) -> NDArray[np.float64]
 def _to_itk(image: nifti.Image) -> Any:
     import SimpleITK as sitk
 
-    values = without_padding(image.values())
+    values = image.values()
     known = np.isfinite(values)
     if not known.any():
         raise InputError("has no voxel with a number.", file=image.path)
-    least = values[known].min()
-    # Centres of mass need masses: air is -1024 in CT. With NaN the optimizer would never end.
-    masses = np.where(known, values - least, np.float32(0))
-    itk = sitk.GetImageFromArray(np.ascontiguousarray(masses.T))
+    # With NaN the optimizer would never end.
+    values = without_padding(np.where(known, values, values[known].min()))
+    # Centres of mass need masses: air is -1024 in CT.
+    itk = sitk.GetImageFromArray(np.ascontiguousarray((values - values.min()).T))
     affine = _LPS @ image.grid.affine
     spacing = np.array(image.grid.spacing_mm)
     itk.SetSpacing(spacing.tolist())

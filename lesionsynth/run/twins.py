@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 from lesionsynth.bank.harvest import CaseSummary
 from lesionsynth.bank.store import LesionBank
+from lesionsynth.digest import digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort
 from lesionsynth.errors import LeakError
 
@@ -26,7 +27,7 @@ def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
         It names both cases.
     """
     by_case = {files.case: files for files in cohort.cases}
-    images: dict[Hashable, CaseSummary] = {}
+    images: dict[str, CaseSummary] = {}
     labels: dict[str, CaseSummary] = {}
     summaries = [summary for summary in bank.cases() if summary.load.count or summary.case in by_case]
     for summary in summaries:
@@ -43,14 +44,14 @@ def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
                 raise _twins("mask", summary, labels[digest], name)
 
 
-def _telling(summary: CaseSummary, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str, Hashable]]:
-    """What tells an image of a case from others, with its name: its digest, and its levels by channel."""
+def _telling(summary: CaseSummary, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str, str]]:
+    """What tells an image of a case from others, with its name: digests of its file, and of its levels."""
     for path, channels in files.image_files.items():
         name = cohort.name_of(path)
-        levels = [tuple(summary.quantiles[channel]) for channel in channels]
+        levels = [summary.quantiles[channel] for channel in channels]
         if any(own[0] < own[-1] for own in levels):
             yield name, summary.source_hashes[name]
-        yield from ((name, own) for own in levels if len(set(own)) >= _LEVELS)
+        yield from ((name, digest_json(own)) for own in levels if len(set(own)) >= _LEVELS)
 
 
 def _twins(what: str, one: CaseSummary, other: CaseSummary, name: str) -> LeakError:
