@@ -44,6 +44,7 @@ on_sarcoma() { # PART, what else
 ms() { # every recipe that needs no trained model, once
   local recipes=(
     lesionmix soft_poisson carve_mix copy_paste lesion_warp intensity_bump relocate self_mix ellipsoid
+    lesionmix_published carve_mix_compatible pseudo_healthy
     benchmarks/expected_load.yaml benchmarks/wide_load.yaml
   )
   local IFS=,
@@ -60,7 +61,7 @@ ms_seeds() {
 
 ms_models() { # recipes whose models are trained on the two training subjects
   on_ms ms_models --fractions 0.125 --seeds 1 \
-    --recipes hvae,soft_poisson_aae,translation_spade,translation_image \
+    --recipes hvae,soft_poisson_aae,translation_spade,translation_pix2pix,translation_cyclegan,translation_image \
     --train-model hvae.steps=1000 --train-model "hvae.widths=[16,32]" --train-model hvae.latent=32 \
     --train-model hvae.validate_every=250 --train-model hvae.held_out=0 \
     --train-model lesion-autoencoder.steps=1000 --train-model lesion-autoencoder.validate_every=250 \
@@ -74,6 +75,26 @@ ms_more() { # copies made during training, prototypes, other shares of synthetic
     --shares 0.25,0.75
 }
 
+ms_larger() { # a network with four times as many weights, twice as many updates
+  cohort
+  trial ms_larger ms_larger_networks "$OUT/cohort" "${FOLDS[@]}" --fractions 0.125 --seeds 1 \
+    --recipes lesionmix -t steps=2000 -t "widths=[16,32,64]"
+}
+
+ms_shapes() { # 15 of the patients are the cohort; shapes come from the masks of the others
+  local in="$OUT/ms_shapes_inside" count=0 mask
+  if [ ! -f "$OUT/cohort15/dataset.json" ]; then
+    mkdir -p "$in" "$OUT/cohort15/masks"
+    for mask in "$DATA"/open_ms/masks/*.nii.gz; do
+      count=$((count + 1))
+      cp "$mask" "$( ((count <= 15)) && echo "$in" || echo "$OUT/cohort15/masks")"
+    done
+    "$PYTHON" benchmarks/ms_cohort.py "$OUT/cohort15" --masks "$in" --template "$DATA/mni152" --spacing 2
+  fi
+  trial ms_shapes ms_shapes_networks "$OUT/cohort15" "${FOLDS[@]}" --fractions 0.2 --seeds 2 \
+    --recipes lesionmix,mask_library
+}
+
 ms_rare() {
   cohort
   trial ms_rare ms_rare_networks "$OUT/cohort" "${FOLDS[@]}" --rare 0.0005 --fractions 0.125 --seeds 5 \
@@ -84,13 +105,17 @@ sarcoma() {
   on_sarcoma sarcoma --fractions 0.1 --seeds 5
 }
 
+sarcoma_controls() {
+  on_sarcoma sarcoma_controls --fractions 0.1 --seeds 1 --controls longer,lesions
+}
+
 sarcoma_sizes() { # 2, 4, 8 and 16 training subjects
   on_sarcoma sarcoma_sizes --fractions 0.1,0.25,0.5,1 --seeds 1
 }
 
 sarcoma_larger() { # a network with four times as many weights, twice as many updates
   trial sarcoma_larger sarcoma_larger_networks "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" "${FOLDS[@]}" \
-    --recipes lesionmix --fractions 0.1 --seeds 2 -t steps=2000 -t "widths=[16,32,64]"
+    --recipes lesionmix --fractions 0.1 --seeds 5 -t steps=2000 -t "widths=[16,32,64]"
 }
 
 open_ms() {

@@ -55,8 +55,8 @@ seed: 2026
 
 input:
   layout: {{kind: {layout}}}
-{subject}  # What the labels mean: lesion, organ (comes back where a lesion is removed), protected (never
-  # touched), ignore, background.
+{subject}{resample}  # What the labels mean: lesion, organ (comes back where a lesion is removed),
+  # protected (never touched), ignore, background.
   roles: {roles}{unclear}
 
 output:
@@ -105,18 +105,20 @@ def suggest_recipe(root: Path) -> str:
         found = "".join(f"    # found: {name}\n" for name in files)
         return _UNKNOWN.format(root=root, found=found)
     unclear = _unclear_labels(root)
-    _, cohort, _ = open_cohort(InputSpec(roles=dict.fromkeys(unclear, "lesion")), root)
+    # Resampled where that is needed, so that such a data set can be looked at too.
+    _, cohort, _ = open_cohort(InputSpec(roles=dict.fromkeys(unclear, "lesion"), resample="linear"), root)
     step = max(1, len(cohort.cases) // _CASES_LOOKED_AT)
     looked = [load_case(files, cohort, TissueSpec()) for files in cohort.cases[::step][:_CASES_LOOKED_AT]]
     loads = [case.load for case in looked]
     same = all(case.grid.same_as(looked[0].grid) for case in looked)
+    resampled = sorted({name for case in looked for name in case.resampled})
     kind = looked[0].tissue_kind
     single = typical_count([load.count for load in loads]) <= 1
-    channels = " ".join(", ".join(cohort.channels).split())  # on one line, whatever the names hold
     alone = len(cohort.subjects) < 4
     return _KNOWN.format(
         root=root,
-        summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; channels {channels}; "
+        summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; "
+        f"channels {', '.join(cohort.channels)}; "
         f"grids: {looked[0].grid.describe() if same else 'different ones'}",
         loads=f"lesion load in {len(loads)} cases: {min(x.ml for x in loads):.2f} to "
         f"{max(x.ml for x in loads):.2f} mL, {min(x.count for x in loads)} to "
@@ -124,6 +126,7 @@ def suggest_recipe(root: Path) -> str:
         tissue=f"tissue: {_TISSUE[kind]}",
         layout=cohort.layout,
         subject=_subject_lines(cohort),
+        resample=_RESAMPLE.format(names=", ".join(resampled)) if resampled else "",
         roles="{" + ", ".join(f"{_quoted(n)}: {r}" for n, r in cohort.labels.roles.items()) + "}",
         unclear=f"  # CORRECT THIS: what {', '.join(unclear)} means is a guess" if unclear else "",
         folds=find_splits(cohort, FoldSpec(), 2026)[1]
@@ -136,6 +139,11 @@ def suggest_recipe(root: Path) -> str:
         replace_hint="auto does so here, since cases hold one lesion" if single else "auto: none here",
     )
 
+
+_RESAMPLE = """\
+  # On another grid than the label map: {names}. Originals are resampled in the output too.
+  resample: linear     # cubic; none refuses them
+"""
 
 _TISSUE = {
     "map": "from a map",

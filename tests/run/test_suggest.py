@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -52,6 +53,20 @@ def test_few_subjects_and_different_grids(make_nnunet: Callable[..., Path], tmp_
     text = suggest_recipe(root)
     assert load(text, tmp_path).folds.strategy == "none"
     assert "grids: different ones" in text
+
+
+def test_channels_on_another_grid_are_resampled(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_nnunet(2)
+    assert "resample" not in suggest_recipe(root)
+    for case in ("case1", "case2"):
+        path = root / "imagesTr" / f"{case}_0001.nii.gz"
+        image = nib.load(path)
+        write_nifti(path, np.asarray(image.dataobj)[::2], image.affine @ np.diag([2, 1, 1, 1]))
+    text = suggest_recipe(root)
+    assert "another grid than the label map: T1." in text
+    recipe = load(text, tmp_path)
+    assert recipe.input.resample == "linear"
+    assert check(recipe, root, None, Silent()).findings == []
 
 
 def test_sessions_are_told(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
