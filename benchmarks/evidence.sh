@@ -91,7 +91,87 @@ ms_shapes() { # 15 of the patients are the cohort; shapes come from the masks of
     done
     "$PYTHON" benchmarks/ms_cohort.py "$OUT/cohort15" --masks "$in" --template "$DATA/mni152" --spacing 2
   fi
-  trial ms_shapes ms_shapes_networks "$OUT/cohort15" "${FOLDS[@]}" --fractions 0.2 --seeds 2 \
+  trial ms_shapes ms_shapes_networks "$OUT/cohort15" "${FOLDS[@]}" --fractions 0.2 --seeds 1 \
+    --recipes lesionmix,mask_library
+}
+
+on_rare() { # PART, what else
+  local part="$1"
+  shift
+  cohort
+  trial "$part" ms_rare_networks "$OUT/cohort" "${FOLDS[@]}" --rare 0.0005 --fractions 0.125 "$@"
+}
+
+ms_rare() {
+  on_rare ms_rare --seeds 5 --controls lesions --recipes benchmarks/expected_load.yaml
+}
+
+ms_rare_parts() { # each part of the recipe off in turn
+  on_rare ms_rare_parts --seeds 1 --recipes benchmarks/expected_load.yaml --ablate
+}
+
+ms_rare_recipes() { # other recipes with those loads
+  on_rare ms_rare_recipes --seeds 1 --set "steps.add.load=[2,20]" \
+    --recipes soft_poisson,lesion_warp,intensity_bump,ellipsoid
+}
+
+sarcoma() { # PART, what else
+  local part="$1"
+  shift
+  trial "$part" sarcoma_networks "$DATA/sarcoma" -t "spacing_mm=[4,4,4]" "${FOLDS[@]}" --recipes lesionmix "$@"
+}
+
+ms() { # every recipe that needs no trained model, once
+  local recipes=(
+    lesionmix soft_poisson carve_mix copy_paste lesion_warp intensity_bump relocate self_mix ellipsoid
+    lesionmix_published carve_mix_compatible pseudo_healthy
+    benchmarks/expected_load.yaml benchmarks/wide_load.yaml
+  )
+  local IFS=,
+  on_ms ms --fractions 0.125 --seeds 1 --controls longer,lesions --recipes "${recipes[*]}"
+}
+
+ms_sizes() { # 1, 2, 4, 8 and 16 training subjects
+  on_ms ms_sizes --fractions 0.0625,0.125,0.25,0.5,1 --seeds 1 --recipes lesionmix
+}
+
+ms_seeds() {
+  on_ms ms_seeds --fractions 0.125 --seeds 5 --recipes lesionmix
+}
+
+ms_models() { # recipes whose models are trained on the two training subjects
+  on_ms ms_models --fractions 0.125 --seeds 1 \
+    --recipes hvae,soft_poisson_aae,translation_spade,translation_pix2pix,translation_cyclegan,translation_image \
+    --train-model hvae.steps=1000 --train-model "hvae.widths=[16,32]" --train-model hvae.latent=32 \
+    --train-model hvae.validate_every=250 --train-model hvae.held_out=0 \
+    --train-model lesion-autoencoder.steps=1000 --train-model lesion-autoencoder.validate_every=250 \
+    --train-model lesion-autoencoder.held_out=0 \
+    --train-model translation.steps=1000 --train-model translation.validate_every=250 \
+    --train-model translation.held_out=0
+}
+
+ms_more() { # copies made during training, prototypes, other shares of synthetic patches
+  on_ms ms_more --fractions 0.125 --seeds 1 --recipes lesionmix --on-the-fly 10 --prototype cross \
+    --shares 0.25,0.75
+}
+
+ms_larger() { # a network with four times as many weights, twice as many updates
+  cohort
+  trial ms_larger ms_larger_networks "$OUT/cohort" "${FOLDS[@]}" --fractions 0.125 --seeds 1 \
+    --recipes lesionmix -t steps=2000 -t "widths=[16,32,64]"
+}
+
+ms_shapes() { # 15 of the patients are the cohort; shapes come from the masks of the others
+  local in="$OUT/ms_shapes_inside" count=0 mask
+  if [ ! -f "$OUT/cohort15/dataset.json" ]; then
+    mkdir -p "$in" "$OUT/cohort15/masks"
+    for mask in "$DATA"/open_ms/masks/*.nii.gz; do
+      count=$((count + 1))
+      cp "$mask" "$( ((count <= 15)) && echo "$in" || echo "$OUT/cohort15/masks")"
+    done
+    "$PYTHON" benchmarks/ms_cohort.py "$OUT/cohort15" --masks "$in" --template "$DATA/mni152" --spacing 2
+  fi
+  trial ms_shapes ms_shapes_networks "$OUT/cohort15" "${FOLDS[@]}" --fractions 0.2 --seeds 1 \
     --recipes lesionmix,mask_library
 }
 
@@ -119,8 +199,8 @@ sarcoma_larger() { # a network with four times as many weights, twice as many up
 }
 
 open_ms() {
-  trial open_ms open_ms_networks "$DATA/open_ms" --set folds.strategy=per_fold --recipes open_ms \
-    --seeds 1 --folds 0,1
+  trial open_ms open_ms_networks "$DATA/open_ms" --set folds.strategy=per_fold \
+    --recipes open_ms,lesionmix,mask_library --seeds 2 --folds 0,1
 }
 
 for part in "${@:-ms}"; do

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lesionsynth import nifti
 from lesionsynth.channels import grid_faults, on_one_grid, resampled_text
+from lesionsynth.derived import joined
 from lesionsynth.digest import digest_bytes, digest_json
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.domain.finding import Finding
@@ -75,8 +76,15 @@ def check(
     _, scan = scan_cohort(recipe.input, root)
     cohort = scan.cohort
     findings = list(scan.findings)
+    layout = recipe.output.layout if isinstance(recipe.output.layout, LayoutSpec) else None
+    if layout is not None:
+        try:
+            refuse_equal_paths(cohort, layout)
+        except LesionsynthError as error:
+            findings.append(_finding(error, "Choose another output.layout."))
+            layout = None
     found: list[CaseFiles | MaskFile] = [*cohort.cases, *cohort.masks]
-    items: list[tuple[str, tuple[Any, ...]]] = [(item.name, (item, cohort, recipe)) for item in found]
+    items: list[tuple[str, tuple[Any, ...]]] = [(item.name, (item, cohort, recipe, layout)) for item in found]
     checks: list[CaseCheck] = []
     for result in run_all(_check_one, items, stage="check", engine=engine, progress=progress):
         if isinstance(result, Failure):
@@ -88,11 +96,6 @@ def check(
         findings += item.findings
     findings += _same_content(checks)
     findings += _same_lesions(checks)
-    if isinstance(recipe.output.layout, LayoutSpec):
-        try:
-            refuse_equal_paths(cohort, recipe.output.layout)
-        except LesionsynthError as error:
-            findings.append(_finding(error, "Choose another output.layout."))
     if not cohort.cases:
         findings.append(
             Finding(
@@ -159,7 +162,10 @@ def disk_needed_bytes(cohort: Cohort, recipe: Recipe) -> int:
     return int(size * (recipe.output.copies * folds + kept + BANK_SHARE))
 
 
-def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> CaseCheck:
+def _check_one(
+    item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe, layout: LayoutSpec | None
+) -> CaseCheck:
+    """`layout` is that of the output, where it is another one and can hold the cases."""
     if isinstance(item, MaskFile):
         return _check_mask(item)
     findings = []
@@ -198,6 +204,10 @@ def _check_one(item: CaseFiles | MaskFile, cohort: Cohort, recipe: Recipe) -> Ca
             aligned = on_one_grid(item, cohort, stored, label_image)
             without_missing(item, cohort, aligned, label)
             resampled = aligned.resampled
+            files = layout.image_files(item, item.case, cohort) if layout is not None else {}
+            for channels in files.values():  # they have to have a common form
+                in_file = [aligned.images[number] for number in channels]
+                joined(in_file, [image.slabs for image in in_file])
             for pattern, what in (
                 (recipe.tissue.map, "the tissue map"),
                 (recipe.tissue.brain_mask, "the brain mask"),

@@ -266,5 +266,9 @@ def test_channels_that_cannot_be_joined_are_a_clear_error(phantoms: Phantoms, tm
     data[112:120] = np.array([0.5, 3.0], "<f4").tobytes()
     path.write_bytes(gzip.compress(bytes(data)))
     recipe = load_recipe("lesionmix", [*OVERRIDES, "output.layout=decathlon"])
+    (finding,) = check(recipe, root, None, Silent()).findings
+    assert "cannot be joined in one file" in finding.fault
+    assert finding.case is not None
+    assert str(finding.file).endswith("FLAIR.nii.gz")
     with pytest.raises(LesionsynthError, match=r"cannot be joined in one file.*int16 x 0.5 \+ 3"):
         session.run(recipe, root, tmp_path / "out", Silent())
