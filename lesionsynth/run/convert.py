@@ -169,11 +169,9 @@ def _listed(cohort: Cohort) -> str:
 
 def _given_splits(cohort: Cohort) -> Sequence[Split]:
     """Splits that the input has; none are made here."""
-    if cohort.splits is not None:
-        return find_splits(cohort, FoldSpec(use="splits"), 0)[0]
-    if all(files.fold is not None for files in cohort.cases):
-        return find_splits(cohort, FoldSpec(use="table"), 0)[0]
-    return ()
+    if cohort.splits is None and all(files.fold is None for files in cohort.cases):
+        return ()
+    return find_splits(cohort, FoldSpec(), 0)[0]
 
 
 def _splits_text(splits: Sequence[Split], renamed: dict[str, str]) -> bytes:

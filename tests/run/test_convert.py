@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lesionsynth.cli.app import app
 from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, LesionsynthError, OutputError, RecipeError
+from lesionsynth.errors import InputError, LeakError, LesionsynthError, OutputError, RecipeError
 from lesionsynth.layouts.pattern import TABLE
 from lesionsynth.plugins import registry
 from lesionsynth.recipe.load import load_recipe
@@ -174,6 +174,11 @@ def test_folds_of_a_table_become_splits(tmp_path: Path) -> None:
     converted(source, tmp_path / "out", "nnunet", {"kind": "pattern", "table": "t.csv"})
     splits = json.loads((tmp_path / "out/splits_final.json").read_text())
     assert [fold["val"] for fold in splits] == [list(CASES[:2]), [CASES[2]], [CASES[3]]]
+    rows[2] = rows[2].replace(",2,", ",,")
+    (source / "t.csv").write_text("\n".join(["case,subject,fold,FLAIR,label", *rows]) + "\n")
+    with pytest.raises(LeakError, match="sub-02.*has no fold in the table, where others have one"):
+        converted(source, tmp_path / "partly", "nnunet", {"kind": "pattern", "table": "t.csv"})
+    assert not (tmp_path / "partly").exists()
 
 
 def test_no_splits_are_made_where_there_are_none(tmp_path: Path) -> None:
