@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ from monai.transforms import (
 )
 from torch import Tensor
 
-_ROOM = 1.3
-"""A patch is cut so much larger than it is shown, so that few voxels from outside turn into it."""
+_ROOM = 0.15
+"""A patch is cut larger than it is shown by so much of its edge at each end, in whole voxels, so that few from
+outside turn into it. With half a voxel more at each end all patches would be interpolated, turned or not."""
 
 
 class Augmentation:
@@ -34,8 +36,10 @@ class Augmentation:
 
     def __init__(self, patch: Sequence[int]) -> None:
         both, image = ("image", "classes"), ("image",)
-        turn = [np.pi / 6] * 3 if min(patch) * 2 > max(patch) else [0.0, 0.0, np.pi / 6]
-        self.room = tuple(int(np.ceil(_ROOM * n)) for n in patch)
+        # A flat patch is turned about its short edge alone, or most of it would come from outside.
+        is_flat = min(patch) * 2 <= max(patch)
+        turn = [0.0 if is_flat and n > min(patch) else np.pi / 6 for n in patch]
+        self.room = tuple(n + 2 * math.ceil(_ROOM * n) for n in patch)
         self._transform: Any = Compose(
             [
                 RandAffined(

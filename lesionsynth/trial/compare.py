@@ -55,10 +55,10 @@ class Comparison:
     pairs : int
         Rows with a value here and without synthetic data that are counted, see :func:`compare`.
     difference : float or None
-        Mean of the paired differences to the arm without; None for that arm.
+        Mean of the paired differences to the arm without, over the means of seeds and folds, or test
+        subjects where there is one fold; None for that arm.
     low, high : float or None
-        95 % interval of it, over seeds and folds, or test subjects where there is one fold; None where
-        the arm does not have what the trial varies.
+        95 % interval of it, over the same; None where the arm does not have what the trial varies.
     better : float or None
         Share of the pairs above 0, ties by half.
     detectable : float or None
@@ -128,6 +128,9 @@ def compare(rows: Sequence[Row], measures: Iterable[str]) -> list[Comparison]:
     subjects alone; with one seed too it holds for these very networks alone. With few of either it is wide,
     as it has to be.
 
+    Each seed and fold (or test subject) counts alike, however many cases it has: those of one are no
+    independent witnesses either, and an error over the former is none of a mean of the latter.
+
     Where a seed is not whole, or values are missing, all that is said of the differences is of the largest
     table of seeds by folds (or subjects) without a gap: an interval over a few folds that happen to be
     there for every seed would not be one of the mean of all.
@@ -164,19 +167,21 @@ def _paired(plain: Comparison, pairs: Sequence[tuple[int, int | str, float]], ba
         cells.setdefault((seed, unit), []).append(difference)
     seeds, units = _without_gaps(list(cells), basis.least)
     values = np.array([d for seed, unit, d in pairs if seed in seeds and unit in units])
+    table = np.array([[np.mean(cells[seed, unit]) for unit in units] for seed in seeds])
+    mean = float(table.mean())
     told = replace(
         plain,
         pairs=len(values),
-        difference=float(values.mean()),
+        difference=mean,
         better=float(np.mean((values > 0) + 0.5 * (values == 0))),
     )
     if not _has(seeds, units, basis.least):
         return told
-    error, freedom = _error_of_mean(np.array([[np.mean(cells[s, u]) for u in units] for s in seeds]))
+    error, freedom = _error_of_mean(table)
     if freedom <= 0:
         return told
     half = float(stats.t.ppf(0.975, freedom)) * error
-    told = replace(told, low=values.mean() - half, high=values.mean() + half)
+    told = replace(told, low=mean - half, high=mean + half)
     if basis.is_one_pair:
         return told
     power = float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error

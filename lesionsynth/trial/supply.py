@@ -209,9 +209,10 @@ def _with_models(recipe: Recipe, cell: Cell, train_on: Cohort, setting: Setting,
         kind = use.kinds[0]
         models = folder / "models" / f"{user}.{use.field}"
         spec = setting.models[kind]
+        seed = int(stream(spec.seed, "trial", cell.seed, cell.fold).integers(2**31))
         train_models(
             kind,  # type: ignore[arg-type]
-            type(spec).model_validate({**spec.model_dump(), **dict(use.config)}),
+            type(spec).model_validate({**spec.model_dump(), **dict(use.config), "seed": seed}),
             recipe,
             train_on.root,
             models,
