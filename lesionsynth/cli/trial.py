@@ -149,7 +149,7 @@ def trial(
     from lesionsynth.trial.arms import arms_of
     from lesionsynth.trial.run import run_trial
     from lesionsynth.trial.spec import TrialSpec
-    from lesionsynth.trial.wish import Wish
+    from lesionsynth.trial.wish import READING, Wish
 
     if preset not in TrialSpec.presets:
         raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(TrialSpec.presets)}.")
@@ -157,6 +157,8 @@ def trial(
         raise typer.BadParameter(f"--rare {rare:g}: should be a share above 0 and below 1.")
     swept = [] if shares is None else _numbers(shares, "--shares", 0.0, 1.0)
     times = [] if on_the_fly is None else _numbers(on_the_fly, "--on-the-fly", 0.0, 1000.0)
+    if any(setting.split("=")[0].strip() == "seed" for setting in settings or ()):
+        raise typer.BadParameter("--train seed: the seeds of networks are 0, 1, ...: --seeds says how many.")
     names = [name.strip() for name in recipes.split(",")]
     wish = Wish(
         arms_of(
@@ -177,6 +179,7 @@ def trial(
         None if budget is None else 60 * budget,
         _nnunet(trainer),
         rare,
+        open_recipe("lesionmix", overrides) if set(names) == {"none"} else READING,
     )
     with Terminal(quiet) as terminal:
         outcome = run_trial(wish, input_folder, output, terminal, engine_of(n_jobs, None), device, threads)

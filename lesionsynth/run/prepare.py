@@ -36,7 +36,7 @@ from lesionsynth.run.machine import bounded
 from lesionsynth.run.models import copy_models, find_models, model_states, serving
 from lesionsynth.run.plan import Job, make_plan, plan_lines
 from lesionsynth.run.pool import ALONE, Engine, Progress
-from lesionsynth.run.twins import refuse_twins
+from lesionsynth.run.twins import Seen, refuse_twins
 from lesionsynth.run.workspace import (
     BANK,
     LOCK,
@@ -134,7 +134,7 @@ def prepare(
     progress.note(f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; {why}")
     bank, failures = build_bank(cohort, recipe, output / BANK, engine, progress)
     with bank:
-        refuse_twins(cohort, bank)
+        refuse_twins(cohort, map(Seen.of, bank.cases()))
         left_out = {failure.name: str(failure.error) for failure in failures}
         for reason in left_out.values():
             progress.note(f"left out: {reason}")

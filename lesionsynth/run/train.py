@@ -28,7 +28,7 @@ from lesionsynth.run.fit import build_bank, case_keys
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import Block, find_splits, make_blocks
 from lesionsynth.run.pool import ALONE, Engine, Progress
-from lesionsynth.run.twins import refuse_twins
+from lesionsynth.run.twins import Seen, refuse_twins
 from lesionsynth.run.workspace import BANK
 from lesionsynth.tissue import side_file
 
@@ -129,7 +129,7 @@ def train_models(
     keys = case_keys(cohort, recipe)
     made = {}
     with bank:
-        refuse_twins(cohort, bank)
+        refuse_twins(cohort, map(Seen.of, bank.cases()))
         for block in blocks:
             if only and block.name not in only:
                 continue

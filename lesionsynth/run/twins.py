@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from lesionsynth.bank.harvest import CaseSummary
-from lesionsynth.bank.store import LesionBank
+import numpy as np
+
+from lesionsynth import nifti
+from lesionsynth.bank.harvest import QUANTILES, CaseSummary
+from lesionsynth.channels import read_channels
 from lesionsynth.digest import digest_json
-from lesionsynth.domain.case import CaseFiles, Cohort
+from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile
 from lesionsynth.errors import LeakError
+from lesionsynth.host import read_label
 
 _LEVELS = 32
 """So many different levels of the 257 do not agree by chance, to the last digit."""
 
 
-def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
-    """Compare what a bank knows: no two subjects may have the same image, or mask and label map.
+@dataclass(frozen=True)
+class Seen:
+    """What tells a case, or a mask alone, from those of other people.
+
+    Parameters
+    ----------
+    case, subject : str
+    hashes : mapping of str to str
+        Digests of its files, by their names.
+    levels : sequence of sequence of float
+        Quantiles of the intensities of each channel; none for a mask alone.
+    has_lesions : bool
+    """
+
+    case: str
+    subject: str
+    hashes: Mapping[str, str]
+    levels: Sequence[Sequence[float]]
+    has_lesions: bool
+
+    @classmethod
+    def of(cls, summary: CaseSummary) -> Seen:
+        """What a bank knows of it."""
+        levels = summary.quantiles if summary.has_images else ()
+        return cls(summary.case, summary.subject, summary.source_hashes, levels, summary.load.count > 0)
+
+
+def look_at(item: CaseFiles | MaskFile, cohort: Cohort) -> Seen:
+    """Read a case, or a mask alone, where there is no bank.
+
+    Raises
+    ------
+    LesionsynthError
+        If it cannot be read.
+    """
+    if isinstance(item, MaskFile):
+        mask = nifti.read(item.path)
+        has_lesions = bool((mask.values() > 0).any())
+        return Seen(item.name, item.subject, {cohort.name_of(item.path): mask.source_hash}, (), has_lesions)
+    images = read_channels(item)
+    label_image, label = read_label(item.case, item.label, cohort.labels)
+    levels = []
+    for image in images:
+        values = image.values()
+        values = values[np.isfinite(values) & (values != 0)]
+        levels.append(np.quantile(values, QUANTILES).astype(float).tolist() if values.size else [0.0])
+    hashes = {cohort.name_of(image.path): image.source_hash for image in (*images, label_image) if image.path}
+    has_lesions = bool(np.isin(label, cohort.labels.lesion).any())
+    return Seen(item.case, item.subject, hashes, levels, has_lesions)
+
+
+def refuse_twins(cohort: Cohort, everyone: Iterable[Seen]) -> None:
+    """No two subjects may have the same image, or mask and label map.
 
     Images are the same where their files are, or, as of one scan that was stored anew, their intensities in
     the tissue. Constant ones, as where a channel stands for one that is missing, and empty masks tell
@@ -27,34 +83,36 @@ def refuse_twins(cohort: Cohort, bank: LesionBank) -> None:
         It names both cases.
     """
     by_case = {files.case: files for files in cohort.cases}
-    images: dict[str, CaseSummary] = {}
-    labels: dict[str, CaseSummary] = {}
-    summaries = [summary for summary in bank.cases() if summary.load.count or summary.case in by_case]
-    for summary in summaries:
-        if (files := by_case.get(summary.case)) is None:
+    images: dict[str, Seen] = {}
+    labels: dict[str, Seen] = {}
+    masks = []
+    for seen in everyone:
+        if (files := by_case.get(seen.case)) is None:
+            if seen.has_lesions and not seen.levels:
+                masks.append(seen)
             continue
-        labels[summary.source_hashes[cohort.name_of(files.label)]] = summary
-        for name, told in _telling(summary, files, cohort):
-            other = images.setdefault(told, summary)
-            if other.subject != summary.subject:
-                raise _twins("image", summary, other, name)
-    for summary in summaries:
-        for name, digest in summary.source_hashes.items() if not summary.has_images else ():
+        labels[seen.hashes[cohort.name_of(files.label)]] = seen
+        for name, told in _telling(seen, files, cohort):
+            other = images.setdefault(told, seen)
+            if other.subject != seen.subject:
+                raise _twins("image", seen, other, name)
+    for seen in masks:
+        for name, digest in seen.hashes.items():
             if digest in labels:
-                raise _twins("mask", summary, labels[digest], name)
+                raise _twins("mask", seen, labels[digest], name)
 
 
-def _telling(summary: CaseSummary, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str, str]]:
+def _telling(seen: Seen, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str, str]]:
     """What tells an image of a case from others, with its name: digests of its file, and of its levels."""
     for path, channels in files.image_files.items():
         name = cohort.name_of(path)
-        levels = [summary.quantiles[channel] for channel in channels]
+        levels = [seen.levels[channel] for channel in channels]
         if any(own[0] < own[-1] for own in levels):
-            yield name, summary.source_hashes[name]
+            yield name, seen.hashes[name]
         yield from ((name, digest_json(own)) for own in levels if len(set(own)) >= _LEVELS)
 
 
-def _twins(what: str, one: CaseSummary, other: CaseSummary, name: str) -> LeakError:
+def _twins(what: str, one: Seen, other: Seen, name: str) -> LeakError:
     return LeakError(
         f"the {what} of {one.subject} is identical to one of {other.subject} (case {other.case}): counted as "
         "two people, one would leak between folds.",

@@ -21,8 +21,8 @@ from monai.transforms import (
 from torch import Tensor
 
 _ROOM = 0.15
-"""A patch is cut larger than it is shown by so much of its edge at each end, in whole voxels, so that few from
-outside turn into it. With half a voxel more at each end all patches would be interpolated, turned or not."""
+"""A patch is cut larger than it is shown by so much of its edge at each end, in whole voxels, so that few
+from outside turn into it. With half a voxel more all patches would be interpolated, turned or not."""
 
 
 class Augmentation:

@@ -29,7 +29,7 @@ from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import Found, outcome_of, work_of, written
 from lesionsynth.trial.cells import Cell, Setting, of_subjects
 from lesionsynth.trial.compare import NONE
-from lesionsynth.trial.plan import IGNORED, make_plan, read_scan
+from lesionsynth.trial.plan import IGNORED, Scan, make_plan, read_scan
 from lesionsynth.trial.raw import write_case, write_description
 from lesionsynth.trial.supply import recipe_for, synthesised, train_on_of
 
@@ -209,6 +209,7 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
             given, train_on = train_on_of(cell, setting, work)
             real = [read_scan(files, train_on) for files in of_subjects(train_on, cell.train)]
             make_plan(real, train_on.channels, setting.spec)  # refuses what the built-in network does
+            _require_volumes(real, cohort)
         except NoLesionError as error:
             return written(told | {"failed": str(error)}, output, cell)
         made = []
@@ -234,6 +235,21 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
     told |= {"synthetic": note["synthetic"], "seconds": {}, "trainer": place.trainer}
     told |= outcome_of(_found(checked, ours, place.validated), _found(tested, cohort, place.predicted))
     return written(told, output, cell)
+
+
+def _require_volumes(scans: Sequence[Scan], cohort: Cohort) -> None:
+    """Refuse single slices, for which nnU-Net plans nothing in three dimensions.
+
+    Raises
+    ------
+    InputError
+    """
+    if all(1 in scan.classes.shape for scan in scans):
+        raise InputError(
+            f"the training cases are single slices, for which nnU-Net has no {_CONFIGURATION}.",
+            file=cohort.root,
+            remedy="Leave out --trainer: the built-in network is trained on slices too.",
+        )
 
 
 def _npz(folder: Path, files: CaseFiles) -> Path:
@@ -299,10 +315,12 @@ def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
         return 1, 0
     if share == 1:
         return 0, 1
+    wanted = share / (1 - share) * real / synthetic  # synthetic repeats for one real
     counts = range(1, _MOST_REPEATS + 1)
+    pairs = {(a, round(a * wanted)) for a in counts} | {(round(b / wanted), b) for b in counts}
     return min(
-        ((a, b) for a in counts for b in counts),
-        key=lambda n: (round(abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), 6), sum(n)),
+        (pair for pair in pairs if min(pair) > 0),
+        key=lambda n: (round(abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), 3), sum(n), n),
     )
 
 

@@ -165,7 +165,7 @@ def _lines(comparisons: Sequence[Comparison], fraction: float) -> list[list[str]
                         f"{c.spread:.3f}",
                         "" if c.difference is None else f"{c.difference:+.3f}",
                         interval,
-                        "" if c.better is None else f"{100 * c.better:.0f} %",
+                        "" if c.better is None else f"{100 * c.better:.0f} % of {c.pairs}",
                         "" if c.detectable is None else f"{c.detectable:.3f}",
                     ]
                 )

@@ -5,30 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import lesionsynth
 from lesionsynth import nifti
-from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, NoLesionError, RecipeError
-from lesionsynth.generative.checkpoint import needed
-from lesionsynth.host import read_label
+from lesionsynth.errors import InputError
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.folder import check_output, claim, refuse_other
 from lesionsynth.run.folds import find_splits
-from lesionsynth.run.models import used
 from lesionsynth.run.pool import ALONE, Engine, Progress
-from lesionsynth.trial.arms import Arm
-from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells, of_subjects
+from lesionsynth.trial.cells import Cell, Setting, cell_name, make_cells
 from lesionsynth.trial.compare import NONE, Comparison, Row, compare
 from lesionsynth.trial.page import TITLES, render
+from lesionsynth.trial.refusals import (
+    look_at_all,
+    require_comparable,
+    require_packages,
+    require_whole_subjects,
+)
 from lesionsynth.trial.runner import Runner
 from lesionsynth.trial.search import searched
 from lesionsynth.trial.wish import Wish
@@ -80,7 +79,7 @@ def run_trial(
     LesionsynthError
         If the input cannot be used, a package is missing, or `output` holds another trial.
     """
-    _require_packages(wish)
+    require_packages(wish)
     until = None if wish.budget_s is None else time.monotonic() + wish.budget_s
     root, output = root.absolute(), output.absolute()
     about = {
@@ -90,10 +89,8 @@ def run_trial(
     }
     check_output(root, output, marker=NOTE)
     refuse_other(output, NOTE, about)
-    base = next((arm.recipe for arm in wish.arms if arm.recipe is not None), None) or Recipe.model_validate(
-        {"steps": {"add": {"kind": "populate"}}}
-    )
-    _require_comparable(wish, base)
+    base = next((arm.recipe for arm in wish.arms if arm.recipe is not None), wish.reading)
+    require_comparable(wish, base)
     _, cohort, dropped = open_cohort(base.input, root)
     for finding in dropped:
         progress.note(f"left out: {finding}")
@@ -107,81 +104,19 @@ def run_trial(
             "splits_final.json.",
         )
     cells = make_cells(cohort, splits, wish.arms, wish.fractions, wish.seeds, wish.folds, wish.spec.held_out)
-    require_lesions(cells, cohort)
+    require_whole_subjects(splits, cohort)
     _say_who(cells, wish.spec.held_out, progress)
-    claim(output, NOTE, about)
     setting = Setting(cohort, base.input, wish.spec, wish.models, output, device, threads, wish.prevalence)
     runner = Runner(setting, progress, engine, wish.nnunet, until)
+    arms = {arm.name: arm for arm in wish.arms}
+    if any(runner.told(cell, arms[cell.arm]) is None for cell in cells):
+        look_at_all(cohort, cells, engine, progress)
+    claim(output, NOTE, about)
     done = _run(cells, wish, runner)
     _require_base(done, cells)
     with suppress(OSError):  # what a stopped cell has left stays, for it to go on
         (output / "work").rmdir()
     return _concluded(done, len(cells) - len(done), wish, output)
-
-
-def _require_packages(wish: Wish) -> None:
-    """Refuse what cannot be trained for lack of a package.
-
-    Raises
-    ------
-    LesionsynthError
-    """
-    for package in () if wish.nnunet else ("torch", "monai", "tensorboardX"):
-        needed(package)
-    if any(arm.searched for arm in wish.arms):
-        needed("optuna")
-
-
-def _require_comparable(wish: Wish, base: Recipe) -> None:
-    """Refuse arms that cannot be compared: all have to read the data set and its folds alike.
-
-    Outside masks may differ.
-
-    Raises
-    ------
-    RecipeError
-    """
-    if wish.arms[0] != Arm(NONE, None):
-        raise RecipeError("the first arm has to be the one without synthetic data.")
-    if wish.nnunet and any(arm.is_ours for arm in wish.arms):
-        raise RecipeError(
-            "nnU-Net trains in its own way: no controls, copies on the fly, prototypes or searches.",
-            remedy="Leave out --controls, --on-the-fly, --prototype and --search, or --trainer nnunet.",
-        )
-    for arm in wish.arms:
-        if arm.recipe is None:
-            continue
-        if (arm.recipe.input.model_copy(update={"masks": base.input.masks}), arm.recipe.folds) != (
-            base.input,
-            base.folds,
-        ):
-            raise RecipeError(
-                f"the recipe {arm.name} has another `input` or `folds` than the first one.",
-                remedy="Arms are compared on one data set: say both for all recipes with --set.",
-            )
-        if wish.prevalence is not None and (more := _beside_images(arm.recipe)):
-            raise RecipeError(
-                f"the recipe {arm.name} knows the lesions as they are by {more}.",
-                remedy=f"Leave out --rare, or {more} of the recipe.",
-            )
-
-
-def require_lesions(cells: Iterable[Cell], cohort: Cohort) -> None:
-    """Refuse a fold in which there is nothing to find, before anything is trained.
-
-    Raises
-    ------
-    NoLesionError
-    """
-    for fold, test in {cell.fold: cell.test for cell in cells}.items():
-        cases = of_subjects(cohort, test)
-        labels = (read_label(files.case, files.label, cohort.labels)[1] for files in cases)
-        if not any(np.isin(label, cohort.labels.lesion).any() for label in labels):
-            raise NoLesionError(
-                f"none of the {len(cases)} test cases of fold {fold} has a lesion.",
-                file=cohort.root,
-                remedy="Test on other folds (--folds), or make others (folds.count, a splits_final.json).",
-            )
 
 
 def _require_base(done: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None:
@@ -196,18 +131,6 @@ def _require_base(done: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> None
     failed = [told["failed"] for told in done if told["arm"] == NONE and "failed" in told]
     if len(failed) == len(wanted):
         raise InputError(f"no network of {NONE} could be trained, the first because: {failed[0]}")
-
-
-def _beside_images(recipe: Recipe) -> str | None:
-    """A key by which a recipe knows more of its cases than images and labels."""
-    if recipe.input.masks is not None:
-        return "input.masks"
-    for key in ("map", "brain_mask"):
-        if getattr(recipe.tissue, key) is not None:
-            return f"tissue.{key}"
-    return next(
-        (f"{user}.{use.field}" for user, path, use in used(recipe) if path and Path(path).exists()), None
-    )
 
 
 def _say_who(cells: Sequence[Cell], held_out: float, progress: Progress) -> None:

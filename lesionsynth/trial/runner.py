@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import lesionsynth
@@ -22,6 +23,7 @@ from lesionsynth.trial import nnunet
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.cell import run_cell
 from lesionsynth.trial.cells import Cell, Setting
+from lesionsynth.trial.wish import READING
 
 Pair = tuple[Cell, Arm]
 """A cell, and the way its network is trained."""
@@ -76,20 +78,19 @@ class Runner:
         )
 
     @cached_property
-    def _torch(self) -> tuple[str, str]:
-        """Kind of device and version of torch, which arms that are compared share; not asked for nnU-Net."""
+    def _torch(self) -> tuple[str, str, str]:
+        """Kind of device and versions of what trains, which arms that are compared share; not for nnU-Net."""
         import torch
 
         from lesionsynth.generative.training import open_torch_device
 
-        return open_torch_device(self.setting.device, self.setting.threads).type, torch.__version__
+        kind = open_torch_device(self.setting.device, self.setting.threads).type
+        return kind, torch.__version__, version("monai")
 
     def _state(self, recipe: Recipe | None) -> dict[str, str]:
         """Digest of the files of every case, and of every mask, that a recipe (or none) reads."""
         setting = self.setting
-        own = recipe or Recipe.model_validate(
-            {"input": setting.given.model_dump() | {"masks": None}, "steps": {"add": {"kind": "populate"}}}
-        )
+        own = recipe or READING.model_copy(update={"input": setting.given.model_copy(update={"masks": None})})
         name = digest_json([deciding(own)[part] for part in ("input", "tissue", "bank")])
         if name not in self._states:
             _, cohort, _ = open_cohort(own.input, setting.cohort.root)

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lesionsynth.generative.specs import TrainSpec
+from lesionsynth.recipe.model import Recipe
 from lesionsynth.trial.arms import Arm
 from lesionsynth.trial.spec import TrialSpec
+
+READING = Recipe.model_validate({"steps": {"add": {"kind": "populate"}}})
+"""A recipe by which a data set is read as by default."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Wish:
         nnU-Net's name of a way to train, if it is to train and not we.
     prevalence : float or None
         Lesions are removed from training cases until the others are not more than this share of an image.
+    reading : Recipe
+        By whose `input` and `folds` the data set is read where no arm has a recipe.
     """
 
     arms: tuple[Arm, ...]
@@ -42,3 +48,4 @@ class Wish:
     budget_s: float | None = None
     nnunet: str | None = None
     prevalence: float | None = None
+    reading: Recipe = READING

@@ -176,7 +176,7 @@ def test_folds_of_a_table_become_splits(tmp_path: Path) -> None:
     assert [fold["val"] for fold in splits] == [list(CASES[:2]), [CASES[2]], [CASES[3]]]
     rows[2] = rows[2].replace(",2,", ",,")
     (source / "t.csv").write_text("\n".join(["case,subject,fold,FLAIR,label", *rows]) + "\n")
-    with pytest.raises(LeakError, match="sub-02.*has no fold in the table, where others have one"):
+    with pytest.raises(LeakError, match=r"sub-02.*has no fold in the table, where others have one"):
         converted(source, tmp_path / "partly", "nnunet", {"kind": "pattern", "table": "t.csv"})
     assert not (tmp_path / "partly").exists()
 

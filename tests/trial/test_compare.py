@@ -234,3 +234,19 @@ def test_fractions_are_compared_with_themselves():
     assert set(found) == {(f, r) for f in (1.0, 0.1) for r in ("none", "mix")}
     assert found[0.1, "mix"].difference == pytest.approx(0.1, abs=0.03)
     assert found[1.0, "mix"].difference == pytest.approx(0.0, abs=0.05)
+
+
+def test_each_subject_or_fold_counts_once_however_many_cases_it_has():
+    counts, gains = {"a": 20, "b": 1, "c": 1, "d": 1, "e": 1}, {"a": 0.1}
+    for folds in ([0] * 5, range(5)):
+        rows = [
+            Row(recipe, 1.0, 0, fold, ("t",), f"{s}_{n}", s, {"dice": 0.5 + gain})
+            for fold, (s, count) in zip(folds, counts.items(), strict=True)
+            for n in range(count)
+            for recipe, gain in (("none", 0), ("mix", gains.get(s, 0)))
+        ]
+        mix = compare(rows, ["dice"])[1]
+        table = [0.1, 0, 0, 0, 0]
+        assert mix.difference == pytest.approx(np.mean(table))
+        assert (mix.low, mix.high) == pytest.approx(stats.t.interval(0.95, 4, 0.02, stats.sem(table)))
+        assert (mix.pairs, mix.better) == (24, pytest.approx((20 + 4 / 2) / 24))

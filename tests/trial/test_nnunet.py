@@ -233,6 +233,7 @@ def test_numbers_stay_when_arms_are_added_and_end_at_999(tmp_path: Path) -> None
     [
         (5, 20, 0.5, (4, 1)), (4, 8, 0.25, (6, 1)), (8, 4, 0.5, (1, 2)), (3, 0, 0.5, (1, 0)),
         (3, 3, 1, (0, 1)), (3, 3, 0, (1, 0)), (10, 40, 0.05, (76, 1)),
+        (10, 40, 0.01, (396, 1)), (100, 3, 0.9, (1, 300)), (300, 1, 0.5, (1, 300)),
     ],
 )  # fmt: skip
 def test_how_often_cases_are_listed(real, synthetic, share, wanted):
