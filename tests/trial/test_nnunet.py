@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from lesionsynth.trial.cells import Cell
 from lesionsynth.trial.measures import segmentation_measures
 from lesionsynth.trial.nnunet import DataSet, data_sets, repeats, run_cell
 from lesionsynth.trial.plan import read_scan
+from tests.conftest import write_nifti
 from tests.trial.test_cell import setting_of
 
 TRAINER = "nnUNetTrainer_5epochs"
@@ -238,6 +240,17 @@ def test_numbers_stay_when_arms_are_added_and_end_at_999(tmp_path: Path) -> None
 )  # fmt: skip
 def test_how_often_cases_are_listed(real, synthetic, share, wanted):
     assert repeats(real, synthetic, share) == wanted
+
+
+def test_single_slices_are_refused(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_nnunet(4)
+    for path in root.glob("*Tr/*.nii.gz"):
+        image = nib.load(path)
+        data = np.asarray(image.dataobj)[..., [12]]
+        write_nifti(path, np.ones_like(data) if "labels" in str(path) else data, image.affine)
+    cohort = open_cohort(InputSpec(), root)[1]
+    with pytest.raises(InputError, match="single slices, for which nnU-Net has no 3d_fullres"):
+        told_of(BOTH[0], cohort, tmp_path)
 
 
 def test_ignored_voxels_are_named(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
