@@ -19,7 +19,7 @@ $(VENV)/.dev: $(VENV)/.base
 # The main job on the sample cohort.
 demo: $(VENV)/.base
 	rm -rf $(DEMO)
-	$(BIN)/lesionsynth run recipes/lesionmix.yaml --input sample_data --output $(DEMO) -j 0
+	$(BIN)/lesionsynth run recipes/lesionmix.yaml --input sample_data --output $(DEMO) -j auto
 	@echo "The expanded data set is in $(DEMO)/."
 
 test: $(VENV)/.dev

@@ -363,7 +363,8 @@ def read_label(case: str, path: Path, labels: LabelTable) -> tuple[nifti.Image, 
             f"the label map has the unknown value {unknown[0]}; known are {known}.",
             case=case,
             file=path,
-            remedy="Correct the file, or name the value in dataset.json or under `input.layout.labels`.",
+            remedy="Correct the file, or name the value where labels are named: in dataset.json, or under "
+            "`input.layout.labels` for layouts that have none (bids, pattern).",
         )
     dtype = np.uint8 if max(usable, default=0) <= np.iinfo(np.uint8).max else np.uint16
     return image, stored.astype(dtype, copy=False)

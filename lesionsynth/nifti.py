@@ -252,7 +252,10 @@ def _parse(head: bytes, path: Path) -> nib.Nifti1Header:
     size = next((size for size in _HEADER_CLASSES if size in sizes), None)
     if size is None or len(head) < size:
         raise ImageError(
-            "is not a NIfTI file.", file=path, remedy="Convert it to .nii.gz (for example with SimpleITK)."
+            "is not a NIfTI file.",
+            file=path,
+            remedy="Copy or fetch it again if it is empty or points to one (git-lfs, git-annex); convert it "
+            "if it is of another format.",
         )
     try:
         return _HEADER_CLASSES[size](binaryblock=head[:size], check=False)

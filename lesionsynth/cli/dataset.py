@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +33,17 @@ def init(
 ) -> None:
     """Look at a data set and write a commented recipe for it."""
     from lesionsynth import nifti
-    from lesionsynth.run.suggest import suggest_recipe
+    from lesionsynth.run.suggest import is_recognised, suggest_recipe
 
     if output.exists() and not force:
         raise OutputError("exists already.", file=output, remedy="Give another --output, or --force.")
     nifti.write_bytes(output, suggest_recipe(dataset).encode())
-    print(f"{output} written. Next:\n  lesionsynth check {output} --input {dataset}")
-    print(f"  lesionsynth run {output} --input {dataset} --output OUTPUT -j 0")
+    if not is_recognised(dataset):
+        print(f"{output} written. The layout was not recognised: correct the paths in it first.")
+        return
+    recipe, data = shlex.quote(str(output)), shlex.quote(str(dataset))
+    print(f"{output} written. Next:\n  lesionsynth check {recipe} --input {data}")
+    print(f"  lesionsynth run {recipe} --input {data} --output OUTPUT -j auto")
 
 
 @app.command()

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lesionsynth import nifti
 from lesionsynth.bank.store import LesionBank
 from lesionsynth.domain.case import CaseFiles, Cohort
@@ -42,7 +40,6 @@ from lesionsynth.qc.audit_folds import People, audit_fit, audit_folds, audit_peo
 from lesionsynth.qc.audit_models import audit_models
 from lesionsynth.qc.audit_replay import replay_host
 from lesionsynth.qc.audit_scope import Evidence, HostAudit, Scope
-from lesionsynth.recipe.model import Recipe
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.finalize import MANIFEST, SPLITS
 from lesionsynth.run.fit import map_digest
@@ -60,6 +57,7 @@ from lesionsynth.run.workspace import (
     RECORDS,
     REPORT,
     Workspace,
+    kept_recipe,
     read_yaml,
 )
 
@@ -97,7 +95,7 @@ def audit(
         If the output has no lock, or the input cannot be found or read.
     """
     lock = part_of(Lock, _lock_of(output), output / LOCK)
-    recipe = _recipe_of(lock, output / LOCK)
+    recipe = kept_recipe(lock.recipe, output / LOCK)
     layout, cohort, _ = open_cohort(recipe.input, root or Path(lock.input))
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout
@@ -108,21 +106,12 @@ def audit(
 
 def _lock_of(output: Path) -> Any:
     if not (output / LOCK).is_file():
-        raise InputError("this is no output of a run: it has no recipe.lock.yaml.", file=output)
-    return read_yaml(output / LOCK)
-
-
-def _recipe_of(lock: Lock, path: Path) -> Recipe:
-    try:
-        return Recipe.model_validate(lock.recipe)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"holds a recipe that this version cannot read: {where}: {first['msg']}.",
-            file=path,
-            remedy="Use the version of lesionsynth that the file names.",
-        ) from None
+            "this is no output of a run: it has no recipe.lock.yaml.",
+            file=output,
+            remedy="Give the folder that `lesionsynth run` has written.",
+        )
+    return read_yaml(output / LOCK)
 
 
 class _Audit:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from lesionsynth import nifti
+from lesionsynth.domain.case import Cohort
 from lesionsynth.errors import InputError, NoRoomError, OutputError
 from lesionsynth.host import LoadedCase
 from lesionsynth.qc.pictures.mosaic import mosaic
@@ -20,6 +21,7 @@ from lesionsynth.qc.pictures.panels import KINDS, Panels, Rgb, context, shared_w
 from lesionsynth.qc.pictures.slices import PLANES, Cut, cut_around, cut_of_box
 from lesionsynth.recipe.model import Recipe
 from lesionsynth.run import session
+from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.job import HostJobs, Made
 from lesionsynth.run.plan import Job
 from lesionsynth.run.pool import Engine, Progress
@@ -119,6 +121,10 @@ def variants(
             file=folder,
             remedy="Give a new folder.",
         )
+    _, cohort, _ = open_cohort(wishes[0].recipe.input, root)  # names are told before anything is harvested
+    asked = None if channel is None else _channel(cohort, channel)
+    if case is not None and case not in [files.case for files in cohort.cases]:
+        raise _no_case(case, [files.case for files in cohort.cases], root)
     at: tuple[Place, ...] = ()
     shown: tuple[int, tuple[float, float]] | None = None
     refused: list[NoRoomError] = []
@@ -128,7 +134,7 @@ def variants(
             planned = wish.recipe, session.plan(wish.recipe, root, folder, progress, engine, update=True)
             nifti.write_bytes(folder / _MARK, b"Bank and maps of `lesionsynth preview`; may be removed.\n")
         space = replace(planned[1].space, device=device)
-        chosen = shown[0] if shown else None if channel is None else _channel(space, channel)
+        chosen = shown[0] if shown else asked
         progress.start("copy", 1)
         try:
             host, made, job = _made(space, planned[1].jobs, case, wish.number, choose=not shown)
@@ -159,12 +165,7 @@ def _made(
     """A copy of a case; where none is named and `choose`, of the first one that an edit is possible in."""
     hosts = list(dict.fromkeys(job.host for job in jobs))
     if case is not None and case not in hosts:
-        shown = ", ".join(hosts[:5]) + (", ..." if len(hosts) > 5 else "")
-        raise InputError(
-            f"there is no case {case} that copies could be made of; there are {shown or 'none'}.",
-            file=space.cohort.root,
-            remedy="Give one of these with --case.",
-        )
+        raise _no_case(case, hosts, space.cohort.root)
     tried = [case] if case is not None else hosts[: _HOSTS if choose else 1]
     for name in tried:
         job = [job for job in jobs if job.host == name][number]
@@ -177,13 +178,23 @@ def _made(
     raise InputError("there is no case that copies could be made of.", file=space.cohort.root)
 
 
-def _channel(space: Workspace, wanted: str) -> int:
+def _no_case(case: str, hosts: Sequence[str], root: Path) -> InputError:
+    shown = ", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")
+    return InputError(
+        f"there is no case {case} that copies could be made of; there are {shown or 'none'}.",
+        file=root,
+        remedy="Give one of these with --case.",
+    )
+
+
+def _channel(cohort: Cohort, wanted: str) -> int:
     """Number of the channel that is asked for."""
-    names = space.cohort.channels
-    number = channel_number(names, wanted)
+    number = channel_number(cohort.channels, wanted)
     if number is None:
         raise InputError(
-            f"there is no channel {wanted}; the channels are {', '.join(names)}.", file=space.cohort.root
+            f"there is no channel {wanted}; the channels are {', '.join(cohort.channels)}.",
+            file=cohort.root,
+            remedy="Give one of these with --channel.",
         )
     return number
 

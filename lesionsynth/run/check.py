@@ -99,7 +99,12 @@ def check(
     if not cohort.cases:
         findings.append(
             Finding(
-                "error", f"no case was found (layout {cohort.layout}).", "Check the path.", file=str(root)
+                "error",
+                f"no case was found (layout {cohort.layout}).",
+                "Correct the paths under `input.layout`."
+                if cohort.layout == "pattern"
+                else "Check the path.",
+                file=str(root),
             )
         )
     splits_fact: list[str] = []

@@ -24,12 +24,24 @@ _PERSON = re.compile(
 )
 
 
+def require_folder(root: Path) -> None:
+    """Refuse what is no folder of a data set.
+
+    Raises
+    ------
+    InputError
+    """
+    if root.is_file():
+        raise InputError("is a file.", file=root, remedy="Give the folder of the data set.")
+    if not root.is_dir():
+        raise InputError("the input folder does not exist.", file=root, remedy="Check the path.")
+
+
 def find_layout(spec: InputSpec, root: Path) -> LayoutSpec:
     """The recipe's layout, or the one that recognises the input."""
     if isinstance(spec.layout, LayoutSpec):
         return spec.layout
-    if not root.is_dir():
-        raise InputError("the input folder does not exist.", file=root)
+    require_folder(root)
     for kind, model in registry.kinds("layouts").items():
         if issubclass(model, LayoutSpec) and model.recognises(root):
             found: LayoutSpec = registry.create("layouts", kind)
@@ -54,8 +66,7 @@ def scan_cohort(spec: InputSpec, root: Path) -> tuple[LayoutSpec, Scan]:
     """
     root = root.absolute()  # workers may be elsewhere
     layout = find_layout(spec, root)
-    if not root.is_dir():
-        raise InputError("the input folder does not exist.", file=root)
+    require_folder(root)
     scan = layout.scan(root)
     everybody = tuple(_with_subject(case, spec) for case in scan.cohort.cases)
     cases = _chosen(everybody, spec, root)

@@ -281,7 +281,10 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
                     f"donor for the source {name} ({source.kind}).{_why_none(block, bank)}",
                     file=space.cohort.root,
                     remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none; shapes of "
-                    "subjects without images come from input.masks.",
+                    "subjects without images come from input.masks."
+                    if any(bank.infos(space.cohort.subjects))
+                    else "No case of the input has one: check what its labels mean (input.roles), or take "
+                    "made-up shapes (source ellipsoid).",
                 )
             if givers == frozenset(block.subjects[:1]) and len(block.subjects) == 1:
                 alone.append(block.subjects[0])
@@ -292,7 +295,8 @@ def _check_donors(space: Workspace, blocks: list[Block], bank: LesionBank, progr
                 f"{alone[0]} is alone in its block, and own_subject is forbid: no donors are left.",
                 remedy="Use fewer folds (folds.count), or folds.strategy per_fold or none.",
             )
+        others = "Fewer folds, or folds.strategy per_fold or none, give others."
         progress.note(
             f"{len(alone)} block(s) hold one subject only, such as {alone[0]}: its own lesions are its "
-            "donors. Fewer folds, or folds.strategy per_fold or none, give others."
+            f"donors. {others if len(space.cohort.subjects) > 1 else ''}".rstrip()
         )

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from lesionsynth.backend import open_device
 from lesionsynth.errors import InputError, LesionsynthError, NoRoomError, OutputError
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import Recipe, resolved
-from lesionsynth.run.cohort import open_cohort
+from lesionsynth.run.cohort import open_cohort, require_folder
 from lesionsynth.run.finalize import finalize, place_original, refuse_changed
 from lesionsynth.run.folder import as_it_was_on_error, check_output
 from lesionsynth.run.job import Done, HostJobs, Way, run_share, summary_of, write_case
@@ -25,7 +23,7 @@ from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedErr
 from lesionsynth.run.prepare import Prepared, prepare, read_prepared
 from lesionsynth.run.shard import Shard
 from lesionsynth.run.stage import staged
-from lesionsynth.run.workspace import BANK, RECORDS, Workspace, plan_digest, read_lock
+from lesionsynth.run.workspace import BANK, LOCK, RECORDS, Workspace, kept_recipe, plan_digest, read_lock
 
 SHARES = 8
 """Shares of the copies for each worker, where hosts have so many copies that they must be divided."""
@@ -102,8 +100,7 @@ def plan(
     update: bool = False,
 ) -> Prepared:
     """Everything but the synthetic cases, in the output folder: bank, maps, plan; what shards start from."""
-    if not root.is_dir():
-        raise InputError("the input folder does not exist.", file=root)
+    require_folder(root)
     # Workers and later shards may be elsewhere.
     root, output = root.absolute(), output.absolute()
     with as_it_was_on_error(output):
@@ -310,11 +307,16 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     """
     lock = read_lock(output)
     if not lock or "recipe" not in lock:
-        raise InputError("this is no output of a run: it has no recipe.lock.yaml.", file=output)
+        raise InputError(
+            "this is no output of a run: it has no recipe.lock.yaml.",
+            file=output,
+            remedy="Give the folder that `lesionsynth run` has written.",
+        )
+    recipe = kept_recipe(lock["recipe"], output / LOCK)
     try:
-        recipe, lock_input, key = Recipe.model_validate(lock["recipe"]), str(lock["input"]), str(lock["key"])
-    except (ValidationError, KeyError) as error:
-        raise InputError(f"recipe.lock.yaml cannot be read ({error}).", file=output) from None
+        lock_input, key = str(lock["input"]), str(lock["key"])
+    except KeyError as error:
+        raise InputError(f"recipe.lock.yaml does not say its {error}.", file=output) from None
     layout, cohort, _ = open_cohort(recipe.input, root or Path(lock_input))
     if isinstance(recipe.output.layout, LayoutSpec):
         layout = recipe.output.layout

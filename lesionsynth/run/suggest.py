@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 from lesionsynth.domain.case import Cohort
@@ -12,7 +13,7 @@ from lesionsynth.host import load_case
 from lesionsynth.plugins import registry
 from lesionsynth.plugins.contracts import LayoutSpec
 from lesionsynth.recipe.model import FoldSpec, InputSpec
-from lesionsynth.run.cohort import find_layout, open_cohort
+from lesionsynth.run.cohort import find_layout, open_cohort, require_folder
 from lesionsynth.run.fit import typical_count
 from lesionsynth.run.folds import find_splits
 from lesionsynth.tissue import TissueSpec
@@ -21,7 +22,7 @@ _CASES_LOOKED_AT = 12
 
 _UNKNOWN = """\
 # lesionsynth did not recognise the layout of {root}.
-# Correct the paths below, then: lesionsynth check THIS_FILE --input {root}
+# Correct the paths below, then: lesionsynth check THIS_FILE --input {quoted}
 version: 1
 seed: 2026
 
@@ -48,8 +49,8 @@ _KNOWN = """\
 # {loads}
 # {tissue}
 #
-# Next:  lesionsynth check THIS_FILE --input {root}
-#        lesionsynth run THIS_FILE --input {root} --output OUTPUT -j 0
+# Next:  lesionsynth check THIS_FILE --input {quoted}
+#        lesionsynth run THIS_FILE --input {quoted} --output OUTPUT -j auto
 version: 1
 seed: 2026
 
@@ -91,19 +92,25 @@ steps:
     contrast:
       kind: host_lesions # as strong as the host's own lesions where it has five or more, else as in the donor
     blend:
-      kind: alpha        # alpha, rim, hard
+      kind: alpha        # alpha, soft_poisson, poisson, rim, hard
 """
+
+
+def is_recognised(root: Path) -> bool:
+    """Whether the data set has a layout that is known without being told."""
+    known = registry.kinds("layouts").values()
+    return any(issubclass(kind, LayoutSpec) and kind.recognises(root) for kind in known)
 
 
 def suggest_recipe(root: Path) -> str:
     """Text of a commented recipe for the data set at `root`."""
-    if not root.is_dir():
-        raise InputError("the folder does not exist.", file=root)
-    known = registry.kinds("layouts").values()
-    if not any(issubclass(kind, LayoutSpec) and kind.recognises(root) for kind in known):
+    require_folder(root)
+    if not is_recognised(root):
         files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.nii*"))[:5]
+        if not files:
+            raise InputError("holds no NIfTI file (.nii, .nii.gz).", file=root, remedy="Check the path.")
         found = "".join(f"    # found: {name}\n" for name in files)
-        return _UNKNOWN.format(root=root, found=found)
+        return _UNKNOWN.format(root=root, quoted=shlex.quote(str(root)), found=found)
     unclear = _unclear_labels(root)
     # Resampled where that is needed, so that such a data set can be looked at too.
     _, cohort, _ = open_cohort(InputSpec(roles=dict.fromkeys(unclear, "lesion"), resample="linear"), root)
@@ -117,6 +124,7 @@ def suggest_recipe(root: Path) -> str:
     alone = len(cohort.subjects) < 4
     return _KNOWN.format(
         root=root,
+        quoted=shlex.quote(str(root)),
         summary=f"{len(cohort.cases)} cases of {len(cohort.subjects)} subjects; "
         f"channels {', '.join(cohort.channels)}; "
         f"grids: {looked[0].grid.describe() if same else 'different ones'}",

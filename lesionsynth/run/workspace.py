@@ -111,6 +111,26 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"cannot be read as YAML ({problem}).", file=path) from None
 
 
+def kept_recipe(kept: Any, path: Path) -> Recipe:
+    """The recipe that a lock holds; `path` is that of the lock.
+
+    Raises
+    ------
+    InputError
+        If it is none of this version, with these packages.
+    """
+    try:
+        return Recipe.model_validate(kept)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"holds a recipe that this version cannot read: {where}: {first['msg']}.",
+            file=path,
+            remedy="Use the version of lesionsynth that the file names, and the packages of its kinds.",
+        ) from None
+
+
 def plan_digest(output: Path) -> str | None:
     """Digest of plan and cohort as they lie in an output folder; None where one is missing."""
     try:
@@ -130,9 +150,9 @@ def planned(output: Path, lock: dict[str, Any] | None = None) -> tuple[Workspace
     lock = read_lock(output) if lock is None else lock
     if not lock or lock.get("plan") is None:
         raise OutputError(
-            "the folder holds no finished plan.",
+            "the folder holds no finished plan." if output.is_dir() else "the folder does not exist.",
             file=output,
-            remedy="Make it first: lesionsynth plan RECIPE --input DATA --output FOLDER.",
+            remedy="Give the output folder of `lesionsynth run` or `lesionsynth plan`.",
         )
     if lock["plan"] != plan_digest(output):
         raise OutputError(

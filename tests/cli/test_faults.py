@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -394,8 +396,43 @@ class TestOtherCommands:
 
     def test_init_of_nothing(self, tmp_path: Path) -> None:
         result = invoke("init", tmp_path / "missing", "-o", tmp_path / "r.yaml")
-        refused(result, ExitCode.INPUT, "the folder does not exist")
+        refused(result, ExitCode.INPUT, "folder does not exist")
+        (tmp_path / "empty").mkdir()
+        result = invoke("init", tmp_path / "empty", "-o", tmp_path / "r.yaml")
+        refused(result, ExitCode.INPUT, "no NIfTI file")
         assert not (tmp_path / "r.yaml").exists()
+
+    def test_init_of_a_tree_it_does_not_know(self, tmp_path: Path) -> None:
+        write_nifti(tmp_path / "in/p1/p1_t1.nii.gz", np.ones((3, 3, 3), np.uint8), np.eye(4))
+        result = invoke("init", tmp_path / "in", "-o", tmp_path / "r.yaml")
+        assert result.exit_code == 0
+        assert "not recognised: correct the paths in it first" in result.stdout
+        found = invoke("check", tmp_path / "r.yaml", "-i", tmp_path / "in")
+        assert "Correct the paths under `input.layout`" in found.stdout
+
+    def test_what_init_prints_can_be_pasted(self, make_nnunet: Callable[..., Path], tmp_path: Path) -> None:
+        root = make_nnunet(2).rename(tmp_path / "two words")
+        told = invoke("init", root, "-o", tmp_path / "my recipe.yaml").stdout.splitlines()
+        words = [shlex.split(line) for line in told if line.startswith("  lesionsynth")]
+        assert [w[1:5] for w in words] == [
+            [command, str(tmp_path / "my recipe.yaml"), "--input", str(root)] for command in ("check", "run")
+        ]
+
+    def test_an_input_that_is_a_file(self, make_nnunet: Callable[..., Path]) -> None:
+        file = make_nnunet(2) / "dataset.json"
+        result = invoke("check", "lesionmix", "-i", file)
+        refused(result, ExitCode.INPUT, "is a file", "Give the folder")
+
+    def test_blocks_of_a_bank_are_those_of_its_run(
+        self, make_nnunet: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        root, out = make_nnunet(2), tmp_path / "out"
+        assert invoke("run", "lesionmix", "-i", root, "-o", out, "--set", "output.copies=1").exit_code == 0
+        result = invoke("bank", "ls", out / "bank", "--block", "block9")
+        refused(result, ExitCode.INPUT, "there is no block block9; there are block0, block1.")
+        shutil.copytree(out / "bank", tmp_path / "alone" / "bank")
+        result = invoke("bank", "ls", tmp_path / "alone" / "bank", "--block", "block0")
+        refused(result, ExitCode.INPUT, "no run's output", "give its output folder")
 
     def test_check_tells_each_finding_on_a_line(self, make_nnunet: Callable[..., Path]) -> None:
         root = make_nnunet(2)

@@ -162,6 +162,7 @@ def test_wrong_names_are_told_with_the_right_ones(
 ) -> None:
     with pytest.raises(InputError, match=said):
         made([Wish("x", recipe_of(), 0)], make_nnunet(3), tmp_path / "kept", **more)
+    assert not (tmp_path / "kept").exists(), "before anything is harvested"
 
 
 class TestCommand:

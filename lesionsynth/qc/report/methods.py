@@ -116,8 +116,11 @@ def _counted(count: int, what: str) -> str:
 
 
 def _told(kind: OperationSpec | SourceSpec) -> list[str]:
-    """What a kind says of itself; where it says nothing, as one of another package may, name and summary."""
-    return list(kind.methods()) or [f"Kind {kind.kind}: {summary_of(type(kind))}."]
+    """What a kind says; its name and summary first where it says nothing of itself, as a plug-in may."""
+    told = list(kind.methods())
+    if told == list(kind.methods_of_parts()):
+        told.insert(0, f"Kind {kind.kind}: {summary_of(type(kind))}.")
+    return told
 
 
 def _geometry_of(step: object) -> list[str]:

@@ -179,11 +179,18 @@ def test_a_kind_that_says_nothing_is_named() -> None:
 
         method = "Lesions were turned [@nobody1900; @telea2004]."
 
-    steps = {"turn": Silent(), "cite": Citing()}
+    class Filling(Silent):
+        """Fill what nobody sees."""
+
+        inpaint: contracts.FillSpec = load_recipe("lesionmix").steps["add"].inpaint
+
+    steps = {"turn": Silent(), "cite": Citing(), "fill": Filling()}
     made = methods_of(run_of(load_recipe("lesionmix").model_copy(update={"steps": steps})))
     assert "Kind silent: Turn lesions into something else." in made.sentences
     assert "Lesions were turned [nobody1900, 1]." in made.sentences
-    assert [reference.key for reference in made.references] == ["telea2004"]
+    named = made.sentences.index("Kind silent: Fill what nobody sees.")
+    assert "were filled" in made.sentences[named + 1], "it says what its parts do"
+    assert [reference.key for reference in made.references] == ["telea2004", "damelin2018"]
 
 
 def test_what_two_steps_share_is_said_once() -> None:
