@@ -226,6 +226,12 @@ def _override(content: dict[str, Any], places: Places, text: str, option: str) -
     parsed, inner = _parse(value, f"{option} {text}")
     node, said = content, f"{option} {text}"
     for depth, part in enumerate(parts[:-1], start=1):
+        if depth == 2 and parts[0] in ("sources", "steps") and part not in node and parts[2] != "kind":
+            known = f"there are {', '.join(node)}" if node else "there are none"
+            raise RecipeError(
+                f"{said}: there is no {parts[0]}.{part}; {known}.",
+                remedy=f"Correct the name; a new one begins with its kind: {option} {parts[0]}.{part}.kind=...",
+            )
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields
             places[tuple(parts[:depth])] = said

@@ -309,7 +309,7 @@ class TestOverrides:
             ("seed=", "seed should be a valid integer, got None."),
             ("sed=1", "unknown key sed. Did you mean seed?"),
             ("steps.add.load=hihg", "steps.add.load should be low, medium, high"),
-            ("steps.ad.load=high", "steps.ad needs a `kind` beside its other keys."),
+            ("steps.ad.load=high", "there is no steps.ad; there are add. Correct the name; a new one begins"),
             ("steps.add={kind: populate, laod: 3}", "unknown key steps.add.laod. Did you mean load?"),
             ("output.copies.x=1", "output.copies should be a valid integer"),
         ],
