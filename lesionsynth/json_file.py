@@ -19,7 +19,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read as JSON ({error}).", file=path) from None
+    except (ValueError, RecursionError) as error:
         remedy = "Correct it there; it has to be one JSON object or list, in UTF-8."
         raise InputError(f"cannot be read as JSON ({error}).", file=path, remedy=remedy) from None
 

@@ -230,7 +230,7 @@ def _override(content: dict[str, Any], places: Places, text: str, option: str) -
             known = f"there are {', '.join(node)}" if node else "there are none"
             raise RecipeError(
                 f"{said}: there is no {parts[0]}.{part}; {known}.",
-                remedy=f"Correct the name; a new one begins with its kind: {option} {parts[0]}.{part}.kind=...",
+                remedy=f"Correct the name; a new one begins with its kind: {parts[0]}.{part}.kind=...",
             )
         if not isinstance(node.get(part), dict):
             node[part] = {}  # a scalar short form or a missing section gives way to its fields

@@ -107,7 +107,7 @@ def suggest_recipe(root: Path) -> str:
     require_folder(root)
     if not is_recognised(root):
         files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.nii*"))[:5]
-        if not files:
+        if not files and not any(path.is_symlink() for path in root.rglob("*")):  # these may lead to some
             raise InputError("holds no NIfTI file (.nii, .nii.gz).", file=root, remedy="Check the path.")
         found = "".join(f"    # found: {name}\n" for name in files)
         return _UNKNOWN.format(root=root, quoted=shlex.quote(str(root)), found=found)

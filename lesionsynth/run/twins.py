@@ -20,6 +20,27 @@ _LEVELS = 32
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Quantiles of a channel, as far as they tell it from others.
+
+    Parameters
+    ----------
+    vary : bool
+    digest : str or None
+        None where they are too few to tell anything.
+    """
+
+    vary: bool
+    digest: str | None
+
+    @classmethod
+    def of(cls, quantiles: Sequence[float]) -> Levels:
+        """By the quantiles themselves, which ten thousand cases would fill a memory with."""
+        digest = digest_json(list(quantiles)) if len(set(quantiles)) >= _LEVELS else None
+        return cls(quantiles[0] < quantiles[-1], digest)
+
+
+@dataclass(frozen=True)
 class Seen:
     """What tells a case, or a mask alone, from those of other people.
 
@@ -28,21 +49,21 @@ class Seen:
     case, subject : str
     hashes : mapping of str to str
         Digests of its files, by their names.
-    levels : sequence of sequence of float
-        Quantiles of the intensities of each channel; none for a mask alone.
+    levels : tuple of Levels
+        What tells the intensities of each channel; none for a mask alone.
     has_lesions : bool
     """
 
     case: str
     subject: str
     hashes: Mapping[str, str]
-    levels: Sequence[Sequence[float]]
+    levels: tuple[Levels, ...]
     has_lesions: bool
 
     @classmethod
     def of(cls, summary: CaseSummary) -> Seen:
         """What a bank knows of it."""
-        levels = summary.quantiles if summary.has_images else ()
+        levels = tuple(map(Levels.of, summary.quantiles)) if summary.has_images else ()
         return cls(summary.case, summary.subject, summary.source_hashes, levels, summary.load.count > 0)
 
 
@@ -64,10 +85,11 @@ def look_at(item: CaseFiles | MaskFile, cohort: Cohort) -> Seen:
     for image in images:
         values = image.values()
         values = values[np.isfinite(values) & (values != 0)]
-        levels.append(np.quantile(values, QUANTILES).astype(float).tolist() if values.size else [0.0])
+        quantiles = np.quantile(values, QUANTILES).astype(float).tolist() if values.size else [0.0]
+        levels.append(Levels.of(quantiles))
     hashes = {cohort.name_of(image.path): image.source_hash for image in (*images, label_image) if image.path}
     has_lesions = bool(np.isin(label, cohort.labels.lesion).any())
-    return Seen(item.case, item.subject, hashes, levels, has_lesions)
+    return Seen(item.case, item.subject, hashes, tuple(levels), has_lesions)
 
 
 def refuse_twins(cohort: Cohort, everyone: Iterable[Seen]) -> None:
@@ -107,9 +129,9 @@ def _telling(seen: Seen, files: CaseFiles, cohort: Cohort) -> Iterator[tuple[str
     for path, channels in files.image_files.items():
         name = cohort.name_of(path)
         levels = [seen.levels[channel] for channel in channels]
-        if any(own[0] < own[-1] for own in levels):
+        if any(own.vary for own in levels):
             yield name, seen.hashes[name]
-        yield from ((name, digest_json(own)) for own in levels if len(set(own)) >= _LEVELS)
+        yield from ((name, own.digest) for own in levels if own.digest is not None)
 
 
 def _twins(what: str, one: Seen, other: Seen, name: str) -> LeakError:

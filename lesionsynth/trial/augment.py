@@ -36,9 +36,9 @@ class Augmentation:
 
     def __init__(self, patch: Sequence[int]) -> None:
         both, image = ("image", "classes"), ("image",)
-        # A flat patch is turned about its short edge alone, or most of it would come from outside.
-        is_flat = min(patch) * 2 <= max(patch)
-        turn = [0.0 if is_flat and n > min(patch) else np.pi / 6 for n in patch]
+        # A patch is not turned within a plane that is long, or much of it would come from outside.
+        planes = [[n for other, n in enumerate(patch) if other != axis] for axis in range(3)]
+        turn = [np.pi / 6 if min(plane) * 2 > max(plane) else 0.0 for plane in planes]
         self.room = tuple(n + 2 * math.ceil(_ROOM * n) for n in patch)
         self._transform: Any = Compose(
             [

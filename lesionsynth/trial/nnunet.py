@@ -21,7 +21,14 @@ import numpy as np
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import CaseFiles, Cohort
-from lesionsynth.errors import DeviceError, InputError, LesionsynthError, NoLesionError, OutputError
+from lesionsynth.errors import (
+    DeviceError,
+    InputError,
+    LesionsynthError,
+    NoLesionError,
+    OutputError,
+    RecipeError,
+)
 from lesionsynth.json_file import read_json
 from lesionsynth.layouts.nnunet import NnUNet
 from lesionsynth.run.cohort import SPLITS
@@ -40,6 +47,10 @@ _CONFIGURATION = "3d_fullres"
 _HOME = "nnunet"
 _MOST_SETS = 999
 _MOST_REPEATS = 100
+_MOST_LISTED = 100_000
+"""Names in the list of a split."""
+_MOST_OFF = 0.01
+"""So far a share may be from what was asked for."""
 _DAMAGED = (
     OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -318,10 +329,19 @@ def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
     wanted = share / (1 - share) * real / synthetic  # synthetic repeats for one real
     counts = range(1, _MOST_REPEATS + 1)
     pairs = {(a, round(a * wanted)) for a in counts} | {(round(b / wanted), b) for b in counts}
-    return min(
-        (pair for pair in pairs if min(pair) > 0),
-        key=lambda n: (round(abs(n[1] * synthetic / (n[1] * synthetic + n[0] * real) - share), 3), sum(n), n),
-    )
+
+    def off(pair: tuple[int, int]) -> float:
+        return abs(pair[1] * synthetic / (pair[1] * synthetic + pair[0] * real) - share)
+
+    listed = [p for p in pairs if min(p) > 0 and p[0] * real + p[1] * synthetic <= _MOST_LISTED]
+    best = min(listed, key=lambda p: (round(off(p), 3), sum(p), p), default=(1, 1))
+    if off(best) > _MOST_OFF:
+        raise RecipeError(
+            f"nnU-Net cannot be given {synthetic} synthetic cases beside {real} real ones with a share of "
+            f"{share:g}.",
+            remedy="Take a share that is nearer to their numbers: training.share, --shares.",
+        )
+    return best
 
 
 def commands(place: DataSet) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 
 from lesionsynth.domain.case import CaseFiles, Cohort, MaskFile, Split
 from lesionsynth.errors import InputError, NoLesionError, RecipeError
 from lesionsynth.generative.checkpoint import needed
 from lesionsynth.recipe.model import Recipe
+from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.models import used
 from lesionsynth.run.pool import Engine, Failure, Progress, run_all
 from lesionsynth.run.twins import Seen, look_at, refuse_twins
@@ -98,6 +100,15 @@ def require_whole_subjects(splits: Sequence[Split], cohort: Cohort) -> None:
                     remedy="Put it where the others of this person are, move its files away, or make folds "
                     "anew: --set folds.use=make.",
                 )
+
+
+def with_all_masks(cohort: Cohort, arms: Sequence[Arm]) -> Cohort:
+    """The cohort with the outside masks of every arm: arms may differ in them alone."""
+    masks = {mask.path: mask for mask in cohort.masks}
+    for arm in arms:
+        if arm.recipe is not None and arm.recipe.input.masks is not None:
+            masks |= {mask.path: mask for mask in open_cohort(arm.recipe.input, cohort.root)[1].masks}
+    return replace(cohort, masks=tuple(masks.values()))
 
 
 def look_at_all(cohort: Cohort, cells: Iterable[Cell], engine: Engine, progress: Progress) -> None:

@@ -27,6 +27,7 @@ from lesionsynth.trial.refusals import (
     require_comparable,
     require_packages,
     require_whole_subjects,
+    with_all_masks,
 )
 from lesionsynth.trial.runner import Runner
 from lesionsynth.trial.search import searched
@@ -108,9 +109,9 @@ def run_trial(
     _say_who(cells, wish.spec.held_out, progress)
     setting = Setting(cohort, base.input, wish.spec, wish.models, output, device, threads, wish.prevalence)
     runner = Runner(setting, progress, engine, wish.nnunet, until)
-    arms = {arm.name: arm for arm in wish.arms}
-    if any(runner.told(cell, arms[cell.arm]) is None for cell in cells):
-        look_at_all(cohort, cells, engine, progress)
+    arms = {arm.name: arm for arm in wish.arms if not arm.searched}  # of whose recipes nobody knows yet
+    if any(runner.told(cell, arms[cell.arm]) is None for cell in cells if cell.arm in arms):
+        look_at_all(with_all_masks(cohort, wish.arms), cells, engine, progress)
     claim(output, NOTE, about)
     done = _run(cells, wish, runner)
     _require_base(done, cells)

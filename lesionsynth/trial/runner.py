@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import lesionsynth
@@ -80,12 +79,13 @@ class Runner:
     @cached_property
     def _torch(self) -> tuple[str, str, str]:
         """Kind of device and versions of what trains, which arms that are compared share; not for nnU-Net."""
+        import monai
         import torch
 
         from lesionsynth.generative.training import open_torch_device
 
         kind = open_torch_device(self.setting.device, self.setting.threads).type
-        return kind, torch.__version__, version("monai")
+        return kind, torch.__version__, monai.__version__
 
     def _state(self, recipe: Recipe | None) -> dict[str, str]:
         """Digest of the files of every case, and of every mask, that a recipe (or none) reads."""

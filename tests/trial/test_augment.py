@@ -36,8 +36,10 @@ def test_half_of_the_patches_are_neither_turned_nor_interpolated(patch: tuple[in
     assert 4 <= plain["image"] <= 24  # no noise, contrast or blur either: 0.2 of them
 
 
-@pytest.mark.parametrize("patch", [(1, 32, 32), (32, 1, 32), (32, 32, 1), (8, 32, 32), (32, 32, 32)])
-def test_flat_patches_are_turned_within_their_plane(patch: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "patch", [(1, 32, 32), (32, 1, 32), (32, 32, 1), (8, 32, 32), (32, 8, 8), (8, 8, 32)]
+)
+def test_flat_and_long_patches_are_turned_within_their_planes(patch: tuple[int, int, int]) -> None:
     augmentation = Augmentation(patch)
     classes = torch.ones(augmentation.room, dtype=torch.uint8)
     image = torch.ones(1, *augmentation.room)

@@ -15,7 +15,7 @@ import pytest
 
 from lesionsynth import nifti
 from lesionsynth.domain.case import Cohort
-from lesionsynth.errors import InputError, OutputError
+from lesionsynth.errors import InputError, OutputError, RecipeError
 from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
@@ -240,6 +240,11 @@ def test_numbers_stay_when_arms_are_added_and_end_at_999(tmp_path: Path) -> None
 )  # fmt: skip
 def test_how_often_cases_are_listed(real, synthetic, share, wanted):
     assert repeats(real, synthetic, share) == wanted
+
+
+def test_a_share_that_would_need_endless_lists_is_refused():
+    with pytest.raises(RecipeError, match=r"20000 synthetic cases beside 1 real ones with a share of 0\.01"):
+        repeats(1, 20000, 0.01)
 
 
 def test_single_slices_are_refused(make_nnunet: Callable[..., Path], tmp_path: Path) -> None:

@@ -13,12 +13,16 @@ import pytest
 
 from lesionsynth.domain.case import Cohort, Split
 from lesionsynth.errors import InputError, LeakError, NoLesionError
+from lesionsynth.recipe.load import load_recipe
 from lesionsynth.recipe.model import InputSpec
 from lesionsynth.run.cohort import open_cohort
 from lesionsynth.run.pool import ALONE, Unheard
-from lesionsynth.trial.refusals import look_at_all, require_whole_subjects
+from lesionsynth.trial.arms import Arm
+from lesionsynth.trial.refusals import look_at_all, require_whole_subjects, with_all_masks
+from lesionsynth.trial.run import run_trial
+from lesionsynth.trial.wish import Wish
 from tests.conftest import write_nifti
-from tests.trial.test_cell import CELL, without_lesions
+from tests.trial.test_cell import CELL, MODELS, SPEC, without_lesions
 
 
 def look(root: Path, **read: object) -> None:
@@ -50,6 +54,19 @@ def test_a_mask_of_somebody_who_is_tested_is_refused(
     shutil.copy(root / "labelsTr/case4.nii.gz", root / "masks/outside.nii.gz")
     with pytest.raises(LeakError, match="the mask of outside is identical to one of case4"):
         look(root, masks={"path": "masks/{subject}.nii.gz"})
+    # Masks of one arm alone, and not of the one by which the data set is read.
+    cohort = open_cohort(InputSpec(), root)[1]
+    arms = [
+        Arm("none", None),
+        Arm("lesionmix", load_recipe("lesionmix")),
+        Arm("m", load_recipe("mask_library")),
+    ]
+    assert len(with_all_masks(cohort, arms[:2]).masks) == 0
+    assert [mask.subject for mask in with_all_masks(cohort, arms).masks] == ["outside"]
+    wish = Wish(tuple(arms), (1.0,), 1, (0,), SPEC, MODELS)
+    with pytest.raises(LeakError, match="the mask of outside is identical to one of case4"):
+        run_trial(wish, root, tmp_path / "out", Unheard())
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_test_without_a_lesion_is_refused(make_nnunet: Callable[..., Path]) -> None:
