@@ -3,9 +3,8 @@
 #
 #     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [PART ...]
 #
-# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_gans, ms_shapes, ms_larger, ms_rare,
-# ms_rare_parts, ms_rare_recipes, sarcoma, sarcoma_controls, sarcoma_sizes, sarcoma_larger, open_ms and
-# open_ms_coarse. DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of
+# A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_gans, ms_shapes, ms_rare, ms_rare_parts,
+# ms_rare_recipes, sarcoma, sarcoma_controls, sarcoma_sizes, sarcoma_larger, open_ms and open_ms_coarse. DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of
 # a part are OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -102,12 +101,6 @@ ms_shapes() { # 15 of the patients are the cohort; shapes come from the masks of
   fi
   trial ms_shapes ms_shapes_networks "$OUT/cohort15" "${FOLDS[@]}" --fractions 0.2 --seeds 1 \
     --recipes lesionmix,mask_library
-}
-
-ms_larger() { # a network with four times as many weights, twice as many updates
-  cohort
-  trial ms_larger ms_larger_networks "$OUT/cohort" "${FOLDS[@]}" --fractions 0.125 --seeds 1 \
-    --recipes lesionmix -t steps=2000 -t "widths=[16,32,64]"
 }
 
 ms_rare() {
