@@ -4,8 +4,9 @@
 #     DATA=folder OUT=folder [PYTHON=python] benchmarks/evidence.sh [PART ...]
 #
 # A PART is one of ms, ms_sizes, ms_seeds, ms_more, ms_models, ms_gans, ms_shapes, ms_rare, ms_rare_parts,
-# ms_rare_recipes, sarcoma, sarcoma_controls, sarcoma_sizes, sarcoma_larger, open_ms and open_ms_coarse. DATA holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of
-# a part are OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
+# ms_rare_recipes, sarcoma, sarcoma_controls, sarcoma_sizes, sarcoma_larger, open_ms and open_ms_coarse. DATA
+# holds `open_ms`, `sarcoma` (nnU-Net raw) and `mni152` (gm.nii.gz, wm.nii.gz). The tables of a part are
+# OUT/PART-results.csv and OUT/PART-comparison.csv; benchmarks/evidence_tables.py shows them as Markdown.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA:?folder of the data}" "${OUT:?folder for what comes out}"
