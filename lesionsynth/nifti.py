@@ -254,8 +254,8 @@ def _parse(head: bytes, path: Path) -> nib.Nifti1Header:
         raise ImageError(
             "is not a NIfTI file.",
             file=path,
-            remedy="Copy or fetch it again if it is empty or points to one (git-lfs, git-annex); convert it "
-            "if it is of another format.",
+            remedy="Convert it if it is of another format; copy or fetch it again if it is empty or points "
+            "to one (git-lfs, git-annex).",
         )
     try:
         return _HEADER_CLASSES[size](binaryblock=head[:size], check=False)

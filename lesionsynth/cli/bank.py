@@ -20,6 +20,7 @@ from lesionsynth.cli.terminal import (
     print_json,
     table,
 )
+from lesionsynth.errors import InputError
 
 bank = typer.Typer(no_args_is_help=True, help="The lesion bank: real lesions, harvested and indexed.")
 app.add_typer(bank, name="bank")
@@ -80,12 +81,11 @@ def ls(
 ) -> None:
     """List lesions, filtered by subject, block, class and size."""
     from lesionsynth.bank.store import LesionBank
-    from lesionsynth.run.fit import Fit
 
     with LesionBank(folder) as opened:
         subjects = set(subject) if subject else {case.subject for case in opened.cases()}
         if block is not None:
-            subjects &= set(Fit.read(run_folder or folder.parent, block).subjects)
+            subjects &= _subjects_of(block, run_folder or folder.parent)
         found = opened.candidates(
             subjects,
             with_image=not masks,
@@ -111,6 +111,20 @@ def ls(
     ]
     table("", ("lesion", "subject", "mm3", "class", "place", "contrast (tissue spreads, by channel)"), rows)
     print(f"{len(infos)} of {found.ids.size} lesions")
+
+
+def _subjects_of(block: str, run: Path) -> set[str]:
+    """Subjects of a block of a run."""
+    from lesionsynth.run.fit import Fit
+
+    known = sorted(path.stem for path in (run / "likelihood").glob("*.json"))
+    if block not in known:
+        raise InputError(
+            f"there is no block {block}; there are {', '.join(known)}." if known else "is no run's output.",
+            file=run,
+            remedy="Give one of these." if known else "Blocks are of a run: --run is its output folder.",
+        )
+    return set(Fit.read(run, block).subjects)
 
 
 @bank.command()

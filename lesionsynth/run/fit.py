@@ -189,25 +189,8 @@ class Fit:
 
     @classmethod
     def read(cls, folder: Path, block: str) -> Fit:
-        """Read what :meth:`write` has written.
-
-        Raises
-        ------
-        InputError
-            If the folder of the run has no such block.
-        """
-        path = folder / "likelihood" / f"{block}.json"
-        if not path.is_file():
-            known = ", ".join(sorted(other.stem for other in path.parent.glob("*.json")))
-            raise InputError(
-                f"there is no block {block}"
-                + (f"; there are {known}." if known else ": this is no run's output."),
-                file=folder,
-                remedy="Give one of these."
-                if known
-                else "Blocks are those of a run: give its output folder.",
-            )
-        value = json.loads(path.read_text())
+        """Read what :meth:`write` has written."""
+        value = json.loads((folder / "likelihood" / f"{block}.json").read_text())
         loads = tuple(LesionLoad(**load) for load in value.pop("loads"))
         lists: dict[str, Any] = {k: tuple(value.pop(k)) for k in ("subjects", "fitted_on")}
         models = {

@@ -152,7 +152,8 @@ def planned(output: Path, lock: dict[str, Any] | None = None) -> tuple[Workspace
         raise OutputError(
             "the folder holds no finished plan." if output.is_dir() else "the folder does not exist.",
             file=output,
-            remedy="Give the output folder of `lesionsynth run` or `lesionsynth plan`.",
+            remedy="Give the output folder of `lesionsynth run`; before shards it is made by "
+            "`lesionsynth plan RECIPE --input DATA --output FOLDER`.",
         )
     if lock["plan"] != plan_digest(output):
         raise OutputError(

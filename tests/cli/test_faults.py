@@ -432,7 +432,7 @@ class TestOtherCommands:
         refused(result, ExitCode.INPUT, "there is no block block9; there are block0, block1.")
         shutil.copytree(out / "bank", tmp_path / "alone" / "bank")
         result = invoke("bank", "ls", tmp_path / "alone" / "bank", "--block", "block0")
-        refused(result, ExitCode.INPUT, "no run's output", "give its output folder")
+        refused(result, ExitCode.INPUT, "no run's output", "--run is its output folder")
 
     def test_check_tells_each_finding_on_a_line(self, make_nnunet: Callable[..., Path]) -> None:
         root = make_nnunet(2)
