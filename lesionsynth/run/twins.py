@@ -120,7 +120,7 @@ def refuse_twins(cohort: Cohort, everyone: Iterable[Seen]) -> None:
                 raise _twins("image", seen, other, name)
     for seen in masks:
         for name, digest in seen.hashes.items():
-            if digest in labels:
+            if digest in labels and labels[digest].subject != seen.subject:  # they may lie with the others
                 raise _twins("mask", seen, labels[digest], name)
 
 

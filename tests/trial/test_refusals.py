@@ -51,6 +51,9 @@ def test_a_mask_of_somebody_who_is_tested_is_refused(
 ) -> None:
     root = make_nnunet(4)
     (root / "masks").mkdir()
+    shutil.copy(root / "labelsTr/case3.nii.gz", root / "masks/case3.nii.gz")
+    look(root, masks={"path": "masks/{subject}.nii.gz"})  # his own
+    (root / "masks/case3.nii.gz").unlink()
     shutil.copy(root / "labelsTr/case4.nii.gz", root / "masks/outside.nii.gz")
     with pytest.raises(LeakError, match="the mask of outside is identical to one of case4"):
         look(root, masks={"path": "masks/{subject}.nii.gz"})
