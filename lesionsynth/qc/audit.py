@@ -58,6 +58,7 @@ from lesionsynth.run.workspace import (
     REPORT,
     Workspace,
     kept_recipe,
+    no_output,
     read_yaml,
 )
 
@@ -106,11 +107,7 @@ def audit(
 
 def _lock_of(output: Path) -> Any:
     if not (output / LOCK).is_file():
-        raise InputError(
-            "this is no output of a run: it has no recipe.lock.yaml.",
-            file=output,
-            remedy="Give the folder that `lesionsynth run` has written.",
-        )
+        raise no_output(output)
     return read_yaml(output / LOCK)
 
 

@@ -123,8 +123,9 @@ def variants(
         )
     _, cohort, _ = open_cohort(wishes[0].recipe.input, root)  # names are told before anything is harvested
     asked = None if channel is None else _channel(cohort, channel)
-    if case is not None and case not in [files.case for files in cohort.cases]:
-        raise _no_case(case, [files.case for files in cohort.cases], root)
+    names = [files.case for files in cohort.cases]
+    if case is not None and case not in names:
+        raise _no_case(case, names, root)
     at: tuple[Place, ...] = ()
     shown: tuple[int, tuple[float, float]] | None = None
     refused: list[NoRoomError] = []

@@ -23,7 +23,16 @@ from lesionsynth.run.pool import ALONE, Engine, Failure, Progress, WorkerDiedErr
 from lesionsynth.run.prepare import Prepared, prepare, read_prepared
 from lesionsynth.run.shard import Shard
 from lesionsynth.run.stage import staged
-from lesionsynth.run.workspace import BANK, LOCK, RECORDS, Workspace, kept_recipe, plan_digest, read_lock
+from lesionsynth.run.workspace import (
+    BANK,
+    LOCK,
+    RECORDS,
+    Workspace,
+    kept_recipe,
+    no_output,
+    plan_digest,
+    read_lock,
+)
 
 SHARES = 8
 """Shares of the copies for each worker, where hosts have so many copies that they must be divided."""
@@ -307,11 +316,7 @@ def replay(output: Path, case: str, target: Path, root: Path | None = None) -> l
     """
     lock = read_lock(output)
     if not lock or "recipe" not in lock:
-        raise InputError(
-            "this is no output of a run: it has no recipe.lock.yaml.",
-            file=output,
-            remedy="Give the folder that `lesionsynth run` has written.",
-        )
+        raise no_output(output)
     recipe = kept_recipe(lock["recipe"], output / LOCK)
     try:
         lock_input, key = str(lock["input"]), str(lock["key"])

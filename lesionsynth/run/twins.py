@@ -68,7 +68,7 @@ class Seen:
 
 
 def look_at(item: CaseFiles | MaskFile, cohort: Cohort) -> Seen:
-    """Read a case, or a mask alone, where there is no bank.
+    """Read a case, or a mask alone, where there is no bank: levels are those of all that is not 0.
 
     Raises
     ------
@@ -95,9 +95,9 @@ def look_at(item: CaseFiles | MaskFile, cohort: Cohort) -> Seen:
 def refuse_twins(cohort: Cohort, everyone: Iterable[Seen]) -> None:
     """No two subjects may have the same image, or mask and label map.
 
-    Images are the same where their files are, or, as of one scan that was stored anew, their intensities in
-    the tissue. Constant ones, as where a channel stands for one that is missing, and empty masks tell
-    nothing.
+    Images are the same where their files are, or, as of one scan that was stored anew, their intensities (of
+    a bank those in the tissue). Constant ones, as where a channel stands for one that is missing, and empty
+    masks tell nothing.
 
     Raises
     ------

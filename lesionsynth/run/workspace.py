@@ -111,6 +111,15 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"cannot be read as YAML ({problem}).", file=path) from None
 
 
+def no_output(output: Path) -> InputError:
+    """The error of a folder that no run has written."""
+    return InputError(
+        "this is no output of a run: it has no recipe.lock.yaml.",
+        file=output,
+        remedy="Give the folder that `lesionsynth run` has written.",
+    )
+
+
 def kept_recipe(kept: Any, path: Path) -> Recipe:
     """The recipe that a lock holds; `path` is that of the lock.
 

@@ -228,11 +228,12 @@ def run_cell(cell: Cell, arm: Arm, setting: Setting, key: str, place: DataSet) -
             if arm.recipe is not None:
                 own = recipe_for(arm.recipe, cell, given, train_on, setting, work)
                 made = synthesised(own, train_on, work)
+            times = repeats(len(real), len(made), arm.share)
         except (OutputError, DeviceError):
             raise  # of no recipe alone
         except LesionsynthError as error:
             return written(told | {"failed": str(error)}, output, cell)
-        validation = _write(cell, made, arm.share, train_on, setting, place)
+        validation = _write(cell, made, times, train_on, setting, place)
         note = {"key": key, "synthetic": len(made), "validation": validation}
         place.note_down(note)
         shutil.rmtree(work, ignore_errors=True)
@@ -293,9 +294,17 @@ def _found(cases: Sequence[CaseFiles], cohort: Cohort, folder: Path) -> Iterator
 
 
 def _write(
-    cell: Cell, made: Sequence[CaseFiles], share: float, train_on: Cohort, setting: Setting, place: DataSet
+    cell: Cell,
+    made: Sequence[CaseFiles],
+    times: tuple[int, int],
+    train_on: Cohort,
+    setting: Setting,
+    place: DataSet,
 ) -> list[str]:
-    """Images, labels, description, split and script of a cell; its validation cases."""
+    """Images, labels, description, split and script of a cell; its validation cases.
+
+    `times` is how often each real and each synthetic case is listed, see :func:`repeats`.
+    """
     train, validation = (of_subjects(train_on, side) for side in (cell.train, cell.validation))
     others = [*made, *(files for files in validation if files not in train)]
     for files in (*train, *others):
@@ -306,9 +315,8 @@ def _write(
         write_case(place.raw, "Ts", files.case, scan.image, scan.classes, scan.grid)
     labels = {k: v for k, v in CLASSES.items() if k != "ignore" or train_on.labels.of_role("ignore")}
     write_description(place.raw, train_on.channels, labels, len(train) + len(others))
-    real, synthetic = repeats(len(train), len(made), share)
     split = {
-        "train": [files.case for files in train] * real + [files.case for files in made] * synthetic,
+        "train": [files.case for files in train] * times[0] + [files.case for files in made] * times[1],
         "val": [files.case for files in validation],
     }
     nifti.write_bytes(place.raw / SPLITS, json.dumps([split], indent=1).encode())
@@ -321,6 +329,11 @@ def repeats(real: int, synthetic: int, share: float) -> tuple[int, int]:
     """How often each real and each synthetic case is listed for `share` of the draws to be synthetic.
 
     nnU-Net draws from the list of a split, a case named twice twice as often (2.6 and later).
+
+    Raises
+    ------
+    RecipeError
+        If no list of up to 100 000 names comes within 0.01 of the share.
     """
     if not synthetic or share == 0:
         return 1, 0
